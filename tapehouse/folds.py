@@ -1,0 +1,158 @@
+"""Walk-forward folds from the exchange calendar, and the purge and embargo that keep training rows out of a test block.
+
+Folds follow from the calendar and one YAML alone, never from data, so that the partitions of what is fitted are known
+when the definitions load. Purging and embargo: López de Prado, Advances in Financial Machine Learning (2018), 7.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tapehouse.errors import TapehouseError
+
+FOLDS_FILE = Path("models_registry/folds.yaml")
+
+
+class FoldSpec(BaseModel):
+    """How test blocks are cut, in sessions of one exchange calendar."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    calendar: str = "XNYS"
+    test_sessions: int = Field(120, ge=1)
+    min_train_sessions: int = Field(320, ge=1)
+    min_test_sessions: int = Field(60, ge=1)
+    purge_sessions: int = Field(12, ge=0)
+    embargo_sessions: int = Field(12, ge=0)
+    count: int | None = Field(2, ge=1)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One test block and the window before it. All times are UTC and all windows half open.
+
+    `train_end` stands `purge_sessions` before `test_start`: the label of a decision made before `train_end` is known by
+    `test_start`. No row from `test_start` to `embargo_end` may train a model that is tested on this block.
+    """
+
+    id: str
+    train_start: datetime
+    train_end: datetime
+    test_start: datetime
+    test_end: datetime
+    embargo_end: datetime
+    embargo_sessions: int
+    test_first_session: date
+    test_last_session: date
+
+
+def read_spec(path: Path = FOLDS_FILE) -> FoldSpec:
+    """The fold specification in `path`. Raises TapehouseError naming the file and the bad key."""
+    try:
+        return FoldSpec.model_validate(yaml.safe_load(path.read_text()) or {})
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise TapehouseError(f"{path}: {faults}") from error
+
+
+def walk_forward(sessions: pl.DataFrame, spec: FoldSpec) -> list[Fold]:
+    """Contiguous test blocks over `sessions` (session, open_at, close_at; ascending), each with its expanding window.
+
+    Blocks are anchored at the first session, so that one more session never moves an older block; they are cut at the
+    open of their first session. Raises ValueError where the calendar is too short for a single block.
+    """
+    days: list[date] = sessions["session"].to_list()
+    opens: list[datetime] = sessions["open_at"].to_list()
+    last_close: datetime = sessions["close_at"].to_list()[-1] if days else None
+    if days != sorted(set(days)):
+        raise ValueError("sessions must be unique and ascending")
+
+    def edge(index: int) -> datetime:
+        return opens[index] if index < len(opens) else _after(last_close)
+
+    folds = []
+    for first in range(spec.min_train_sessions, len(days), spec.test_sessions):
+        end = min(first + spec.test_sessions, len(days))
+        if end - first < min(spec.min_test_sessions, spec.test_sessions):
+            break
+        folds.append(
+            Fold(
+                id=days[first].isoformat(),
+                train_start=opens[0],
+                train_end=opens[max(first - spec.purge_sessions, 0)],
+                test_start=opens[first],
+                test_end=edge(end),
+                embargo_end=edge(end + spec.embargo_sessions),
+                embargo_sessions=spec.embargo_sessions,
+                test_first_session=days[first],
+                test_last_session=days[end - 1],
+            )
+        )
+    if not folds:
+        needed = spec.min_train_sessions + min(spec.min_test_sessions, spec.test_sessions)
+        raise ValueError(f"no fold fits into {len(days)} sessions: at least {needed} are needed")
+    return folds if spec.count is None else folds[-spec.count :]
+
+
+def load_folds(start: datetime, end: datetime, path: Path = FOLDS_FILE) -> list[Fold]:
+    """The folds of the span [start, end), from the file `path` and its exchange calendar."""
+    from tapehouse.calendars import sessions
+
+    spec = read_spec(path)
+    return walk_forward(sessions(start, end, spec.calendar), spec)
+
+
+def first_train_end(folds: Sequence[Fold]) -> datetime:
+    """The end of the earliest training window: what is made once for all folds (a tokenizer) may use rows before it."""
+    return min(fold.train_end for fold in folds)
+
+
+def purge(
+    rows: pl.DataFrame, fold: Fold, end_col: str = "label_end_at", start_col: str = "decision_at"
+) -> pl.DataFrame:
+    """`rows` whose [start_col, end_col] does not meet [test_start, embargo_end), in their order.
+
+    Works on both sides of the block: a row that starts before the block and ends in it goes, as does one that starts in
+    the block or its embargo, and one that spans it. A row without an end is not known to have ended, and goes too.
+    """
+    before = pl.col(end_col) < fold.test_start
+    after = (pl.col(start_col) >= fold.embargo_end) & pl.col(end_col).is_not_null()
+    return rows.filter(before | after)
+
+
+def training_rows(
+    rows: pl.DataFrame, fold: Fold, known_col: str = "label_known_at", start_col: str = "decision_at"
+) -> pl.DataFrame:
+    """`rows` decided in the training window of `fold` whose outcome was known by the time its test block starts."""
+    in_window = pl.col(start_col).is_between(fold.train_start, fold.train_end, closed="left")
+    return rows.filter(in_window & (pl.col(known_col) <= fold.test_start))
+
+
+def block_rows(rows: pl.DataFrame, fold: Fold, time_col: str = "decision_at") -> pl.DataFrame:
+    """`rows` decided in the test block of `fold`."""
+    return rows.filter(pl.col(time_col).is_between(fold.test_start, fold.test_end, closed="left"))
+
+
+def folds_frame(folds: Sequence[Fold]) -> pl.DataFrame:
+    """The rows of `models.folds`."""
+    stamps = ("train_start", "train_end", "test_start", "test_end", "embargo_end")
+    return pl.DataFrame(
+        {
+            "fold": [fold.id for fold in folds],
+            **{name: [getattr(fold, name) for fold in folds] for name in stamps},
+            "embargo_sessions": [fold.embargo_sessions for fold in folds],
+        },
+        schema={"fold": pl.String, **dict.fromkeys(stamps, pl.Datetime("us", "UTC")), "embargo_sessions": pl.Int32},
+    )
+
+
+def _after(close: datetime) -> datetime:
+    """The first midnight (UTC) after the calendar's last close: the edge of a block with no session behind it."""
+    return datetime(close.year, close.month, close.day, tzinfo=UTC) + timedelta(days=1)
