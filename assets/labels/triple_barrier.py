@@ -1,0 +1,36 @@
+"""One row per (symbol, interval, decision_at, side): which barrier a trade opened on the next session reaches first.
+
+Barriers at 1.5 ATR around the entry's open, ten sessions at most; settled bars only, dividends included.
+"""
+
+from tapehouse.tables import reads, table
+
+
+# A horizon of ten sessions ends within three weeks of the decision.
+@table(
+    reads("features.price"),
+    reads("raw.instruments"),
+    reads("staging.bar_versions", lookahead_months=1),
+    reads("raw.corporate_actions", lookahead_months=1),
+)
+def build(b):
+    from datetime import timedelta
+
+    import polars as pl
+
+    from tapehouse.calendars import all_sessions
+    from tapehouse.labels.triple_barrier import triple_barrier
+
+    universe = b.settings.universe
+    tradable = b.read("raw.instruments").filter("tradable")["symbol"].unique()
+    labels = triple_barrier(
+        b.read("staging.bar_versions"),
+        b.read("raw.corporate_actions"),
+        b.read("features.price").filter(pl.col("symbol").is_in(tradable.implode())),
+        b.start,
+        b.end,
+        all_sessions(universe.calendar),
+        settlement_lag=timedelta(days=universe.settlement_lag_days),
+    )
+    b.note(unlabelled=labels["touched"].null_count(), ambiguous=int(labels["ambiguous"].sum()))
+    return labels

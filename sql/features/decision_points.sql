@@ -1,0 +1,87 @@
+-- One row per (symbol, interval, decision_at): a decision that can be taken, all its features known, beside the market's.
+-- Tradable instruments only. The market's row is the latest that was known at the decision, at most ten days old.
+-- lookback: 1 months
+with price as (
+    select *
+    from features.price
+    where decision_at >= $start
+      and decision_at < $end
+),
+
+tradable as (
+    select symbol, valid_from, valid_to
+    from raw.instruments
+    where tradable
+),
+
+-- An as-of join needs a unique key. Two rows of the market can share a known_at only if a correction arrives within the
+-- decision lag; the later decision is then taken.
+market as (
+    select
+        interval,
+        known_at as market_known_at,
+        ret_20d as market_ret_20d,
+        realised_vol_20d as market_vol_20d
+    from features.price
+    where symbol = '^GSPC'
+      and decision_at >= $start - interval 10 day
+      and decision_at < $end
+    qualify row_number() over (partition by interval, known_at order by decision_at desc) = 1
+)
+
+select
+    price.symbol,
+    price.interval,
+    price.decision_at,
+    price.session,
+    greatest(price.known_at, market.market_known_at) as known_at,
+
+    price.open,
+    price.high,
+    price.low,
+    price.close,
+    price.volume,
+
+    price.ret_1d,
+    price.ret_5d,
+    price.ret_20d,
+    price.atr_14,
+    price.rsi_14,
+    price.macd,
+    price.macd_signal,
+    price.macd_hist,
+    price.realised_vol_20d,
+    price.momentum_10d,
+    price.momentum_30d,
+    price.vwap_distance_20d,
+    price.relative_strength_20d,
+    price.volume_zscore_20d,
+    price.bars_of_history,
+
+    market.market_ret_20d,
+    market.market_vol_20d
+from price
+inner join tradable
+    on price.symbol = tradable.symbol
+    and price.decision_at >= tradable.valid_from
+    and (tradable.valid_to is null or price.decision_at < tradable.valid_to)
+asof inner join market
+    on price.interval = market.interval
+    and price.decision_at >= market.market_known_at
+where market.market_known_at >= price.decision_at - interval 10 day
+  and market.market_ret_20d is not null
+  and market.market_vol_20d is not null
+  and price.ret_1d is not null
+  and price.ret_5d is not null
+  and price.ret_20d is not null
+  and price.atr_14 is not null
+  and price.rsi_14 is not null
+  and price.macd is not null
+  and price.macd_signal is not null
+  and price.macd_hist is not null
+  and price.realised_vol_20d is not null
+  and price.momentum_10d is not null
+  and price.momentum_30d is not null
+  and price.vwap_distance_20d is not null
+  and price.relative_strength_20d is not null
+  and price.volume_zscore_20d is not null

@@ -1,0 +1,1 @@
+"""Labels: what happened after a decision, from the records known by each label's own cutoff."""

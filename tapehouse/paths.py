@@ -1,0 +1,121 @@
+"""What came after a decision, as labels and rewards see it: settled bars and actions on the grid of sessions.
+
+A bar is settled one settlement lag after its session's close: the version known then is the one that counts, and a bar
+first known later is missing for good. The same holds for a corporate action, whose session is the first at or after its
+ex-date. So whatever is read up to some session is known by that session's close plus the lag, and a later correction
+cannot change a label or a reward once its own cutoff has passed.
+
+A share held through an action becomes `shares` shares and `cash` of dividends. Restating a later price to an earlier
+day's basis is `price * shares + cash`: neither a split nor a dividend looks like a fall.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+from numba import njit
+
+from tapehouse.errors import TapehouseError
+from tapehouse.versions import ACTION_KEY, BAR_KEY, as_known
+
+SETTLEMENT_LAG = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Settled bars of several symbols, one row a symbol and one column a session.
+
+    Attributes:
+        symbols: (s,) symbol of each row. sessions: frame of `session`, `open_at`, `close_at`, one row a column.
+        open, high, low, close: (s, n) raw prices, NaN where no bar is settled.
+        shares, cash: (s, n) what one share of the session before becomes: the number of shares, and dividends per
+            share of the session before.
+    """
+
+    symbols: list[str]
+    sessions: pl.DataFrame
+    open: np.ndarray
+    high: np.ndarray
+    low: np.ndarray
+    close: np.ndarray
+    shares: np.ndarray
+    cash: np.ndarray
+
+    def places(self, rows: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Row and column of each decision's own session.
+
+        Raises:
+            TapehouseError: for a session that the calendar does not have.
+        """
+        symbols = pl.DataFrame({"symbol": self.symbols, "row": range(len(self.symbols))}, schema_overrides=_SYMBOLS)
+        columns = self.sessions.select("session").with_row_index("column")
+        placed = rows.select("symbol", "session").join(symbols, on="symbol", how="left", maintain_order="left")
+        placed = placed.join(columns, on="session", how="left", maintain_order="left")
+        lost = placed.filter(pl.col("column").is_null() | pl.col("row").is_null())
+        if len(lost):
+            raise TapehouseError(
+                f"decision of {lost['symbol'][0]} on {lost['session'][0]}: not a session of the calendar"
+            )
+        return placed["row"].cast(pl.Int64).to_numpy(), placed["column"].cast(pl.Int64).to_numpy()
+
+    def times(self, name: str, columns: np.ndarray) -> pl.Series:
+        """`open_at` or `close_at` of the given columns, null where a column is negative."""
+        picked = pl.Series(columns)
+        return self.sessions[name].gather(picked.set(picked < 0, None))
+
+
+_SYMBOLS = {"symbol": pl.String, "row": pl.Int64}
+
+
+def settled_paths(
+    versions: pl.DataFrame,
+    actions: pl.DataFrame,
+    sessions: pl.DataFrame,
+    symbols: list[str],
+    settlement_lag: timedelta = SETTLEMENT_LAG,
+) -> Paths:
+    """Bars and actions of `symbols` in the versions known one settlement lag after their session's close.
+
+    Args:
+        versions: `staging.bar_versions` of one interval.
+        actions: `raw.corporate_actions`.
+        sessions: `session`, `open_at`, `close_at`, ascending, without gaps over the decisions and what follows them.
+        symbols: those to keep; one without bars gets an empty path.
+        settlement_lag: how long after a session's close its records still count.
+    """
+    grid = sessions.select("session", "open_at", "close_at").with_row_index("column")
+    rows = pl.DataFrame({"symbol": symbols, "row": range(len(symbols))}, schema_overrides=_SYMBOLS)
+    due = pl.col("close_at") + settlement_lag
+
+    bars = versions.join(rows, on="symbol").join(grid, on="session")
+    bars = as_known(bars, BAR_KEY, due)
+    at = bars["row"].to_numpy(), bars["column"].to_numpy()
+    prices = {}
+    for name in ("open", "high", "low", "close"):
+        prices[name] = np.full((len(symbols), len(sessions)), np.nan)
+        prices[name][at] = bars[name].to_numpy()
+
+    effects = actions.join(rows, on="symbol").sort("ex_date")
+    effects = effects.join_asof(grid, left_on="ex_date", right_on="session", strategy="forward", coalesce=False)
+    effects = as_known(effects.drop_nulls("column"), ACTION_KEY, due)
+    # A dividend is paid per share of the day before, so on one day it goes before the split.
+    effects = effects.sort("row", "column", "ex_date", "kind")
+    shares, cash = np.ones((len(symbols), len(sessions))), np.zeros((len(symbols), len(sessions)))
+    _apply(
+        effects["row"].to_numpy(),
+        effects["column"].to_numpy(),
+        effects["ratio"].to_numpy(),
+        effects["amount"].to_numpy(),
+        shares,
+        cash,
+    )
+    return Paths(symbols=list(symbols), sessions=sessions, **prices, shares=shares, cash=cash)
+
+
+@njit(cache=True)
+def _apply(rows, columns, ratios, amounts, shares, cash):
+    for i in range(rows.size):
+        row, column = rows[i], columns[i]
+        cash[row, column] += shares[row, column] * amounts[i]
+        shares[row, column] *= ratios[i]
