@@ -19,7 +19,7 @@ from tapehouse.versions import ACTION_KEY, BAR_KEY, Timeline, epochs, microsecon
 
 MARKET = "^GSPC"
 DECISION_LAG = timedelta(minutes=5)
-# Anchors are yearly for daily bars: from 1 May, 20 months before the anchor, to 31 December are 20 to 32 months of bars.
+# Anchors are yearly for daily bars: recursions run over 20 to 32 months of them, at least 400 of a full history.
 ANCHORED_INTERVALS = ("1d",)
 RESTART_MONTH, RESTART_YEARS_BACK = 5, 2
 
@@ -91,9 +91,9 @@ def price_features(
         market: the symbol of the index that relative strength is measured against.
 
     Returns:
-        One row per (symbol, interval, decision_at), sorted by it, for every bar that was known at its own decision. Prices
-        and volume are raw, as known then; units of the features are in `checks/features/price.yaml`. A feature is null
-        until enough bars have gone before it, and where it is not defined.
+        One row per (symbol, interval, decision_at), sorted by it, for every bar that was known at its own decision.
+        Prices and volume are raw, as known then; units of the features are in `checks/features/price.yaml`. A feature
+        is null until enough bars have gone before it, and where it is not defined.
 
     Raises:
         TapehouseError: for an interval without a declared anchor, or a dividend that is not below the close before it.
@@ -179,8 +179,8 @@ def _state(series: Series, cutoff: int) -> State:
     if bad >= 0:
         action = actions.row(bad, named=True)
         raise TapehouseError(
-            f"raw.corporate_actions: the dividend of {action['symbol']} ex {action['ex_date']} ({action['amount']}) is not "
-            "below the close before it; correct the action or the bar by a later version"
+            f"raw.corporate_actions: the dividend of {action['symbol']} ex {action['ex_date']} ({action['amount']}) is "
+            "not below the close before it; correct the action or the bar by a later version"
         )
     return State(
         position=position,
