@@ -1,0 +1,1 @@
+"""Tapehouse: a declarative data and model warehouse for trading language models."""
