@@ -1,0 +1,178 @@
+"""Daily bars from the files that `sources.yaml` declares, screened once per process and handed out by range."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import polars as pl
+
+from tapehouse.actions import Adjustment
+from tapehouse.errors import TapehouseError
+from tapehouse.hashing import frame_hash, text_hash
+from tapehouse.ingest import Screened, screen_bars
+from tapehouse.sources.delimited import read_delimited
+from tapehouse.universe import Universe
+
+PACKAGE = "package:"
+
+
+def locate(file: str, folder: Path) -> Path:
+    """Path of a declared file: relative to `folder`, or inside an installed package for 'package:NAME/path'.
+
+    The package is found without being imported: `arch` would bring statsmodels with it.
+
+    Raises:
+        TapehouseError: no such package or file.
+    """
+    if not file.startswith(PACKAGE):
+        path = folder / file
+    else:
+        name, _, inside = file.removeprefix(PACKAGE).partition("/")
+        spec = find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            raise TapehouseError(f"sources.yaml: package {name!r} of file {file!r} is not installed; run make install")
+        path = Path(spec.submodule_search_locations[0]) / inside
+    if not path.is_file():
+        raise TapehouseError(f"sources.yaml: no file {path} for {file!r}")
+    return path
+
+
+@dataclass(frozen=True)
+class Received:
+    """What one file held for the universe, over its whole length: `asked + not_asked` records came in.
+
+    `not_asked` counts records of symbols that the file is declared to hold and the universe leaves out.
+    """
+
+    asked: int
+    not_asked: int
+    screened: Screened
+
+
+def receive(universe: Universe, source: str) -> Received:
+    """Read and screen one declared file, all of it. Cached per process by the file's content and its declaration."""
+    path = locate(universe.sources[source].file, universe.folder)
+    return _receive(universe.model_dump_json(), source, path, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def bars(universe: Universe, start: datetime, end: datetime) -> pl.DataFrame:
+    """Accepted bars of the universe with `start` <= event_at < `end`, within the span: `ingest.BAR_COLUMNS`, sorted by
+    symbol and session."""
+    found = [receive(universe, source).screened.accepted for source in _used(universe)]
+    return _within(pl.concat(found), "event_at", start, end, universe).sort("symbol", "session", "source")
+
+
+def rejects(universe: Universe, start: datetime, end: datetime) -> pl.DataFrame:
+    """Records that cannot be used with `start` <= filed_at < `end`, within the span: `ingest.REJECT_COLUMNS`.
+
+    One without a usable date is filed at the start of the span.
+    """
+    found = [receive(universe, source).screened.rejected for source in _used(universe)]
+    return _within(pl.concat(found), "filed_at", start, end, universe).sort("filed_at", "origin")
+
+
+def totals(universe: Universe) -> dict[str, int]:
+    """Records in the declared files, over their whole length, and what became of them.
+
+    `received` = `accepted` + `quarantined` + `duplicates`; `not_asked` counts records of symbols outside the universe.
+    """
+    found = [receive(universe, source) for source in _used(universe)]
+    return {
+        "received": sum(file.asked for file in found),
+        "accepted": sum(file.screened.accepted.height for file in found),
+        "quarantined": sum(file.screened.rejected.height for file in found),
+        "duplicates": sum(file.screened.duplicates for file in found),
+        "not_asked": sum(file.not_asked for file in found),
+    }
+
+
+def instruments(universe: Universe) -> pl.DataFrame:
+    """One row per instrument of the universe with bars in its file, valid from its first bar, even one before the span.
+
+    Columns as `raw.instruments`, without `ingested_at`. `event_at` and `known_at` are the open of the first session.
+    """
+    from tapehouse.calendars import all_sessions
+
+    rows = []
+    for symbol, instrument in universe.universe.items():
+        accepted = receive(universe, instrument.source).screened.accepted.filter(pl.col("symbol") == symbol)
+        if accepted.height:
+            about = instrument.model_dump(exclude={"id"})
+            rows.append(
+                {"instrument_id": instrument.id, "symbol": symbol, **about, "valid_from": accepted["session"][0]}
+            )
+    return (
+        pl.DataFrame(rows, schema_overrides={"valid_from": pl.Date})
+        .join(all_sessions(universe.calendar), left_on="valid_from", right_on="session", maintain_order="left")
+        .select(
+            *("instrument_id", "symbol", "name", "kind", "tradable", "currency"),
+            pl.lit(universe.calendar).alias("calendar"),
+            *("tick_size", pl.col("lot_size").cast(pl.Int64), "multiplier", "valid_from"),
+            pl.lit(None, pl.Date).alias("valid_to"),
+            "source",
+            pl.col("open_at").alias("event_at"),
+            pl.col("open_at").alias("known_at"),
+        )
+    )
+
+
+def adjustments(universe: Universe) -> dict[str, Adjustment]:
+    """How each source adjusts its closes, as declared."""
+    return {
+        name: Adjustment(file.close_decimals, file.adj_close_decimals, file.dividend_factor)
+        for name, file in universe.sources.items()
+    }
+
+
+def bars_fingerprint(settings, start: datetime, end: datetime) -> str:
+    """Hash of the bars that the files hold for [start, end)."""
+    return frame_hash(bars(settings.universe, start, end))
+
+
+def rejects_fingerprint(settings, start: datetime, end: datetime) -> str:
+    """Hash of the records that are filed in quarantine for [start, end)."""
+    return frame_hash(rejects(settings.universe, start, end))
+
+
+def instruments_fingerprint(settings, start: datetime | None = None, end: datetime | None = None) -> str:
+    """Hash of the instruments; they have no range."""
+    return frame_hash(instruments(settings.universe))
+
+
+def adjustment_fingerprint(settings, start: datetime, end: datetime) -> str:
+    """Hash of what deriving corporate actions takes from `sources.yaml`: it has no range."""
+    return text_hash(settings.universe.calendar, repr(sorted(adjustments(settings.universe).items())))
+
+
+def _used(universe: Universe) -> list[str]:
+    return list(dict.fromkeys(instrument.source for instrument in universe.universe.values()))
+
+
+@lru_cache(maxsize=64)
+def _receive(universe_json: str, source: str, path: Path, digest: str) -> Received:
+    universe = Universe.model_validate_json(universe_json)
+    file = universe.sources[source]
+    records = read_delimited(path, file.columns, source, file.symbol)
+    left_out = set(file.symbols) - {s for s, i in universe.universe.items() if i.source == source}
+    asked = records.filter(~pl.col("symbol").str.strip_chars().is_in(left_out).fill_null(False))
+    return Received(
+        asked=asked.height,
+        not_asked=records.height - asked.height,
+        screened=screen_bars(
+            asked,
+            undated_at=universe.start,
+            date_format=file.date_format,
+            calendar=universe.calendar,
+            interval=universe.interval,
+            holds=file.symbols,
+            adjusted="vendor_adj_close" in file.columns,
+        ),
+    )
+
+
+def _within(frame: pl.DataFrame, column: str, start: datetime, end: datetime, universe: Universe) -> pl.DataFrame:
+    first, last = max(start, universe.start), min(end, universe.end)
+    return frame.filter((pl.col(column) >= first) & (pl.col(column) < last))
