@@ -1,0 +1,139 @@
+"""From tables to arrays: settled bars and actions on the grid of sessions, and decisions as orders on the same grid."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+import numpy as np
+import polars as pl
+
+from tapehouse.paths import SETTLEMENT_LAG, settled_paths
+
+SIGN = {"SELL": -1, "HOLD": 0, "BUY": 1}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Arrays of shape (sessions, symbols); a price is NaN where the symbol has no settled bar in the session.
+
+    `ratio` and `dividend` are what one share of the session before becomes: a number of shares, and cash.
+    """
+
+    symbols: tuple[str, ...]
+    sessions: tuple[date, ...]
+    open: np.ndarray
+    high: np.ndarray
+    low: np.ndarray
+    close: np.ndarray
+    ratio: np.ndarray
+    dividend: np.ndarray
+
+
+@dataclass(frozen=True)
+class Orders:
+    """Decisions as arrays of shape (sessions, symbols), each at the session after whose close it was taken."""
+
+    signal: np.ndarray
+    limit: np.ndarray
+    valid: np.ndarray
+    atr: np.ndarray
+    decision_at: dict[tuple[int, int], datetime]
+
+
+def build_panel(
+    versions: pl.DataFrame,
+    actions: pl.DataFrame,
+    sessions: pl.DataFrame,
+    symbols: Sequence[str],
+    settlement: timedelta = SETTLEMENT_LAG,
+) -> Panel:
+    """The prices and corporate actions of `symbols` over `sessions`, as settled (`tapehouse.paths`).
+
+    Args:
+        versions: rows of `staging.bar_versions`, every version, of one interval; other symbols and dates are ignored.
+        actions: rows of `raw.corporate_actions`. An ex-date that is no session acts on the next one.
+        sessions: `session`, `open_at`, `close_at`, ascending, without gaps: the test block.
+        symbols: the columns, in this order.
+        settlement: a bar or action is read in the version known so long after the session's close.
+
+    Raises:
+        ValueError: more than one interval, or a dividend that is not below the close before it.
+    """
+    here = versions.filter(pl.col("symbol").is_in(list(symbols)))
+    if here["interval"].n_unique() > 1:
+        raise ValueError(f"one interval at a time, got {sorted(here['interval'].unique())}")
+    # An action before the block acts on no position in it; without this it would be moved to the first session.
+    actions = actions.filter(pl.col("ex_date") > sessions["session"][0])
+    paths = settled_paths(here, actions, sessions, list(symbols), settlement)
+    open_, high, low, close, ratio, dividend = (
+        np.ascontiguousarray(grid.T) for grid in (paths.open, paths.high, paths.low, paths.close, paths.shares, paths.cash)
+    )
+    days = tuple(sessions["session"].to_list())
+    before = _last_close_before(close)
+    if (dividend >= before).any():
+        t, s = np.argwhere(dividend >= before)[0]
+        raise ValueError(
+            f"{symbols[s]} {days[t]}: dividend {dividend[t, s]} is not below the close before it, {before[t, s]}; "
+            "correct raw.corporate_actions"
+        )
+    return Panel(tuple(symbols), days, open_, high, low, close, ratio, dividend)
+
+
+def build_orders(predictions: pl.DataFrame, decisions: pl.DataFrame, panel: Panel, sessions: pl.DataFrame) -> Orders:
+    """`predictions` as orders on the grid of `panel`.
+
+    Args:
+        predictions: rows of `models.predictions` of one subject: `symbol`, `decision_at`, `action`, `limit_price`,
+            `limit_valid_sessions`. At most one a symbol and decision; those outside the sessions are an error.
+        decisions: `symbol`, `decision_at`, `atr_14`: what the barriers are made of.
+
+    Raises:
+        ValueError: two predictions for one decision, an unknown action, a BUY or SELL without ATR or without a bar, a
+            limit price that is not above 0 or has no validity.
+    """
+    keys = ["symbol", "decision_at"]
+    doubled = predictions.filter(pl.struct(keys).is_duplicated())
+    if doubled.height:
+        raise ValueError(f"two predictions for {doubled.select(keys).row(0)}: keep one objective a decision")
+    unknown = set(predictions["action"].unique()) - set(SIGN)
+    if unknown:
+        raise ValueError(f"unknown action {sorted(map(str, unknown))}: use BUY, SELL or HOLD")
+
+    calendar = sessions.select("session", pl.col("close_at").alias("decision_at")).sort("decision_at")
+    rows = (
+        predictions.select("symbol", "decision_at", "action", "limit_price", "limit_valid_sessions")
+        .join(decisions.select(*keys, pl.col("atr_14").alias("atr")), on=keys, how="left", validate="1:1")
+        .sort("decision_at", "symbol")
+        .join_asof(calendar, on="decision_at", strategy="backward")
+    )
+    shape = panel.close.shape
+    orders = Orders(np.zeros(shape, np.int64), np.full(shape, np.nan), np.zeros(shape, np.int64), np.full(shape, np.nan), {})
+    row = {day: i for i, day in enumerate(panel.sessions)}
+    column = {symbol: i for i, symbol in enumerate(panel.symbols)}
+    for symbol, decision_at, action, limit, valid, atr, session in rows.iter_rows():
+        if action == "HOLD":
+            continue
+        where = f"{symbol} {decision_at:%Y-%m-%d %H:%M}"
+        if session not in row or symbol not in column or np.isnan(panel.close[row[session], column[symbol]]):
+            raise ValueError(f"{where}: no bar of this symbol in the session of the decision")
+        if atr is None or not atr > 0:
+            raise ValueError(f"{where}: no ATR at the decision, so no barriers; predict decision points only")
+        if limit is not None and not (limit > 0 and (valid or 0) > 0):
+            raise ValueError(f"{where}: a limit order needs a price above 0 and limit_valid_sessions of at least 1")
+        cell = row[session], column[symbol]
+        if cell in orders.decision_at:
+            raise ValueError(f"{where}: a second decision in one session")
+        orders.signal[cell] = SIGN[action]
+        orders.limit[cell] = np.nan if limit is None else limit
+        orders.valid[cell] = valid or 0
+        orders.atr[cell] = atr
+        orders.decision_at[cell] = decision_at
+    return orders
+
+
+def _last_close_before(close: np.ndarray) -> np.ndarray:
+    """For each cell, the symbol's last close in an earlier session; NaN where there is none."""
+    before = np.full(close.shape, np.nan)
+    for t in range(1, len(close)):
+        before[t] = np.where(np.isnan(close[t - 1]), before[t - 1], close[t - 1])
+    return before

@@ -1,0 +1,151 @@
+"""One backtest: predictions in, trades, equity and ledger out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from tapehouse.backtest.config import BacktestConfig
+from tapehouse.backtest.engine import COUNTS, EXIT_REASONS, LEDGER, TRADE_INDICES, TRADE_NUMBERS, simulate
+from tapehouse.backtest.panel import Orders, Panel, build_orders, build_panel
+
+TRADES = {
+    "trade_id": pl.Int64,
+    "symbol": pl.String,
+    "side": pl.String,
+    "decision_at": pl.Datetime("us", "UTC"),
+    "entry_session": pl.Date,
+    "entry_price": pl.Float64,
+    "exit_session": pl.Date,
+    "exit_price": pl.Float64,
+    "shares": pl.Float64,
+    "exit_shares": pl.Float64,
+    "pnl": pl.Float64,
+    "commission": pl.Float64,
+    "slippage": pl.Float64,
+    "dividends": pl.Float64,
+    "exit_reason": pl.String,
+}
+
+
+@dataclass(frozen=True)
+class BacktestResult:
+    """What one account did.
+
+    trades: one row a closed position, in the order of entry (symbols of one session in the panel's order). Prices are
+        as executed, slippage included, each in the raw basis of its own day; `shares` and `exit_shares` differ by the
+        splits between. `pnl` is net: price gain + dividends - commission - slippage.
+    equity: one row a session: `equity`, `cash` (short proceeds included), `gross_exposure` and `net_exposure` as shares
+        of equity, `ret` the simple return since the session before.
+    ledger: one row a session, in currency. At every row
+        opening equity + realised + unrealised + dividends - commission - slippage = equity; all but `unrealised`,
+        values and `traded` (the session's turnover) are running totals.
+    counts: decisions that wanted a trade (`signals`), orders `filled`, decisions `skipped` because the symbol had a
+        position or a resting order, limit orders `expired`, decisions with no session left (`unexecuted`), entries
+        `scaled` down by the gross limit, and those `refused` because it left no room at all.
+    """
+
+    trades: pl.DataFrame
+    equity: pl.DataFrame
+    ledger: pl.DataFrame
+    counts: dict[str, int]
+    config: BacktestConfig
+
+
+def run_backtest(
+    predictions: pl.DataFrame,
+    decisions: pl.DataFrame,
+    versions: pl.DataFrame,
+    actions: pl.DataFrame,
+    sessions: pl.DataFrame,
+    config: BacktestConfig | None = None,
+    symbols: Sequence[str] | None = None,
+) -> BacktestResult:
+    """Trade `predictions` over `sessions` and flatten at the last close.
+
+    Args:
+        predictions: rows of `models.predictions` of one subject and fold, one a decision.
+        decisions: `symbol`, `decision_at`, `atr_14` of `features.decision_points`.
+        versions: rows of `staging.bar_versions` of one interval.
+        actions: rows of `raw.corporate_actions`.
+        sessions: `session`, `open_at`, `close_at` of the test block (`tapehouse.calendars.sessions`), without gaps.
+        config: costs, sizes and exits.
+        symbols: the universe, which divides the capital; by default the symbols of `decisions` in these sessions, so
+            that every subject of a fold has the same, whatever it predicts.
+
+    Raises:
+        ValueError: see `build_panel` and `build_orders`.
+    """
+    config = config or BacktestConfig()
+    sessions = sessions.sort("session")
+    if symbols is None:
+        inside = pl.col("decision_at").is_between(sessions["close_at"][0], sessions["close_at"][-1] + config.settlement)
+        symbols = sorted(decisions.filter(inside)["symbol"].unique())
+    panel = build_panel(versions, actions, sessions, symbols, config.settlement)
+    orders = build_orders(predictions, decisions, panel, sessions)
+    return simulate_orders(panel, orders, config)
+
+
+def simulate_orders(panel: Panel, orders: Orders, config: BacktestConfig) -> BacktestResult:
+    """Run the kernel on arrays that are ready, and name what comes out."""
+    ledger, numbers, indices, counts = simulate(
+        panel.open,
+        panel.high,
+        panel.low,
+        panel.close,
+        panel.ratio,
+        panel.dividend,
+        orders.signal,
+        orders.limit,
+        orders.valid,
+        orders.atr,
+        config.initial_cash,
+        config.commission,
+        config.slippage,
+        config.barrier_atr,
+        config.vertical_barrier,
+        config.gross_limit,
+        config.exit_rule == "hold",
+    )
+    ledger_frame = pl.DataFrame({"session": panel.sessions}, schema={"session": pl.Date}).with_columns(
+        [pl.Series(name, ledger[:, i]) for i, name in enumerate(LEDGER)]
+    )
+    return BacktestResult(
+        trades=_trades(panel, orders, numbers, indices),
+        equity=_equity(ledger_frame, config.initial_cash),
+        ledger=ledger_frame,
+        counts=dict(zip(COUNTS, counts.tolist(), strict=True)),
+        config=config,
+    )
+
+
+def _equity(ledger: pl.DataFrame, initial: float) -> pl.DataFrame:
+    long, short, equity = pl.col("long_value"), pl.col("short_value"), pl.col("equity")
+    return ledger.select(
+        "session",
+        equity,
+        "cash",
+        ((long + short) / equity).alias("gross_exposure"),
+        ((long - short) / equity).alias("net_exposure"),
+        (equity / equity.shift(1, fill_value=initial) - 1.0).alias("ret"),
+    )
+
+
+def _trades(panel: Panel, orders: Orders, numbers: np.ndarray, indices: np.ndarray) -> pl.DataFrame:
+    number = {name: numbers[:, i] for i, name in enumerate(TRADE_NUMBERS)}
+    index = {name: indices[:, i].tolist() for i, name in enumerate(TRADE_INDICES)}
+    at = zip(index["decision"], index["symbol"], strict=True)
+    return pl.DataFrame(
+        {
+            "trade_id": range(len(numbers)),
+            "symbol": [panel.symbols[i] for i in index["symbol"]],
+            "side": ["BUY" if side > 0 else "SELL" for side in index["side"]],
+            "decision_at": [orders.decision_at[cell] for cell in at],
+            "entry_session": [panel.sessions[i] for i in index["entry"]],
+            "exit_session": [panel.sessions[i] for i in index["exit"]],
+            "exit_reason": [EXIT_REASONS[i] for i in index["reason"]],
+            **number,
+        },
+        schema_overrides=TRADES,
+    ).select(*TRADES)
