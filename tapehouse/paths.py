@@ -54,9 +54,7 @@ class Paths:
         placed = placed.join(columns, on="session", how="left", maintain_order="left")
         lost = placed.filter(pl.col("column").is_null() | pl.col("row").is_null())
         if len(lost):
-            raise TapehouseError(
-                f"decision of {lost['symbol'][0]} on {lost['session'][0]}: not a session of the calendar"
-            )
+            raise TapehouseError(f"decision of {lost['symbol'][0]} on {lost['session'][0]}: not a session of the calendar")
         return placed["row"].cast(pl.Int64).to_numpy(), placed["column"].cast(pl.Int64).to_numpy()
 
     def times(self, name: str, columns: np.ndarray) -> pl.Series:

@@ -1,7 +1,9 @@
 -- One row per (symbol, interval, decision_at): a decision that can be taken, all its features known, beside the market's.
 -- Tradable instruments only. The market's row is the latest that was known at the decision, at most ten days old.
 -- lookback: 1 months
-with price as (
+with
+
+price as (
     select *
     from features.price
     where decision_at >= $start
@@ -63,8 +65,8 @@ select
 from price
 inner join tradable
     on price.symbol = tradable.symbol
-    and price.decision_at >= tradable.valid_from
-    and (tradable.valid_to is null or price.decision_at < tradable.valid_to)
+    and price.session >= tradable.valid_from
+    and (tradable.valid_to is null or price.session <= tradable.valid_to)
 asof inner join market
     on price.interval = market.interval
     and price.decision_at >= market.market_known_at

@@ -1,0 +1,210 @@
+"""What a resting limit order is worth: fills on bars, implementation shortfall, and the reward of an objective.
+
+An order is placed at the decision and rests over the next sessions, never in the decision's own. It fills only when a
+bar trades through its limit (low strictly below a buy's, high strictly above a sell's): a touch may have left it in the
+queue. It then pays its limit, or the open where the session opens beyond the limit, since a resting order takes part in
+the opening auction. An order still unfilled at the close of the window's last session is executed there, crossing half
+the spread and paying the taker's fee. Shortfall is measured once, over all orders, against the arrival price, the
+decision's close (A. Perold, The Implementation Shortfall, Journal of Portfolio Management, 1988):
+
+    shortfall reward = -side * (execution / arrival - 1) * 10_000     in bps of the arrival price, larger is better
+
+Later bars are restated to the decision's basis by the splits and dividends ex since (`tapehouse.paths`).
+"""
+
+import math
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import yaml
+from numba import njit
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tapehouse.errors import TapehouseError
+from tapehouse.paths import SETTLEMENT_LAG, Paths
+
+BPS = 10_000.0
+BUY, SELL = 1, -1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Costs(_Frozen):
+    """What trading costs beside the price, in bps of the arrival price."""
+
+    half_spread_bps: float = Field(ge=0, description="Half the quoted spread, crossed by an order executed at the end.")
+    maker_fee_bps: float = Field(description="Fee of a filled limit order; negative for a rebate.")
+    taker_fee_bps: float = Field(ge=0, description="Fee of an order executed at the window's end.")
+    unfilled_penalty_bps: float = Field(ge=0, description="What an objective of full certainty pays for a miss.")
+
+
+class Weights(_Frozen):
+    """How an objective weighs the parts of a reward."""
+
+    price: float = Field(ge=0)
+    certainty: float = Field(ge=0)
+    risk: float = Field(ge=0)
+    fees: float = Field(ge=0)
+
+
+class Stratum(_Frozen):
+    """A range of near and one of far offsets from the decision's close, in ATR, that one pair is drawn from."""
+
+    near: tuple[float, float]
+    far: tuple[float, float]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Stratum":
+        if not 0 < self.near[0] <= self.near[1] < self.far[0] <= self.far[1]:
+            raise ValueError(f"expected 0 < near[0] <= near[1] < far[0] <= far[1], got {self.near} and {self.far}")
+        return self
+
+
+class Objective(_Frozen):
+    """What an order is for: the words of the prompt, the window, the offsets that are compared, the weights."""
+
+    words: str = Field(min_length=1)
+    window_sessions: int = Field(ge=1, le=15)
+    weights: Weights
+    strata: tuple[Stratum, ...] = Field(min_length=1)
+
+
+class Objectives(_Frozen):
+    """`objectives.yaml`: the costs that all share, the margin below which a pair is a tie, and each objective."""
+
+    costs: Costs
+    near_tie_bps: float = Field(ge=0)
+    objectives: dict[str, Objective] = Field(min_length=1)
+
+    @property
+    def words(self) -> dict[str, str]:
+        """Wording of each objective, as prompts show it."""
+        return {name: objective.words for name, objective in self.objectives.items()}
+
+
+def load_objectives(path: Path) -> Objectives:
+    """Read `objectives.yaml`. Raises `TapehouseError` that names the file and the key of anything unknown or ill-typed."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Objectives.model_validate(content)
+    except FileNotFoundError:
+        raise TapehouseError(f"{path}: no such file; it declares the objectives of orders") from None
+    except yaml.YAMLError as error:
+        raise TapehouseError(f"{path}: {error}") from error
+    except ValidationError as error:
+        faults = [f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise TapehouseError("\n".join(faults)) from error
+
+
+def order_outcomes(
+    paths: Paths,
+    orders: pl.DataFrame,
+    window: int,
+    costs: Costs,
+    weights: Weights,
+    settlement_lag: timedelta = SETTLEMENT_LAG,
+) -> pl.DataFrame:
+    """What became of each order and what its objective pays for it.
+
+    Args:
+        paths: settled bars and actions, over the decisions and `window` sessions after them.
+        orders: `symbol`, `session` of the decision, `side` (1 buy, -1 sell), `limit` and `arrival` (the decision's close),
+            both in the decision's price basis.
+        window: sessions that an order rests.
+        costs, weights: declared in `objectives.yaml`.
+        settlement_lag: how long after a session's close its records still count.
+
+    Returns:
+        One row an order, in the given order: `filled`, `exec_price` (decision's basis), `sessions_waited` (before the fill's),
+        `shortfall_bps`, `fees_bps`, `certainty_bps` (0, or minus the penalty of an unfilled order), `risk_bps` (minus the
+        worst move against the order, over the sessions it rested unfilled), `reward_bps` (their weighted sum),
+        `reward_end_at` (close of the window's last session) and `reward_known_at`. All but `filled` are null, and
+        `filled` is too, where the window's last bar is missing or still to come.
+
+    Raises:
+        TapehouseError: for a limit or arrival price that is not above zero, or a decision on a day that is no session.
+    """
+    bad = orders.filter(~((pl.col("limit") > 0) & (pl.col("arrival") > 0)))
+    if len(bad):
+        first = bad.row(0, named=True)
+        raise TapehouseError(
+            f"order of {first['symbol']} on {first['session']}: limit {first['limit']} and arrival {first['arrival']} must be "
+            "above zero"
+        )
+    row, column = paths.places(orders)
+    side = orders["side"].cast(pl.Float64).to_numpy()
+    filled, executed, waited, adverse = rest(
+        row, column, side, orders["limit"].to_numpy(), orders["arrival"].to_numpy(), window, costs.half_spread_bps / BPS,
+        paths.open, paths.high, paths.low, paths.close, paths.shares, paths.cash,
+    )  # fmt: skip
+    done = filled >= 0
+    shortfall = -side * (executed / orders["arrival"].to_numpy() - 1.0) * BPS
+    fees = np.where(filled == 1, costs.maker_fee_bps, costs.taker_fee_bps)
+    certainty = np.where(filled == 1, 0.0, -costs.unfilled_penalty_bps)
+    risk = -adverse * BPS
+    reward = weights.price * shortfall - weights.fees * fees + weights.certainty * certainty + weights.risk * risk
+    outcomes = pl.DataFrame(
+        {
+            "filled": filled == 1,
+            "exec_price": executed,
+            "sessions_waited": waited.astype(np.int32),
+            "shortfall_bps": shortfall,
+            "fees_bps": fees,
+            "certainty_bps": certainty,
+            "risk_bps": risk,
+            "reward_bps": reward,
+            "reward_end_at": paths.times("close_at", np.where(done, column + window, -1)),
+        }
+    )
+    known = outcomes.with_columns(reward_known_at=pl.col("reward_end_at") + settlement_lag)
+    return known.with_columns(pl.when(pl.Series(done)).then(pl.all()))
+
+
+@njit(cache=True)
+def rest(rows, columns, sides, limits, arrivals, window, half_spread, opens, highs, lows, ends, shares_step, cash_step):
+    """Let each order rest over its window.
+
+    Args:
+        rows, columns: (k,) place of each decision's session in the grid. sides: (k,) 1.0 buy, -1.0 sell.
+        limits, arrivals: (k,) prices in the decision's basis. half_spread: a fraction of the price.
+        opens, highs, lows, ends, shares_step, cash_step: (s, n) as in `tapehouse.paths.Paths`, `ends` being the closes.
+
+    Returns:
+        filled (k,): 1, 0, or -1 where the window's last bar is missing. executed (k,): price in the decision's basis, NaN
+        for -1. waited (k,): sessions before the fill's, or the window. adverse (k,): largest move against the order in the
+        sessions that it rested through unfilled, a fraction of the arrival price, at least 0. The fill's own session is
+        not among them, since its bar does not tell what came before the fill.
+    """
+    count, last = rows.size, opens.shape[1]
+    filled = np.full(count, -1, np.int64)
+    executed = np.full(count, math.nan)
+    waited = np.zeros(count, np.int64)
+    adverse = np.zeros(count)
+    for i in range(count):
+        row, end = rows[i], columns[i] + window
+        if end >= last or math.isnan(ends[row, end]):
+            continue
+        side, limit = sides[i], limits[i]
+        shares, cash = 1.0, 0.0
+        filled[i], waited[i] = 0, window
+        for t in range(columns[i] + 1, end + 1):
+            cash += shares * cash_step[row, t]
+            shares *= shares_step[row, t]
+            if math.isnan(opens[row, t]):
+                continue
+            opened = opens[row, t] * shares + cash
+            high, low = highs[row, t] * shares + cash, lows[row, t] * shares + cash
+            reach = low if side > 0 else high
+            if side * (limit - reach) > 0.0:
+                filled[i], waited[i] = 1, t - columns[i] - 1
+                executed[i] = opened if side * (limit - opened) > 0.0 else limit
+                break
+            worst = high if side > 0 else low
+            adverse[i] = max(adverse[i], side * (worst / arrivals[i] - 1.0))
+        if filled[i] == 0:
+            executed[i] = ends[row, end] * (1.0 + side * half_spread) * shares + cash
+    return filled, executed, waited, adverse
