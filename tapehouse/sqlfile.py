@@ -46,7 +46,7 @@ class SqlFile:
     @cached_property
     def parameters(self) -> frozenset[str]:
         """Names of the bound parameters that the query uses."""
-        return frozenset(p.name for p in self.tree.find_all(exp.Parameter))
+        return frozenset(p.name for p in self.tree.find_all(exp.Placeholder, exp.Parameter))
 
     @property
     def version(self) -> str:
@@ -166,7 +166,7 @@ def _sources(scope: Scope, node: exp.Expression) -> set[Source]:
         if isinstance(origin, exp.Table):
             found.add((f"{origin.db}.{origin.name}", column.name))
         elif isinstance(origin, Scope):
-            for part in origin.union_scopes or [origin]:
+            for part in _branches(origin):
                 for projection in part.expression.selects:
                     if projection.alias_or_name == column.name:
                         found |= _sources(part, projection)
@@ -186,3 +186,9 @@ def _refuse_float_aggregates(file: SqlFile, tree: exp.Expression) -> None:
                 "an order that varies with the range and the threads (promise 3); cast to a decimal, use "
                 "list_sum(list(x) over w), or move it to a kernel in assets/"
             )
+
+
+def _branches(scope: Scope) -> list[Scope]:
+    """The SELECTs behind a scope: itself, or the sides of a UNION."""
+    sides = scope.set_operation_scopes
+    return [branch for side in sides for branch in _branches(side)] if sides else [scope]

@@ -34,6 +34,7 @@ class Declaration:
 
     reads: tuple[Read, ...]
     fingerprint: Callable[..., str] | None = None
+    files: tuple[str, ...] = ()
 
 
 def reads(table: str, lookback_months: int = 0, lookahead_months: int = 0, window: Window = "range") -> Read:
@@ -48,7 +49,7 @@ def reads(table: str, lookback_months: int = 0, lookahead_months: int = 0, windo
     return Read(table, lookback_months, lookahead_months, window)
 
 
-def table(*inputs: Read, fingerprint: Callable[..., str] | None = None):
+def table(*inputs: Read, fingerprint: Callable[..., str] | None = None, files: tuple[str, ...] = ()):
     """Mark the build function of the table that the file is named after.
 
     The function takes one argument, a `tapehouse.engine.Build`, and returns a polars frame with the table's columns and
@@ -58,10 +59,11 @@ def table(*inputs: Read, fingerprint: Callable[..., str] | None = None):
         inputs: from `reads`.
         fingerprint: for what is read from outside the warehouse: `fingerprint(settings, start, end)` returns a text that
             changes when the content of that range changes.
+        files: declarations that the table follows, as paths from the project folder; their content is part of its version.
     """
 
     def mark(build: Callable) -> Callable:
-        build.declaration = Declaration(inputs, fingerprint)
+        build.declaration = Declaration(inputs, fingerprint, tuple(files))
         return build
 
     return mark

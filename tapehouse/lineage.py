@@ -1,0 +1,130 @@
+"""Staleness: what each partition was made from, and which partitions would come out of other inputs today.
+
+`meta.partitions` holds, for every partition of every asset, the hash of its rows and the hash of what it read. A partition is
+stale when the second differs from the one computed now: a correction, a changed query or a changed recipe shows up here, and
+rows that came out the same stop it from spreading.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import duckdb
+from dateutil.relativedelta import relativedelta
+
+from tapehouse.errors import TapehouseError
+from tapehouse.hashing import text_hash
+from tapehouse.project import ONCE, Asset, Project, month_start
+
+
+@dataclass(frozen=True)
+class Made:
+    """The bookkeeping of one partition."""
+
+    rows: int
+    out_hash: str
+    in_hash: str
+    code_version: str
+    snapshot: int
+
+
+State = dict[tuple[str, str], Made]
+
+
+def read_state(cursor: duckdb.DuckDBPyConnection) -> State:
+    """All of `meta.partitions`, by (asset, partition)."""
+    rows = cursor.execute(
+        'select asset, "partition", rows, out_hash, in_hash, code_version, snapshot from lake.meta.partitions'
+    ).fetchall()
+    return {(r[0], r[1]): Made(*r[2:]) for r in rows}
+
+
+def in_hash(project: Project, asset: Asset, partition: str, state: State) -> str:
+    """Hash of everything one partition reads: its upstream partitions' rows, outside content, fold and definitions of time.
+
+    A partition whose upstream is missing hashes that too, so it turns stale when the upstream appears.
+    """
+    universe = project.settings.universe
+    parts = [f"{universe.calendar}|{universe.interval}|{universe.benchmark}"]
+    parts.append(f"{universe.decision_lag_minutes}|{universe.settlement_lag_days}")
+    for key in sorted(project.upstream(asset, partition)):
+        made = state.get(key)
+        parts.append(f"{key[0]}@{key[1]}={made.out_hash if made else 'missing'}")
+    if asset.by == "folds":
+        parts.append(repr(project.folds[partition]))
+    if any(read.window == "before_folds" for read in asset.reads):
+        parts.append(repr(min(f.train_end for f in project.folds.values())))
+    if asset.fingerprint is not None:
+        if asset.by == "months":
+            start, end = project.span(partition, partition)
+        else:
+            start, end = universe.start, universe.end
+        parts.append(asset.fingerprint(project.settings, start, end))
+    return text_hash(*parts)
+
+
+@dataclass(frozen=True)
+class Stale:
+    """A partition to make again, and why: `missing`, `code` or `inputs`."""
+
+    asset: str
+    partition: str
+    why: str
+
+
+def stale(project: Project, state: State, names: Iterable[str] | None = None) -> list[Stale]:
+    """Stale partitions of the assets `names` (default: all), in dependency order.
+
+    An asset is judged by its inputs as they are now: what lies behind a stale partition is named once that one has been made
+    and has come out different.
+    """
+    wanted = set(project.assets if names is None else names)
+    found: list[Stale] = []
+    for asset in project.assets.values():
+        if asset.name not in wanted:
+            continue
+        for partition in project.partitions(asset):
+            made = [state.get((o.asset, partition)) for o in asset.outputs]
+            if any(m is None for m in made):
+                found.append(Stale(asset.name, partition, "missing"))
+            elif any(m.code_version != asset.code_version for m in made if m):
+                found.append(Stale(asset.name, partition, "code"))
+            elif made[0] and made[0].in_hash != in_hash(project, asset, partition, state):
+                found.append(Stale(asset.name, partition, "inputs"))
+    return found
+
+
+def require_upstream(project: Project, asset: Asset, partitions: list[str], state: State) -> None:
+    """Refuse to build on a gap.
+
+    Raises:
+        TapehouseError: names the upstream table and the partitions that have not been made yet.
+    """
+    missing: dict[str, list[str]] = {}
+    for partition in partitions:
+        for name, upstream in project.upstream(asset, partition):
+            if (name, upstream) not in state and upstream not in missing.setdefault(name, []):
+                missing[name].append(upstream)
+    gaps = [f"{name} {_range_text(sorted(parts))}".strip() for name, parts in missing.items() if parts]
+    if gaps:
+        raise TapehouseError(
+            f"{asset.name} reads partitions that have not been made: {'; '.join(gaps)}. Materialise them first "
+            "(`tapehouse run` makes whatever is missing, in order)"
+        )
+
+
+def month_ranges(months: Iterable[str]) -> list[tuple[str, str]]:
+    """Contiguous runs of months as (first, last)."""
+    ranges: list[tuple[str, str]] = []
+    for month in sorted(months):
+        before = (month_start(month) - relativedelta(months=1)).date().isoformat()
+        if ranges and ranges[-1][1] == before:
+            ranges[-1] = (ranges[-1][0], month)
+        else:
+            ranges.append((month, month))
+    return ranges
+
+
+def _range_text(parts: list[str]) -> str:
+    if parts == [ONCE]:
+        return ""
+    return parts[0] if len(parts) == 1 else f"{parts[0]} … {parts[-1]} ({len(parts)})"

@@ -1,0 +1,316 @@
+"""The project: every table that the folders declare, in dependency order, with partitions, code versions and lineage.
+
+`assets/**.py`, `sql/**.sql`, `checks/**.yaml` and `models_registry/` are read here and nowhere else; Dagster's
+definitions, the command line, staleness and the leakage proof are all derived from the one `Project`.
+"""
+
+import importlib.util
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import duckdb
+from dateutil.relativedelta import relativedelta
+
+from tapehouse.codeversion import code_version
+from tapehouse.errors import TapehouseError
+from tapehouse.folds import Fold, load_folds
+from tapehouse.hashing import text_hash
+from tapehouse.settings import Settings
+from tapehouse.sqlfile import Lineage, SqlFile, analyse, described, parse_sql_file
+from tapehouse.tables import TIME_COLUMNS, Cadence, Declaration, Read, TableDoc, header_grain, load_doc
+
+ONCE = ""  # the partition of what is made once
+
+
+@dataclass(frozen=True)
+class Output:
+    """One table that an asset writes: all of it, or the rows that `key` selects (an adapter's, a subject's)."""
+
+    asset: str
+    table: str
+    key: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One step: inputs, a build function, and the tables it writes in one transaction."""
+
+    name: str
+    doc: str
+    by: Cadence
+    reads: tuple[Read, ...]
+    outputs: tuple[Output, ...]
+    build: Callable = field(compare=False)
+    code_version: str = ""
+    fingerprint: Callable[..., str] | None = field(default=None, compare=False)
+    source: Path | None = None
+    sql: SqlFile | None = None
+    kind: str = "python"
+
+    @property
+    def pinned(self) -> bool:
+        """Models and reports are made from one snapshot, which is kept."""
+        return self.name.startswith(("models.", "reports."))
+
+
+@dataclass
+class Table:
+    """What is known of a table's rows: the check file's words and, for SQL, the query's types and lineage."""
+
+    name: str
+    doc: TableDoc
+    types: dict[str, str] = field(default_factory=dict)
+    lineage: Lineage | None = None
+
+    @property
+    def time(self) -> str | None:
+        """The column that places a row in a partition."""
+        return self.doc.time
+
+
+class Project:
+    """All declarations of one project folder. Build it with `load_project`."""
+
+    def __init__(self, settings: Settings, assets: Iterable[Asset], docs: dict[str, TableDoc], folds: list[Fold]):
+        self.settings = settings
+        self.folds = {f.id: f for f in folds}
+        self.assets: dict[str, Asset] = {}
+        self.tables: dict[str, Table] = {}
+        self.writers: dict[str, list[str]] = {}
+        found = list(assets)
+        for asset in found:
+            for output in asset.outputs:
+                self.writers.setdefault(output.table, []).append(asset.name)
+        for asset in _sorted(found, self.writers):
+            self.assets[asset.name] = asset
+            for output in asset.outputs:
+                if output.table not in self.tables:
+                    self.tables[output.table] = Table(output.table, docs.get(output.table, TableDoc()))
+        self._type_tables()
+
+    # ------------------------------------------------------------------ partitions
+
+    @cached_property
+    def months(self) -> list[str]:
+        """Every month of the span, as the ISO date of its first day."""
+        start, end = self.settings.universe.start, self.settings.universe.end
+        found, at = [], start.replace(day=1)
+        while at < end:
+            found.append(at.date().isoformat())
+            at += relativedelta(months=1)
+        return found
+
+    def partitions(self, asset: Asset) -> list[str]:
+        """All partitions of an asset in order."""
+        return {"months": self.months, "folds": list(self.folds), "once": [ONCE]}[asset.by]
+
+    def span(self, first: str, last: str) -> tuple[datetime, datetime]:
+        """[start, end) in UTC of the months `first` to `last`."""
+        return month_start(first), month_start(last) + relativedelta(months=1)
+
+    def window(self, read: Read, asset: Asset, partition: str) -> tuple[datetime, datetime]:
+        """[start, end) in UTC of the rows of a monthly table that `asset` reads for one of its partitions."""
+        return self.window_of(read, asset, partition, partition)
+
+    def window_of(self, read: Read, asset: Asset, first: str, last: str) -> tuple[datetime, datetime]:
+        """The same for the range of partitions `first` to `last`."""
+        whole = self.settings.universe.start, self.settings.universe.end
+        if asset.by == "months":
+            start, end = self.span(first, last)
+        elif read.window == "before_folds":
+            start, end = whole[0], min(f.train_end for f in self.folds.values())
+        elif asset.by == "folds" and read.window in ("train", "test"):
+            fold = self.folds[first]
+            start, end = getattr(fold, f"{read.window}_start"), getattr(fold, f"{read.window}_end")
+        else:
+            return whole
+        start, end = start - relativedelta(months=read.lookback_months), end + relativedelta(months=read.lookahead_months)
+        return max(start, whole[0]), min(end, whole[1])
+
+    def upstream(self, asset: Asset, partition: str) -> list[tuple[str, str]]:
+        """(asset output, partition) pairs whose rows one partition of `asset` reads."""
+        found: list[tuple[str, str]] = []
+        for read in asset.reads:
+            for name in self.writers[read.table]:
+                writer = self.assets[name]
+                output = next(o.asset for o in writer.outputs if o.table == read.table)
+                if writer.by == "months":
+                    start, end = self.window(read, asset, partition)
+                    first, stop = start.date().replace(day=1).isoformat(), end
+                    found += [(output, m) for m in self._months_between(first, stop)]
+                elif writer.by == "folds":
+                    found += [(output, f) for f in ([partition] if asset.by == "folds" else self.folds)]
+                else:
+                    found.append((output, ONCE))
+        return found
+
+    def _months_between(self, first: str, stop: datetime) -> list[str]:
+        last = stop.replace(tzinfo=None).isoformat()
+        return [m for m in self.months if first <= m < last]
+
+    # ------------------------------------------------------------------ types
+
+    def _type_tables(self) -> None:
+        con = duckdb.connect()
+        for asset in self.assets.values():
+            for output in asset.outputs:
+                table = self.tables[output.table]
+                if asset.sql is not None:
+                    self._type_sql(asset, table, con)
+                else:
+                    table.types = table.doc.types
+                if table.types:
+                    schema = table.name.split(".")[0]
+                    con.execute(f"create schema if not exists {schema}")
+                    body = ", ".join(f'"{c}" {t}' for c, t in table.types.items())
+                    con.execute(f"create table if not exists {table.name} ({body})")
+                table.doc = _completed(table, asset)
+        con.close()
+
+    def _type_sql(self, asset: Asset, table: Table, con: duckdb.DuckDBPyConnection) -> None:
+        assert asset.sql is not None
+        table.types = described(asset.sql, con)
+        table.lineage = analyse(asset.sql, {n: t.types for n, t in self.tables.items() if t.types})
+        unknown = sorted(set(table.doc.columns) - set(table.types))
+        if unknown:
+            where = self.settings.home / "checks" / Path(*table.name.split(".")).with_suffix(".yaml")
+            raise TapehouseError(f"{where}: columns {unknown} are not in {asset.source}; it returns {list(table.types)}")
+
+
+def month_start(partition: str) -> datetime:
+    """The first instant of a month partition, in UTC."""
+    return datetime.fromisoformat(partition).replace(tzinfo=UTC)
+
+
+def load_project(settings: Settings) -> Project:
+    """Read the folders of the project at `settings.home`.
+
+    Raises:
+        TapehouseError: names the file (and line or key) that does not parse, reads a table that nothing makes, declares a
+            table twice, or depends on itself.
+    """
+    from tapehouse.recipe_assets import recipe_assets
+
+    home = settings.home
+    docs = {
+        ".".join(path.relative_to(home / "checks").with_suffix("").parts): load_doc(path)
+        for path in sorted((home / "checks").glob("*/*.yaml"))
+    }
+    folds = load_folds(settings.universe.start, settings.universe.end, home / "models_registry" / "folds.yaml")
+    assets = [
+        *(_python_asset(path, home, docs) for path in sorted((home / "assets").glob("*/*.py"))),
+        *(_sql_asset(path, home) for path in sorted((home / "sql").glob("*/*.sql"))),
+        *recipe_assets(home, folds),
+    ]
+    _check_names(assets)
+    return Project(settings, [_versioned(a, docs) for a in assets], docs, folds)
+
+
+def _versioned(asset: Asset, docs: dict[str, TableDoc]) -> Asset:
+    """The asset with what its contract says made part of its code version: rows are judged anew when the contract changes."""
+    contracts = [
+        doc.model_dump_json(include={"grain", "time", "contract"}) + str(doc.types)
+        for doc in (docs.get(o.table) for o in asset.outputs)
+        if doc is not None
+    ]
+    inputs = repr(asset.reads)
+    return Asset(**{**asset.__dict__, "code_version": text_hash(asset.code_version, inputs, *contracts)[:16]})
+
+
+def _python_asset(path: Path, home: Path, docs: dict[str, TableDoc]) -> Asset:
+    name = f"{path.parent.name}.{path.stem}"
+    spec = importlib.util.spec_from_file_location(f"assets.{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    marked = [f for f in vars(module).values() if isinstance(getattr(f, "declaration", None), Declaration)]
+    if len(marked) != 1:
+        raise TapehouseError(
+            f"{path}: one file is one table: exactly one function must carry @table(…) from tapehouse.tables, found {len(marked)}"
+        )
+    declared: Declaration = marked[0].declaration
+    text = (module.__doc__ or "").strip()
+    if not text:
+        raise TapehouseError(f"{path}:1: the first line must be a docstring, 'One row per (…): what a row means'")
+    doc = docs.get(name, TableDoc())
+    grain = doc.grain or header_grain(text)
+    if doc.time or any(c in TIME_COLUMNS for c in grain):
+        by: Cadence = "months"
+    else:
+        by = "folds" if doc.partition else "once"
+    return Asset(
+        name=name,
+        doc=text,
+        by=by,
+        reads=declared.reads,
+        outputs=(Output(name, name),),
+        build=marked[0],
+        code_version=code_version(path, *((home / name).read_text() for name in declared.files)),
+        fingerprint=declared.fingerprint,
+        source=path,
+    )
+
+
+def _sql_asset(path: Path, home: Path) -> Asset:
+    file = parse_sql_file(path)
+    name = f"{path.parent.name}.{path.stem}"
+    ranged = {"start", "end"} & file.parameters
+    return Asset(
+        name=name,
+        doc=file.doc,
+        by="months" if ranged else "once",
+        reads=tuple(Read(t, file.lookback_months, file.lookahead_months, "range" if ranged else "all") for t in file.reads),
+        outputs=(Output(name, name),),
+        build=lambda b: b.sql(file),
+        code_version=file.version,
+        source=path,
+        sql=file,
+        kind="sql",
+    )
+
+
+def _completed(table: Table, asset: Asset) -> TableDoc:
+    """The table's doc with grain and time column from the header where the check file is silent."""
+    doc, grain = table.doc, header_grain(asset.doc)
+    where = asset.source or asset.name
+    if doc.grain and grain and len(asset.outputs) == 1 and set(doc.grain) != set(grain):
+        raise TapehouseError(f"{where}: the first line says the grain {grain}, its check file {doc.grain}; make them agree")
+    grain = doc.grain or grain
+    if not grain:
+        raise TapehouseError(f"{where}: say the grain: start the first line with 'One row per (column, …): '")
+    time = doc.time
+    if asset.by == "months" and time is None:
+        time = next((c for c in TIME_COLUMNS if c in (table.types or grain)), None)
+        if time is None:
+            raise TapehouseError(f"{where}: a table made by month needs a time column ({' or '.join(TIME_COLUMNS)}), or `time:`")
+    missing = [c for c in (*grain, *([time] if time else [])) if table.types and c not in table.types]
+    if missing:
+        raise TapehouseError(f"{where}: grain or time names {missing}, which are no columns; there are {list(table.types)}")
+    return doc.model_copy(update={"grain": grain, "time": time})
+
+
+def _check_names(assets: list[Asset]) -> None:
+    by_output: dict[str, Asset] = {}
+    tables = {o.table for a in assets for o in a.outputs}
+    for asset in assets:
+        for output in asset.outputs:
+            if output.asset in by_output:
+                other = by_output[output.asset].source
+                raise TapehouseError(f"{asset.source}: {output.asset} is declared in {other} too; one table is one file")
+            by_output[output.asset] = asset
+        for read in asset.reads:
+            if read.table not in tables:
+                raise TapehouseError(f"{asset.source}: reads {read.table}, which no file in assets/ or sql/ makes")
+
+
+def _sorted(assets: list[Asset], writers: dict[str, list[str]]) -> list[Asset]:
+    by_name = {a.name: a for a in sorted(assets, key=lambda a: a.name)}
+    graph = {n: sorted({w for r in a.reads for w in writers[r.table]}) for n, a in by_name.items()}
+    try:
+        return [by_name[n] for n in TopologicalSorter(graph).static_order()]
+    except CycleError as error:
+        raise TapehouseError(f"tables depend on each other in a circle: {' -> '.join(error.args[1])}") from None

@@ -1,0 +1,62 @@
+"""Reading declared inputs: a build sees its inputs inside their declared windows, and nothing else."""
+
+from datetime import datetime
+from uuid import uuid4
+
+import duckdb
+import polars as pl
+
+from tapehouse.errors import TapehouseError
+from tapehouse.project import Asset, Project
+from tapehouse.sqlfile import SqlFile
+from tapehouse.tables import Read
+from tapehouse.warehouse import LAKE
+
+
+def read_table(cursor: duckdb.DuckDBPyConnection, project: Project, read: Read, asset: Asset, parts: list[str]) -> pl.DataFrame:
+    """Rows of one declared input for the partitions `parts` of `asset`, sorted by the input's grain."""
+    table = project.tables[read.table]
+    order = ", ".join(f'"{c}"' for c in table.doc.grain)
+    return cursor.execute(f"{_selection(project, read, asset, parts)} order by {order}").pl()
+
+
+def query(
+    cursor: duckdb.DuckDBPyConnection,
+    project: Project,
+    file: SqlFile,
+    asset: Asset,
+    parts: list[str],
+    start: datetime,
+    end: datetime,
+) -> pl.DataFrame:
+    """The rows of a SQL file over views that show each input's declared window alone.
+
+    So a query cannot read beyond what it declares, and staleness, which follows from the declaration, cannot miss an input.
+    """
+    scratch = f"scratch_{uuid4().hex}"
+    cursor.execute(f"attach ':memory:' as {scratch}")
+    for read in asset.reads:
+        schema, name = read.table.split(".")
+        cursor.execute(f"create schema if not exists {scratch}.{schema}")
+        cursor.execute(f"create view {scratch}.{schema}.{name} as {_selection(project, read, asset, parts)}")
+    cursor.execute(f"use {scratch}")
+    bound = {k: v for k, v in (("start", start), ("end", end)) if k in file.parameters}
+    try:
+        rows = (cursor.execute(file.text, bound) if bound else cursor.execute(file.text)).pl()
+    except duckdb.Error as error:
+        raise TapehouseError(f"{file.path}: {error}") from error
+    cursor.execute(f"use {LAKE}")
+    return rows
+
+
+def _selection(project: Project, read: Read, asset: Asset, parts: list[str]) -> str:
+    table = project.tables[read.table]
+    columns = ", ".join(f'"{c}"' for c in table.types) or "*"
+    select = f"select {columns} from {LAKE}.{table.name}"
+    if table.time:
+        start, end = project.window_of(read, asset, parts[0], parts[-1])
+        stamp = f'"{table.time}"'
+        return f"{select} where {stamp} >= timestamptz '{start.isoformat()}' and {stamp} < timestamptz '{end.isoformat()}'"
+    if table.doc.partition and asset.by == "folds":
+        return f"{select} where \"{table.doc.partition}\" = '{parts[0]}'"
+    return select
