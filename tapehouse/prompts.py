@@ -36,6 +36,7 @@ MAX_PRICE: Final = 9999.99  # the template's width: four digits, a point, two de
 RSI_LOW: Final = 30.0  # Wilder (1978), New Concepts in Technical Trading Systems: oversold and overbought
 RSI_HIGH: Final = 70.0
 
+_PRICE = re.compile(r"(?<![0-9.])[0-9]{4}\.[0-9]{2}(?![0-9])")
 _ORDER = re.compile(r"(BUY|SELL) limit ([0-9]{4}\.[0-9]{2}) because ([a-z][a-z ]{0,39})")
 _HOLD = re.compile(r"HOLD because ([a-z][a-z ]{0,39})")
 _SHOWN = re.compile(r"(?:^|\n)price ([0-9]{4}\.[0-9]{2})\n?\Z")
@@ -191,6 +192,21 @@ def shown_price(prompt: str) -> float:
     if found is None:
         raise ValueError(f"prompts: the last line shows no price: {prompt[-60:]!r}")
     return float(found[1])
+
+
+def rescale_prices(prompt: str, factor: float) -> str:
+    """The prompt with every price in it multiplied by ``factor``; what has no currency stays as it is.
+
+    Raises ValueError where a price would leave the template's width.
+    """
+
+    def scaled(found: re.Match[str]) -> str:
+        price = float(found[0]) * factor
+        if not 0.0 <= price <= MAX_PRICE:
+            raise ValueError(f"prompts: {found[0]} times {factor} does not fit the template's prices")
+        return f"{price:07.2f}"
+
+    return _PRICE.sub(scaled, prompt)
 
 
 def hold_instead(answers: pl.Series) -> pl.Series:

@@ -1,7 +1,7 @@
 """Recipes: one YAML declares one model. Typed, frozen, and strict: a bad key is an error with file, key and remedy.
 
 The file's stem is the recipe's name. ``method`` selects the sections that the recipe may have. Adapters (``sft``,
-``dpo``) and baselines lie in ``models_registry/adapters/``; the base that adapters build on, in ``models_registry/base/``.
+``dpo``) and baselines lie in ``models_registry/adapters/``, their base in ``models_registry/base/``.
 """
 
 from __future__ import annotations

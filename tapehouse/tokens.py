@@ -110,7 +110,7 @@ def stop_id(tokenizer: Tokenizer) -> int:
     return tokenizer.token_to_id(STOP)
 
 
-def as_transformers(folder: Path):  # noqa: ANN201  (the annotation would import transformers)
+def as_transformers(folder: Path):
     """The same tokenizer as a ``PreTrainedTokenizerFast``, which trainers and other tools expect."""
     from transformers import PreTrainedTokenizerFast
 

@@ -1,0 +1,132 @@
+"""``python -m tapehouse.training JOBDIR [OUTDIR]``: run one training job.
+
+Progress goes to standard output, one JSON object a line, and through Dagster Pipes where it was started by them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tapehouse.recipes import DpoRecipe, PretrainRecipe, SftRecipe, parse_recipe
+from tapehouse.training.manifest import host_facts, weights_digest
+
+
+def main(arguments: list[str]) -> int:
+    """Run the job in the first argument; write to the second, or to ``out`` in the job's folder."""
+    if not 1 <= len(arguments) <= 2:
+        print("usage: python -m tapehouse.training JOBDIR [OUTDIR]", file=sys.stderr)
+        return 2
+    jobdir = Path(arguments[0])
+    outdir = Path(arguments[1]) if len(arguments) == 2 else jobdir / "out"
+    with _pipes() as send:
+        manifest = train(jobdir, outdir, send)
+        send({"done": True, "digest": manifest["digest"], "wall_s": manifest["wall_s"]})
+    return 0
+
+
+def train(jobdir: Path, outdir: Path, send: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Train what ``jobdir`` describes, write ``outdir`` aside and rename it into place, and return the manifest."""
+    started = time.monotonic()
+    job = json.loads((jobdir / "job.json").read_text())
+    recipe = parse_recipe(json.loads((jobdir / "recipe.json").read_text()), str(jobdir / "recipe.json"))
+    tokens = pl.read_parquet(jobdir / "tokens.parquet")
+    aside = outdir.with_name(f"{outdir.name}.partial-{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        with (aside / "metrics.jsonl").open("w") as metrics:
+            result = _fit(recipe, job, jobdir, tokens, aside, _reporter(metrics, send))
+        manifest = {
+            "name": recipe.name,
+            "method": recipe.method,
+            "recipe": json.loads(recipe.model_dump_json()),
+            "recipe_hash": recipe.hash,
+            **job["provenance"],
+            **{key: job[key] for key in ("seed", "dataset_digest", "rows", "rows_purged", "tokenizer_digest", "base_digest")},
+            **host_facts(job["threads"]),
+            **result,
+            "digest": weights_digest(aside),
+            "wall_s": round(time.monotonic() - started, 2),
+        }
+        (aside / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
+        shutil.rmtree(outdir, ignore_errors=True)
+        aside.rename(outdir)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return manifest
+
+
+def _fit(recipe, job, jobdir: Path, tokens: pl.DataFrame, folder: Path, report) -> dict[str, Any]:
+    import torch
+
+    from tapehouse.tokens import load_tokenizer, pad_id, stop_id
+
+    torch.set_num_threads(job["threads"])
+    torch.use_deterministic_algorithms(True)
+    if isinstance(recipe, PretrainRecipe):
+        from tapehouse.training.base import pretrain
+
+        tokenizer = load_tokenizer(jobdir / "tokenizer")
+        size, pad, stop = tokenizer.get_vocab_size(), pad_id(tokenizer), stop_id(tokenizer)
+        return pretrain(recipe, tokens, size, pad, stop, folder, job["seed"], report)
+    if isinstance(recipe, SftRecipe):
+        from tapehouse.training.sft import train_sft
+
+        return train_sft(recipe, tokens, jobdir, folder, job["seed"], report)
+    assert isinstance(recipe, DpoRecipe)
+    from tapehouse.training.dpo import train_dpo
+
+    return train_dpo(recipe, tokens, jobdir, folder, job["seed"], report)
+
+
+def _reporter(metrics, send: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    """Adds speed and remaining time to a report, and files and sends it; the clock starts with the first report."""
+    first: dict[str, float] = {}
+
+    def report(facts: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if not first:
+            first.update(at=now, step=facts["step"], tokens=facts["tokens"])
+        done = facts["step"] - first["step"]
+        if done > 0:
+            seconds = now - first["at"]
+            facts["tokens_per_s"] = round((facts["tokens"] - first["tokens"]) / seconds)
+            facts["eta_s"] = round(seconds / done * (facts["steps"] - facts["step"]), 1)
+        metrics.write(json.dumps(facts) + "\n")
+        metrics.flush()
+        send(facts)
+
+    return report
+
+
+@contextlib.contextmanager
+def _pipes() -> Iterator[Callable[[dict[str, Any]], None]]:
+    def to_stdout(facts: dict[str, Any]) -> None:
+        print(json.dumps(facts), flush=True)
+
+    if "DAGSTER_PIPES_CONTEXT" not in os.environ:
+        yield to_stdout
+        return
+    from dagster_pipes import open_dagster_pipes
+
+    with open_dagster_pipes() as pipes:
+
+        def to_both(facts: dict[str, Any]) -> None:
+            to_stdout(facts)
+            pipes.log.info(json.dumps(facts))
+
+        yield to_both
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,157 @@
+"""Job folders: written beside the warehouse, run by a process that needs neither the warehouse nor Dagster.
+
+::
+
+    JOBDIR/ recipe.json  job.json  tokens.parquet  tokenizer/tokenizer.json  base/ (adapters only)
+    OUTDIR/ manifest.json  metrics.jsonl  *.safetensors and their configuration
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from tapehouse.errors import TapehouseError
+from tapehouse.hashing import frame_hash
+from tapehouse.recipes import DpoRecipe, PretrainRecipe, Recipe, SftRecipe
+from tapehouse.tokens import FILE as TOKENIZER_FILE
+from tapehouse.tokens import tokenizer_digest
+from tapehouse.training.corpus import SCHEMA as PRETRAIN_SCHEMA
+from tapehouse.training.manifest import weights_digest
+
+# What a row must have been known by, so that a fold's training window can be purged on it.
+KNOWN_AT: Final = {"sft": "label_known_at", "dpo": "reward_known_at"}
+NEEDED: Final = {
+    "sft": ("input_ids", "prompt_length"),
+    "dpo": ("prompt_ids", "chosen_ids", "rejected_ids"),
+    "pretrain": tuple(PRETRAIN_SCHEMA),
+}
+PROVENANCE: Final = ("snapshot", "fold", "train_end", "git_commit", "git_dirty")
+BASE_FILES: Final = ("config.json", "model.safetensors")
+
+
+def export_job(
+    jobdir: Path,
+    recipe: Recipe,
+    tokens: pl.DataFrame,
+    base_dir: Path | None,
+    tokenizer_dir: Path,
+    seed: int,
+    provenance: dict[str, Any],
+    threads: int = 2,
+) -> None:
+    """Write a job folder, replacing one that exists.
+
+    ``tokens`` are rows of datasets.sft_tokens or datasets.preference_tokens, or the frame of
+    :func:`tapehouse.training.corpus.pretraining_tokens`. Rows whose ``label_known_at`` (``reward_known_at``) is not before
+    ``provenance['train_end']`` are left out: a label not yet known then cannot have trained the fold's model.
+    ``provenance`` needs snapshot, fold, train_end, git_commit and git_dirty; what else it holds is kept in the manifest.
+
+    Raises TapehouseError where a column or a key of the provenance is missing, or where no row is left.
+    """
+    missing = [key for key in PROVENANCE if key not in provenance]
+    if missing:
+        raise TapehouseError(f"job of recipe {recipe.name}: the provenance lacks {missing}; pass them")
+    if not isinstance(recipe, SftRecipe | DpoRecipe | PretrainRecipe):
+        raise TapehouseError(f"recipe {recipe.name}: method {recipe.method!r} has nothing to train")
+    absent = [name for name in NEEDED[recipe.method] if name not in tokens.columns]
+    if absent:
+        raise TapehouseError(f"job of recipe {recipe.name}: the tokens lack the columns {absent}; pass its dataset's table")
+    rows = _purged(tokens, recipe.method, provenance["train_end"])
+    if rows.is_empty():
+        raise TapehouseError(f"job of recipe {recipe.name}: no example was known before {provenance['train_end']}; "
+                             "materialise the dataset over the training window")  # fmt: skip
+    shutil.rmtree(jobdir, ignore_errors=True)
+    (jobdir / "tokenizer").mkdir(parents=True)
+    shutil.copyfile(tokenizer_dir / TOKENIZER_FILE, jobdir / "tokenizer" / TOKENIZER_FILE)
+    job = {
+        "seed": seed,
+        "threads": threads,
+        "dataset_digest": frame_hash(rows),
+        "rows": rows.height,
+        "rows_purged": tokens.height - rows.height,
+        "tokenizer_digest": tokenizer_digest(tokenizer_dir),
+        "base_digest": None,
+        "provenance": {key: value.isoformat() if isinstance(value, datetime) else value for key, value in provenance.items()},
+    }
+    if not isinstance(recipe, PretrainRecipe):
+        if base_dir is None:
+            raise TapehouseError(f"job of recipe {recipe.name}: an adapter needs the folder of its base {recipe.base!r}")
+        (jobdir / "base").mkdir()
+        for name in BASE_FILES:
+            shutil.copyfile(base_dir / name, jobdir / "base" / name)
+        job["base_digest"] = weights_digest(base_dir)
+    rows.select(NEEDED[recipe.method]).write_parquet(jobdir / "tokens.parquet")
+    (jobdir / "recipe.json").write_text(recipe.model_dump_json(indent=1))
+    (jobdir / "job.json").write_text(json.dumps(job, indent=1, sort_keys=True))
+
+
+def command(jobdir: Path, outdir: Path) -> list[str]:
+    """The command that runs a job, for :func:`run_job` or for a Pipes client."""
+    return [sys.executable, "-m", "tapehouse.training", str(jobdir), str(outdir)]
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Variables of a training process: threads, the allocator, and nothing that phones home."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        # glibc gives big blocks back to the system and takes them again at every step: 2 to 20 times the time.
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": "17179869184",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "PYTHONHASHSEED": "0",
+    }
+
+
+def run_job(jobdir: Path, outdir: Path, on_progress: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+    """Run a job in a process of its own and return its manifest; ``outdir`` appears whole or not at all.
+
+    ``on_progress`` receives one dict a report: step, steps, loss, tokens, tokens_per_s, eta_s.
+    Raises TapehouseError with the end of the process's error output where it fails.
+    """
+    threads = json.loads((jobdir / "job.json").read_text())["threads"]
+    log = jobdir / "stderr.log"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command(jobdir, outdir),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, **environment(threads)},
+        )
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if on_progress and line.startswith("{"):
+                    on_progress(json.loads(line))
+            code = process.wait()
+        finally:
+            # A run that is cancelled must not leave its training behind.
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    if code != 0:
+        tail = "\n".join(log.read_text().splitlines()[-15:])
+        raise TapehouseError(f"training in {jobdir} ended with code {code}; the end of {log}:\n{tail}")
+    return json.loads((outdir / "manifest.json").read_text())
+
+
+def _purged(tokens: pl.DataFrame, method: str, train_end: datetime) -> pl.DataFrame:
+    if method not in KNOWN_AT:  # the base's text was cut where it was read; its examples carry no time
+        return tokens
+    known = KNOWN_AT[method]
+    if known not in tokens.columns:
+        raise TapehouseError(f"tokens for method {method!r} lack {known!r}, which the training window is purged by")
+    return tokens.filter(pl.col(known) < train_end)

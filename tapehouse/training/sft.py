@@ -1,0 +1,49 @@
+"""Supervised fine-tuning: TRL's SFTTrainer on stored token ids, the loss on the answer and its stop token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from tapehouse.recipes import SftRecipe
+from tapehouse.tokens import as_transformers
+from tapehouse.training.lora import Reports, load_base, lora_config, save_adapter, trainer_arguments
+
+
+def train_sft(
+    recipe: SftRecipe,
+    tokens: pl.DataFrame,
+    jobdir: Path,
+    folder: Path,
+    seed: int,
+    report: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    """Train a LoRA adapter on ``tokens`` (input_ids, prompt_length) and save it to ``folder``; numbers for the manifest."""
+    rows = [
+        {"input_ids": ids, "completion_mask": [0] * length + [1] * (len(ids) - length)}
+        for ids, length in tokens.select("input_ids", "prompt_length").iter_rows()
+    ]
+    torch.manual_seed(seed)  # the adapter is initialised before the trainer sets its own seed
+    reports = Reports(report)
+    trainer = SFTTrainer(
+        model=load_base(jobdir / "base"),
+        args=SFTConfig(
+            **trainer_arguments(recipe, folder / "trainer", seed),
+            completion_only_loss=True,
+            max_length=None,  # an answer is never cut
+            packing=False,
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=as_transformers(jobdir / "tokenizer"),
+        peft_config=lora_config(recipe.adapter),
+        callbacks=[reports],
+    )
+    trainer.train()
+    save_adapter(trainer.model, recipe.base, folder)
+    return {"tokens": reports.last["tokens"], "steps": recipe.budget.steps, "loss": reports.last["loss"]}
