@@ -16,9 +16,7 @@ from tapehouse.calendars import TIMESTAMP, all_sessions, local_midnight, timezon
 PRICES = ("open", "high", "low", "close")
 RECORD_COLUMNS = ("symbol", "session", *PRICES, "volume", "vendor_adj_close", "source", "origin", "record", "fault")
 BAR_KEY = ("symbol", "interval", "event_at", "source")
-BAR_COLUMNS = (
-    *("symbol", "interval", "session", "event_at", "known_at", *PRICES, "volume", "vendor_adj_close", "source"),
-)
+BAR_COLUMNS = (*("symbol", "interval", "session", "event_at", "known_at", *PRICES, "volume", "vendor_adj_close", "source"),)
 REJECT_COLUMNS = ("table_name", "source", "origin", "symbol", "event_at", "filed_at", "reason", "record")
 REJECT_KEY = ("table_name", "origin", "record", "reason")
 CONFLICT = "conflicting records for one symbol and session"
@@ -156,7 +154,8 @@ def _faults(unknown: Sequence[str], holds: Sequence[str] | None, calendar: str, 
             when(value.is_nan() | value.is_infinite(), f"{name} is not finite"),
             when(value.is_finite() & (value <= 0), f"{name} is not above zero"),
         ]
-    o, h, low, c = (pl.col(f"{name}_") for name in PRICES)
+    # Polars orders NaN above every number; what is not finite has been said already.
+    o, h, low, c = (pl.when(pl.col(f"{name}_").is_finite()).then(f"{name}_") for name in PRICES)
     faults += [
         when(h < low, "high below low"),
         when((o < low) | (o > h), "open outside [low, high]"),
@@ -184,9 +183,7 @@ def _as_rejects(rejected: pl.DataFrame, unknown: Sequence[str], undated_at: date
     """Rejected records in the shape of `raw.quarantine`; the record is kept as JSON, the line itself included."""
     shown = [name for name in (*RECORD_COLUMNS, *unknown) if name not in ("source", "origin", "fault", "record")]
     texts = [
-        json.dumps(
-            {name: value for name, value in row.items() if value is not None}, ensure_ascii=False, sort_keys=True
-        )
+        json.dumps({name: value for name, value in row.items() if value is not None}, ensure_ascii=False, sort_keys=True)
         for row in rejected.select(*shown, line=pl.col("record")).iter_rows(named=True)
     ]
     dated = pl.coalesce("close_at", local_midnight(pl.col("day"), calendar))
