@@ -82,6 +82,11 @@ def run_backtest(
     if symbols is None:
         inside = pl.col("decision_at").is_between(sessions["close_at"][0], sessions["close_at"][-1] + config.settlement)
         symbols = sorted(decisions.filter(inside)["symbol"].unique())
+    # Where the data ends inside the block, so does the account: it cannot be flattened at a price that is not there.
+    priced = versions.filter(pl.col("symbol").is_in(list(symbols)))["session"]
+    sessions = sessions.filter(pl.col("session") <= priced.max()) if len(priced) else sessions.clear()
+    if sessions.is_empty():
+        raise ValueError("no bar of these symbols up to the end of the test block")
     panel = build_panel(versions, actions, sessions, symbols, config.settlement)
     orders = build_orders(predictions, decisions, panel, sessions)
     return simulate_orders(panel, orders, config)

@@ -1,0 +1,167 @@
+"""What a backtest earned and how: figures of one account over one test block.
+
+Returns are simple and daily, gross of a risk-free rate (cash earns nothing for anyone). The first session has none: the
+earliest order fills on the second. A figure that is not defined (no trades, no losses) is null, never zero.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from tapehouse.bootstrap import statistic_interval
+
+if TYPE_CHECKING:
+    from tapehouse.backtest.run import BacktestResult
+
+SESSIONS_A_YEAR = 252
+ROWS = {"subject": pl.String, "fold": pl.String, "metric": pl.String, "value": pl.Float64}
+# What each metric of reports.backtests means; units in brackets. Also the tooltips of the report.
+MEANING = {
+    "return": "Change of equity over the block, after all costs [fraction].",
+    "return_before_costs": "The same with commission and slippage of the block added back [fraction].",
+    "annual_return": "Return compounded to 252 sessions [fraction a year].",
+    "volatility": "Standard deviation of daily returns times the root of 252 [fraction].",
+    "sharpe": "Mean over deviation of daily returns times the root of 252, gross of a risk-free rate; null without trades.",
+    "sharpe_low": "Lower end of the 95 % interval of the Sharpe ratio; blocks of ten sessions resampled.",
+    "sharpe_high": "Upper end of that interval.",
+    "sortino": "Mean over root mean square of negative daily returns, times the root of 252.",
+    "max_drawdown": "Deepest fall of equity from its highest point so far [fraction, at most 0].",
+    "longest_drawdown": "Longest time below an earlier high [sessions].",
+    "calmar": "Annual return over the deepest drawdown.",
+    "hit_rate": "Share of closed trades with a net gain.",
+    "profit_factor": "Net gains of winning trades over net losses of losing ones.",
+    "mean_trade_bps": "Mean net gain of a trade over its entry's notional [bps].",
+    "turnover": "Bought plus sold notional over mean equity, over the block.",
+    "trades": "Closed trades.",
+    "long_trades": "Closed trades that were long.",
+    "sessions_held": "Mean sessions from entry to exit, both counted.",
+    "exposure": "Mean of longs plus shorts over equity.",
+    "net_exposure": "Mean of longs less shorts over equity.",
+    "costs": "Commission and slippage over opening equity [fraction].",
+    "dividends": "Dividends received less those paid on shorts, over opening equity [fraction].",
+    "sessions": "Sessions of the block.",
+    "signals": "Decisions to buy or sell.",
+    "skipped": "Signals passed over: the symbol had a position or a resting order.",
+    "expired": "Limit orders that were not filled in time.",
+    "unexecuted": "Signals of the last session.",
+    "scaled": "Entries made smaller by the gross limit.",
+    "refused": "Entries for which the gross limit left no room.",
+}
+
+
+def performance(result: BacktestResult) -> dict[str, float | None]:
+    """The metrics of `MEANING` for one backtest, in that order."""
+    opening, equity = result.config.initial_cash, result.equity["equity"].to_numpy()
+    trades = result.trades
+    ret = result.equity["ret"].to_numpy()[1:]
+    gained = float(equity[-1] / opening - 1.0)
+    costs = float(result.ledger["commission"][-1] + result.ledger["slippage"][-1]) / opening
+    depth, longest = drawdown(np.concatenate([[opening], equity]))
+    annual = annualised(gained, len(equity))
+    traded = trades.height > 0
+    low, high = sharpe_interval(ret) if traded else (None, None)
+    won = float(trades.filter(pl.col("pnl") > 0)["pnl"].sum())
+    lost = -float(trades.filter(pl.col("pnl") < 0)["pnl"].sum())
+    figures = {
+        "return": gained,
+        "return_before_costs": gained + costs,
+        "annual_return": annual,
+        "volatility": float(ret.std(ddof=1)) * math.sqrt(SESSIONS_A_YEAR) if len(ret) > 1 else None,
+        "sharpe": sharpe(ret) if traded else None,
+        "sharpe_low": low,
+        "sharpe_high": high,
+        "sortino": sortino(ret) if traded else None,
+        "max_drawdown": depth,
+        "longest_drawdown": float(longest),
+        "calmar": annual / -depth if annual is not None and depth < 0 else None,
+        "hit_rate": float((trades["pnl"] > 0).mean()) if traded else None,
+        "profit_factor": won / lost if lost > 0 else None,
+        "mean_trade_bps": _mean(trades, pl.col("pnl") / (pl.col("shares") * pl.col("entry_price")) * 1e4),
+        "turnover": float(result.ledger["traded"].sum() / equity.mean()),
+        "trades": float(trades.height),
+        "long_trades": float((trades["side"] == "BUY").sum()),
+        "sessions_held": _sessions_held(result),
+        "exposure": float(result.equity["gross_exposure"].mean()),
+        "net_exposure": float(result.equity["net_exposure"].mean()),
+        "costs": costs,
+        "dividends": float(result.ledger["dividends"][-1]) / opening,
+        "sessions": float(len(equity)),
+        **{name: float(count) for name, count in result.counts.items() if name != "filled"},
+    }
+    return {name: figures[name] for name in MEANING}
+
+
+def backtest_rows(subject: str, fold: str, result: BacktestResult) -> pl.DataFrame:
+    """Rows of `reports.backtests`: subject, fold, metric, value."""
+    return metric_rows(subject, fold, performance(result))
+
+
+def metric_rows(subject: str, fold: str, figures: dict[str, float | None]) -> pl.DataFrame:
+    """`figures` as long rows, in their order; a null value is kept, since "not defined" is an answer."""
+    return pl.DataFrame(
+        [(subject, fold, name, value) for name, value in figures.items()],
+        schema=ROWS,
+        orient="row",
+    )
+
+
+def sharpe(ret: np.ndarray) -> float | None:
+    """Annualised ratio of mean to standard deviation (n - 1) of daily returns; None below two, or without variation."""
+    if len(ret) < 2 or not ret.std(ddof=1) > 0:
+        return None
+    return float(ret.mean() / ret.std(ddof=1) * math.sqrt(SESSIONS_A_YEAR))
+
+
+def sortino(ret: np.ndarray) -> float | None:
+    """Annualised ratio of mean to the root mean square of negative returns, over all sessions; None without a loss."""
+    if not (ret < 0).any():
+        return None
+    return float(ret.mean() / math.sqrt(np.mean(np.minimum(ret, 0.0) ** 2)) * math.sqrt(SESSIONS_A_YEAR))
+
+
+def drawdown(equity: np.ndarray) -> tuple[float, int]:
+    """Deepest fall from the running high (a fraction, at most 0) and the longest run of sessions below one."""
+    high = np.maximum.accumulate(equity)
+    longest = run = 0
+    for below in equity < high:
+        run = run + 1 if below else 0
+        longest = max(longest, run)
+    return float((equity / high - 1.0).min()), longest
+
+
+def annualised(gained: float, sessions: int) -> float | None:
+    """A block's return compounded to a year; None where everything was lost."""
+    return float((1.0 + gained) ** (SESSIONS_A_YEAR / sessions) - 1.0) if gained > -1.0 else None
+
+
+def sharpe_interval(ret: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+    """95 % block-bootstrap interval of the Sharpe ratio of daily returns (sessions,)."""
+    return statistic_interval(len(ret), len(ret), lambda drawn: _sharpes(ret[drawn]))
+
+
+def sharpe_difference_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+    """95 % interval of the difference of two Sharpe ratios over the same sessions, resampled in pairs."""
+    return statistic_interval(len(ours), len(ours), lambda drawn: _sharpes(ours[drawn]) - _sharpes(theirs[drawn]))
+
+
+def _sharpes(ret: np.ndarray) -> np.ndarray:
+    deviation = ret.std(axis=1, ddof=1)
+    mean = ret.mean(axis=1)
+    flat = deviation <= 0
+    return np.where(flat, np.where(mean == 0, 0.0, np.nan), mean / np.where(flat, 1.0, deviation)) * math.sqrt(SESSIONS_A_YEAR)
+
+
+def _mean(trades: pl.DataFrame, value: pl.Expr) -> float | None:
+    return float(np.mean(trades.select(value).to_series().to_numpy())) if trades.height else None
+
+
+def _sessions_held(result: BacktestResult) -> float | None:
+    position = {session: i for i, session in enumerate(result.equity["session"])}
+    spans = [
+        position[out] - position[into] + 1 for into, out in result.trades.select("entry_session", "exit_session").iter_rows()
+    ]
+    return float(np.mean(spans)) if spans else None
