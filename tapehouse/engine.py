@@ -1,6 +1,7 @@
 """Materialising: read at one snapshot, build, judge the new rows, swap them in one transaction, keep the books."""
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -162,12 +163,16 @@ def materialise(
         require_upstream(project, asset, partitions, state)
         hashes = {p: in_hash(project, asset, p, state) for p in partitions}
         build = make_build(project, asset, partitions, cursor, snapshot, run_id=run_id, **build_options)
+        started = time.monotonic()
         produced = asset.build(build)
     frames = produced if isinstance(produced, dict) else {asset.outputs[0].table: produced}
     outcomes = [_judge(project, asset, output, frames[output.table], partitions, state) for output in asset.outputs]
     if any(o.table not in project.tables or not project.tables[o.table].types for o in asset.outputs):
         raise TapehouseError(f"{asset.name}: no columns are declared for its table; write its check file")
     _swap(warehouse, asset, outcomes, frames, project, state, hashes, snapshot, run_id)
+    rows = sum(m.rows for o in outcomes for m in o.made)
+    where = _said(partitions)
+    log.info("%s %s: %s rows in %.1f s", name.replace(".", "/"), where, f"{rows:,}", time.monotonic() - started)
     return Outcome(outcomes, snapshot, build.notes)
 
 

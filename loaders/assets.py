@@ -1,0 +1,210 @@
+"""Declarations become Dagster assets: one uniform body that materialises, reports numbers and judges."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from loaders.partitions import partition_mapping, partitions_def
+from resources.warehouse import WarehouseResource
+from tapehouse.engine import Outcome, OutputOutcome, materialise
+from tapehouse.expectations import Result, describe
+from tapehouse.project import ONCE, Asset, Output, Project
+
+CONTRACT, QUALITY = "contract", "quality"
+
+
+def asset_key(name: str) -> dg.AssetKey:
+    """`features.price` is the asset `features/price`."""
+    return dg.AssetKey(name.split("."))
+
+
+def build_assets(project: Project) -> list[dg.AssetsDefinition]:
+    """One Dagster definition per asset of the project."""
+    return [_build_asset(project, asset) for asset in project.assets.values()]
+
+
+def _build_asset(project: Project, asset: Asset) -> dg.AssetsDefinition:
+    partitions = partitions_def(project, asset)
+    specs = [_spec(project, asset, output) for output in asset.outputs]
+    checks = [check for output in asset.outputs for check in _check_specs(project, asset, output)]
+
+    @dg.multi_asset(
+        name=asset.name.replace(".", "__"),
+        specs=specs,
+        check_specs=checks,
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run() if asset.by == "months" else None,
+    )
+    def body(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> Iterator[dg.MaterializeResult]:
+        keys = list(context.partition_keys) if context.has_partition_key or context.has_partition_key_range else [ONCE]
+        outcome = materialise(
+            project, warehouse.lake, asset.name, keys, run_id=context.run_id, progress=context.log.info, launch=_launcher(context)
+        )
+        for made in outcome.outputs:
+            if keys != [ONCE]:
+                for part in made.made:
+                    if part.partition not in made.failed:
+                        context.add_asset_metadata(
+                            {"dagster/partition_row_count": part.rows, "content_hash": part.out_hash},
+                            asset_key(made.output.asset),
+                            part.partition,
+                        )
+        if outcome.failed:
+            _fail(context, asset, outcome, keys)
+        for made in outcome.outputs:
+            yield dg.MaterializeResult(
+                asset_key=asset_key(made.output.asset),
+                metadata=_numbers(outcome, made),
+                check_results=_check_results(project, made),
+            )
+
+    return body
+
+
+def _launcher(context: dg.AssetExecutionContext):
+    """Runs a training process over Dagster Pipes, so that its messages and progress are in the run's log."""
+
+    def launch(command: list[str], env: dict[str, str], extras: dict[str, Any] | None = None):
+        return dg.PipesSubprocessClient().run(context=context.op_execution_context, command=command, env=env, extras=extras or {})
+
+    return launch
+
+
+def _fail(context: dg.AssetExecutionContext, asset: Asset, outcome: Outcome, keys: list[str]) -> None:
+    """Log the failed partitions' checks and the good partitions' rows, then fail the run naming what failed."""
+    words = []
+    bad = {p for failed in outcome.failed.values() for p in failed}
+    for made in outcome.outputs:
+        for partition, reasons in made.failed.items():
+            words.append(f"{made.output.table} {partition}".strip() + f": {'; '.join(reasons)}")
+            evaluation = dg.AssetCheckEvaluation(
+                asset_key=asset_key(made.output.asset),
+                check_name=CONTRACT,
+                passed=False,
+                severity=dg.AssetCheckSeverity.ERROR,
+                metadata={"partition": partition or "all", "reasons": "\n".join(reasons)},
+                blocking=True,
+                partition=partition or None,
+            )
+            context.log_event(evaluation)
+        for part in made.made:
+            if part.partition not in bad and keys != [ONCE]:
+                metadata = {"dagster/partition_row_count": part.rows, "content_hash": part.out_hash}
+                context.log_event(
+                    dg.AssetMaterialization(asset_key(made.output.asset), partition=part.partition, metadata=metadata)
+                )
+    raise dg.Failure(
+        description=f"{asset.name}: the contract failed; these partitions keep their last good rows: " + " | ".join(words),
+        allow_retries=False,
+    )
+
+
+def _numbers(outcome: Outcome, made: OutputOutcome) -> dict[str, Any]:
+    rows = sum(p.rows for p in made.made)
+    numbers: dict[str, Any] = {
+        "dagster/row_count": rows,
+        "partitions_changed": sum(p.changed for p in made.made),
+        "read_at_snapshot": outcome.snapshot,
+    }
+    if len(made.made) == 1:
+        numbers["content_hash"] = made.made[0].out_hash
+    return numbers | outcome.notes
+
+
+def _check_results(project: Project, made: OutputOutcome) -> list[dg.AssetCheckResult]:
+    key = asset_key(made.output.asset)
+    results = [_check_result(key, CONTRACT, made.contract, dg.AssetCheckSeverity.ERROR)]
+    if project.tables[made.output.table].doc.quality:
+        results.append(_check_result(key, QUALITY, made.quality, dg.AssetCheckSeverity.WARN))
+    return results
+
+
+def _check_result(key: dg.AssetKey, name: str, results: list[Result], severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
+    table = ["| expectation | holds | seen |", "| --- | --- | --- |"]
+    table += [f"| {_cell(r.expectation)} | {'yes' if r.success else '**no**'} | {_cell(r.detail)} |" for r in results]
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=name,
+        passed=all(r.success for r in results),
+        severity=severity,
+        metadata={"expectations": dg.MetadataValue.md("\n".join(table)), "failed": sum(not r.success for r in results)},
+    )
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _check_specs(project: Project, asset: Asset, output: Output) -> list[dg.AssetCheckSpec]:
+    doc = project.tables[output.table].doc
+    key = asset_key(output.asset)
+    lines = [f"- grain({', '.join(doc.grain)}) is unique", *(f"- {describe(e)}" for e in doc.contract)]
+    specs = [
+        dg.AssetCheckSpec(
+            name=CONTRACT,
+            asset=key,
+            blocking=True,
+            description="Judged on the new rows before they are visible.\n" + "\n".join(lines),
+            partitions_def=partitions_def(project, asset),
+        )
+    ]
+    if doc.quality:
+        lines = [f"- {describe(e)}" for e in doc.quality]
+        specs.append(dg.AssetCheckSpec(name=QUALITY, asset=key, description="A warning.\n" + "\n".join(lines)))
+    return specs
+
+
+def _spec(project: Project, asset: Asset, output: Output) -> dg.AssetSpec:
+    table = project.tables[output.table]
+    deps = []
+    for read in asset.reads:
+        for name in project.writers[read.table]:
+            writer = project.assets[name]
+            upstream = next(o.asset for o in writer.outputs if o.table == read.table)
+            deps.append(dg.AssetDep(asset_key(upstream), partition_mapping=partition_mapping(read, asset, writer)))
+    return dg.AssetSpec(
+        key=asset_key(output.asset),
+        deps=deps,
+        description=asset.doc,
+        group_name=output.table.split(".")[0],
+        owners=[table.doc.owner],
+        code_version=asset.code_version,
+        kinds={"duckdb", asset.kind},
+        metadata=_static_metadata(project, asset, output),
+    )
+
+
+def _static_metadata(project: Project, asset: Asset, output: Output) -> dict[str, Any]:
+    table = project.tables[output.table]
+    columns = [
+        dg.TableColumn(
+            name=name,
+            type=kind,
+            description=table.doc.columns[name].doc if name in table.doc.columns else None,
+            constraints=dg.TableColumnConstraints(nullable=name not in table.doc.grain),
+        )
+        for name, kind in table.types.items()
+    ]
+    metadata: dict[str, Any] = {
+        "dagster/table_name": output.table,
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+        "grain": ", ".join(table.doc.grain),
+    }
+    if asset.source is not None:
+        metadata["declared_in"] = str(asset.source.relative_to(project.settings.home))
+    if table.lineage is not None:
+        metadata["dagster/column_lineage"] = dg.TableColumnLineage(
+            {
+                column: [dg.TableColumnDep(asset_key(_writer(project, source)), name) for source, name in sources]
+                for column, sources in table.lineage.columns.items()
+            }
+        )
+        metadata["rows_decided_by"] = [f"{source}.{name}" for source, name in table.lineage.row_sources]
+    return metadata
+
+
+def _writer(project: Project, table: str) -> str:
+    """The asset that makes a table; for a table of many writers, the table's own key."""
+    writers = project.writers[table]
+    return writers[0] if len(writers) == 1 else table

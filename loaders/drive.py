@@ -1,0 +1,131 @@
+"""Driving Dagster from the shell: the same definitions, the same instance, the same runs that the UI shows."""
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.definitions.reconstruct import ReconstructableRepository
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG, PARTITION_NAME_TAG
+
+from loaders.assets import asset_key
+from resources.warehouse import open_warehouse
+from tapehouse.errors import TapehouseError
+from tapehouse.lineage import State, read_state
+from tapehouse.planning import Wave, next_wave, plan
+from tapehouse.project import Project, load_project
+from tapehouse.settings import Settings
+
+log = logging.getLogger("tapehouse")
+RUN_CONFIG = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # events go to the instance, not to the terminal
+
+
+def instance_environment(settings: Settings) -> dict[str, str]:
+    """Variables that make every Dagster process of the project use the instance inside the warehouse folder."""
+    folder = settings.root / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    return {
+        "DAGSTER_HOME": str(settings.home),
+        "TAPEHOUSE_INSTANCE": str(folder),
+        "TAPEHOUSE_HOME": str(settings.home),
+        "TAPEHOUSE_WAREHOUSE": str(settings.root),
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+    }
+
+
+class Driver:
+    """Executes waves of a project on the project's Dagster instance."""
+
+    def __init__(self, settings: Settings):
+        warnings.filterwarnings("ignore", category=dg.BetaWarning)
+        warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+        os.environ.update(instance_environment(settings))
+        self.settings = settings
+        self.instance = dg.DagsterInstance.get()
+        self.project: Project = load_project(settings)
+        self.lake = open_warehouse(settings.home, settings.root)
+        self.lake.initialise()
+        self.repository = ReconstructableRepository.for_file(
+            str(settings.home / "definitions.py"), "defs", working_directory=str(settings.home)
+        )
+
+    def state(self) -> State:
+        """The books as they are now."""
+        with self.lake.reading() as (cursor, _):
+            return read_state(cursor)
+
+    def refresh(
+        self, names: set[str], within: set[str] | None = None, on_wave: Callable[[Wave, int], None] | None = None
+    ) -> int:
+        """Make whatever is stale among the assets `names`, wave by wave, until nothing is.
+
+        Returns:
+            The number of partitions that were made.
+
+        Raises:
+            TapehouseError: a run failed (its causes are named), or a partition is stale again right after it was made.
+        """
+        done: set[tuple[str, str]] = set()
+        while True:
+            todo = plan(self.project, self.state(), names, within)
+            wave = next_wave(self.project, todo)
+            if wave is None:
+                return len(done)
+            keys = {(name, p) for name in wave.assets for p in wave.partitions(self.project)}
+            if again := keys & done:
+                raise TapehouseError(f"{sorted(again)[0]} is stale right after it was made: does its build read what it writes?")
+            if on_wave:
+                on_wave(wave, len({s.asset for s in todo}))
+            self.execute(wave)
+            done |= keys
+
+    def execute(self, wave: Wave) -> None:
+        """One Dagster run.
+
+        Raises:
+            TapehouseError: the run failed; names the steps and their causes.
+        """
+        repository = self.repository.get_definition()
+        keys = [asset_key(o.asset) for name in wave.assets for o in self.project.assets[name].outputs]
+        job = repository.get_implicit_job_def_for_assets(keys)
+        assert job is not None, f"assets of one wave share their partitions: {wave}"
+        tags = {"tapehouse/from": "shell"}
+        if wave.by == "folds":
+            tags[PARTITION_NAME_TAG] = wave.first
+        elif wave.by == "months":
+            tags |= {ASSET_PARTITION_RANGE_START_TAG: wave.first, ASSET_PARTITION_RANGE_END_TAG: wave.last}
+        started = time.monotonic()
+        result = dg.execute_job(
+            self.repository.get_reconstructable_job(job.name),
+            instance=self.instance,
+            asset_selection=keys,
+            tags=tags,
+            run_config=RUN_CONFIG,
+        )
+        if not result.success:
+            causes = []
+            for event in result.get_failed_step_events() if hasattr(result, "get_failed_step_events") else _failures(result):
+                causes.append(f"  {event.step_key}: {_root(event.event_specific_data.error)}")
+            raise TapehouseError(f"run {result.run_id} failed:\n" + "\n".join(causes))
+        log.debug("run %s took %.1f s", result.run_id, time.monotonic() - started)
+
+
+def _failures(result) -> list:
+    return [e for e in result.all_events if e.event_type == dg.DagsterEventType.STEP_FAILURE]
+
+
+def _root(error) -> str:
+    while error.cause is not None:
+        error = error.cause
+    return error.message.strip()
+
+
+def serve(settings: Settings, port: int, host: str = "127.0.0.1") -> None:
+    """Replace this process by Dagster's webserver and daemon on loopback."""
+    os.environ.update(instance_environment(settings))
+    os.chdir(settings.home)
+    dagster = Path(os.sys.executable).parent / "dagster"
+    os.execv(str(dagster), [str(dagster), "dev", "-w", "workspace.yaml", "-h", host, "-p", str(port)])

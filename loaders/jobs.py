@@ -1,0 +1,18 @@
+"""Jobs: one a cadence, so that the UI offers each part of the chain by name."""
+
+import dagster as dg
+
+from loaders.assets import asset_key
+from tapehouse.project import Project
+
+NAMES = {"months": "tables_by_month", "folds": "models_by_fold"}
+
+
+def build_jobs(project: Project) -> list:
+    """`tables_by_month` and `models_by_fold`: every asset of that cadence."""
+    jobs = []
+    for cadence, name in NAMES.items():
+        keys = [asset_key(o.asset) for a in project.assets.values() if a.by == cadence for o in a.outputs]
+        if keys:
+            jobs.append(dg.define_asset_job(name, selection=dg.AssetSelection.assets(*keys)))
+    return jobs

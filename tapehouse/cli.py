@@ -1,0 +1,276 @@
+"""The command line: run, backfill, refresh, stale, sql, snapshots, assets, report, dev."""
+
+import logging
+import os
+import sys
+import time
+from datetime import date
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table as RichTable
+
+from tapehouse.errors import TapehouseError
+from tapehouse.settings import Settings, find_home, load_settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+out, err = Console(), Console(stderr=True)
+MAX_ROWS = 40
+
+# No library phones home: set before any of them is imported.
+QUIET = {
+    "DAGSTER_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+# glibc gives freed blocks back to the kernel at once, which costs training on a CPU 2 to 20 times.
+MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
+
+
+class Format(StrEnum):
+    """How `tapehouse sql` prints."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+Select = Annotated[str | None, typer.Option("--select", help="Assets, as features/price+ or features/*; default: all.")]
+FromDate = Annotated[str, typer.Option("--from", help="First date, 2008-01-01.")]
+ToDate = Annotated[str, typer.Option("--to", help="Last date, inclusive.")]
+
+
+@app.command()
+def run(select: Select = None) -> None:
+    """Make whatever is missing or stale, in order, and print the leaderboard."""
+    settings = _settings()
+    driver = _driver(settings)
+    from tapehouse import planning
+
+    started = time.monotonic()
+    made = driver.refresh(planning.select(driver.project, select), on_wave=_say_wave(driver))
+    took = time.monotonic() - started
+    if made == 0:
+        out.print(f"[green]Nothing to do:[/] every partition is up to date (looked for {took:.1f} s).")
+    else:
+        out.print(f"[green]Made {made} partitions[/] in {took:.0f} s.")
+    _print_summary(settings)
+
+
+@app.command()
+def backfill(from_: FromDate, to: ToDate, select: Select = None) -> None:
+    """Make every partition of a date range again, as a backfill in the UI does: one run a table set, one commit a table."""
+    driver = _driver(_settings())
+    from tapehouse import planning
+    from tapehouse.planning import Wave
+
+    first, last = _month(from_, "--from"), _month(to, "--to")
+    months = [m for m in driver.project.months if first <= m <= last]
+    if not months:
+        span = driver.project.months
+        raise TapehouseError(f"--from {from_} --to {to}: no month of the span; it runs from {span[0]} to {span[-1]}")
+    chosen = planning.select(driver.project, select)
+    names = tuple(n for n, a in driver.project.assets.items() if n in chosen and a.by == "months")
+    left = sorted(chosen - set(names))
+    if not names:
+        raise TapehouseError(f"--select {select}: nothing there is made by date; `tapehouse run --select …` makes it")
+    say = _say_wave(driver)
+    for group in _by_dependency(driver.project, names):
+        wave = Wave("months", group, months[0], months[-1])
+        say(wave, len(names))
+        driver.execute(wave)
+    out.print(f"[green]Backfilled[/] {len(names)} tables from {months[0]} to {months[-1]}.")
+    if left and select is not None:
+        out.print(f"Not made by date, left to `tapehouse run`: {', '.join(left)}")
+
+
+@app.command()
+def refresh(select: Select = None) -> None:
+    """Make just the partitions whose inputs, code or recipe have changed."""
+    run(select)
+
+
+@app.command()
+def stale(select: Select = None) -> None:
+    """List partitions whose inputs, code or recipe have changed since they were made."""
+    settings = _settings()
+    from tapehouse import planning
+    from tapehouse.lineage import month_ranges, read_state
+    from tapehouse.project import load_project
+    from tapehouse.warehouse import Warehouse
+
+    project, lake = load_project(settings), Warehouse(settings)
+    with lake.reading() as (cursor, _):
+        found = planning.plan(project, read_state(cursor), planning.select(project, select))
+    if not found:
+        out.print("Nothing is stale.")
+        return
+    table = RichTable("asset", "why", "partitions")
+    for name in dict.fromkeys(s.asset for s in found):
+        for why in dict.fromkeys(s.why for s in found if s.asset == name):
+            parts = [s.partition for s in found if s.asset == name and s.why == why]
+            ranges = month_ranges(parts) if project.assets[name].by == "months" else [(p, p) for p in parts]
+            words = ", ".join(a if a == b else f"{a} … {b}" for a, b in ranges) or "all"
+            table.add_row(name.replace(".", "/"), why, words)
+    out.print(table)
+    out.print("What lies behind these is looked at once they have been made. `tapehouse refresh` makes them.")
+
+
+@app.command()
+def sql(
+    query: Annotated[str | None, typer.Argument(help="A query, such as \"select * from staging.bars limit 5\".")] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="A SQL file; $start and $end are bound.")] = None,
+    from_: Annotated[str | None, typer.Option("--from")] = None,
+    to: Annotated[str | None, typer.Option("--to")] = None,
+    format: Annotated[Format, typer.Option("--format")] = Format.table,
+    at: Annotated[int | None, typer.Option("--at", help="A snapshot id; default: the newest.")] = None,
+) -> None:
+    """Print the result of a query on the warehouse, read-only, also while a run is writing."""
+    from tapehouse.show import run_query, write_rows
+
+    write_rows(run_query(_settings(), query, file, from_, to, at), format.value, out)
+
+
+@app.command()
+def shell() -> None:
+    """Open the DuckDB client attached to the warehouse, read-only."""
+    from tapehouse.show import client_command
+
+    command = client_command(_settings())
+    os.execv(command[0], command)
+
+
+@app.command()
+def snapshots(limit: Annotated[int, typer.Option("--limit")] = 20) -> None:
+    """List the newest snapshots: id, time, and what was committed."""
+    from tapehouse.show import run_query, write_rows
+
+    text = (
+        "select snapshot_id, snapshot_time, commit_message, snapshot_id in (select snapshot from meta.pins) as pinned "
+        f"from ducklake_snapshots('lake') order by snapshot_id desc limit {int(limit)}"
+    )
+    write_rows(run_query(_settings(), text, None, None, None, None), "table", out)
+
+
+@app.command()
+def assets() -> None:
+    """List every asset: how it is partitioned, what it reads, and its meaning."""
+    from tapehouse.project import load_project
+
+    project = load_project(_settings())
+    table = RichTable("asset", "by", "reads", "one row is")
+    for asset in project.assets.values():
+        inputs = ", ".join(r.table.replace(".", "/") for r in asset.reads)
+        table.add_row(asset.name.replace(".", "/"), asset.by, inputs, asset.doc.splitlines()[0])
+    out.print(table)
+
+
+@app.command()
+def compact() -> None:
+    """Merge small files and drop what no snapshot needs; pinned snapshots are kept. Run it while nothing writes."""
+    from tapehouse.warehouse import Warehouse
+
+    lake = Warehouse(_settings())
+    lake.compact()
+    expired = lake.expire()
+    out.print(f"Compacted; {len(expired)} snapshots expired.")
+
+
+@app.command()
+def dev(port: Annotated[int, typer.Option("--port")] = 3000) -> None:
+    """Serve the Dagster UI and its daemon on loopback."""
+    settings = _settings()
+    _add_home(settings)
+    from loaders.drive import serve
+
+    serve(settings, port)
+
+
+@app.command()
+def mlflow(port: Annotated[int, typer.Option("--port")] = 5000) -> None:
+    """Serve MLflow's tracking UI on loopback."""
+    settings = _settings()
+    settings.root.mkdir(parents=True, exist_ok=True)
+    program = Path(sys.executable).parent / "mlflow"
+    arguments = ["server", "--backend-store-uri", settings.tracking_uri, "--host", "127.0.0.1", "--port", str(port)]
+    os.execv(str(program), [str(program), *arguments, "--workers", "1"])
+
+
+def main() -> None:
+    """Entry point: bad input is one message and exit code 2, never a traceback."""
+    os.environ.update({k: v for k, v in (QUIET | MALLOC).items() if k not in os.environ})
+    try:
+        app()
+    except TapehouseError as error:
+        err.print(f"[red]error:[/] {error}", highlight=False, markup=True, soft_wrap=True)
+        sys.exit(2)
+
+
+def _settings() -> Settings:
+    return load_settings(find_home())
+
+
+def _add_home(settings: Settings) -> None:
+    if str(settings.home) not in sys.path:
+        sys.path.insert(0, str(settings.home))
+
+
+def _driver(settings: Settings):
+    _add_home(settings)
+    log = logging.getLogger("tapehouse")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.addHandler(RichHandler(console=err, show_path=False, show_level=False, markup=False, log_time_format="%H:%M:%S"))
+    from loaders.drive import Driver
+
+    return Driver(settings)
+
+
+def _say_wave(driver):
+    def say(wave, left: int) -> None:
+        parts = wave.partitions(driver.project)
+        where = f"{parts[0]} … {parts[-1]}" if len(parts) > 1 else parts[0]
+        names = ", ".join(n.replace(".", "/") for n in wave.assets)
+        err.print(f"[bold]{names}[/] {where} [dim]({left} assets to go)[/]", highlight=False)
+
+    return say
+
+
+def _by_dependency(project, names: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The months' assets in groups that one run can hold: an asset made once between two of them parts the groups."""
+    groups: list[list[str]] = []
+    for name in names:
+        parted = not groups or any(
+            project.assets[w].by != "months" and set(groups[-1]) & {u for r in project.assets[w].reads for u in project.writers[r.table]}
+            for r in project.assets[name].reads
+            for w in project.writers[r.table]
+        )
+        if parted:
+            groups.append([])
+        groups[-1].append(name)
+    return [tuple(g) for g in groups]
+
+
+def _month(text: str, option: str) -> str:
+    try:
+        return date.fromisoformat(text).replace(day=1).isoformat()
+    except ValueError:
+        raise TapehouseError(f"{option} {text}: not a date; write it as 2008-01-31") from None
+
+
+def _print_summary(settings: Settings) -> None:
+    from tapehouse.show import print_summary
+
+    print_summary(settings, out)
+
+
+if __name__ == "__main__":
+    main()

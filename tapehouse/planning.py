@@ -1,0 +1,106 @@
+"""What to make next: stale partitions grouped into runs, upstream first, one partition set a run."""
+
+from dataclasses import dataclass
+
+from tapehouse.lineage import Stale, State, month_ranges, stale
+from tapehouse.project import ONCE, Asset, Project
+from tapehouse.tables import Cadence
+
+
+@dataclass(frozen=True)
+class Wave:
+    """One run: assets that share a range of partitions and may be made together."""
+
+    by: Cadence
+    assets: tuple[str, ...]
+    first: str
+    last: str
+
+    def partitions(self, project: Project) -> list[str]:
+        """The partition keys of the run."""
+        if self.by != "months":
+            return [self.first]
+        return [m for m in project.months if self.first <= m <= self.last]
+
+
+def next_wave(project: Project, todo: list[Stale]) -> Wave | None:
+    """The next run for the stale partitions `todo`; None when there are none.
+
+    An asset joins when nothing upstream of it is left to make outside the run. Behind an asset of the same run it joins only
+    with partitions that were never made: whether others are stale is known once their inputs have been made again.
+    """
+    if not todo:
+        return None
+    waiting: dict[str, dict[str, str]] = {}
+    for item in todo:
+        waiting.setdefault(item.asset, {})[item.partition] = item.why
+    lead = next(name for name in project.assets if name in waiting and not (_ancestors(project, name) & waiting.keys()))
+    by = project.assets[lead].by
+    first, last = _first_range(project.assets[lead], waiting[lead])
+    wanted = set(Wave(by, (), first, last).partitions(project))
+    members: list[str] = []
+    for name, asset in project.assets.items():
+        mine = waiting.get(name)
+        if not mine or asset.by != by or _range_of(asset, mine, first) != (first, last):
+            continue
+        upstream = _ancestors(project, name) & waiting.keys()
+        outside = upstream - set(members)
+        spilling = any(set(waiting[u]) - wanted for u in upstream if by == "months")
+        fresh = all(mine[p] == "missing" for p in mine if p in wanted)
+        if not outside and not spilling and (fresh or not upstream):
+            members.append(name)
+    return Wave(by, tuple(members), first, last)
+
+
+def plan(project: Project, state: State, names: set[str] | None = None, within: set[str] | None = None) -> list[Stale]:
+    """Stale partitions of the assets `names`, restricted to the partitions `within` where given."""
+    return [s for s in stale(project, state, names) if within is None or s.partition in within]
+
+
+def select(project: Project, selection: str | None) -> set[str]:
+    """Asset names for a selection in Dagster's manner: `features/price`, `features/*`, `+x` and `x+` with ancestors, descendants.
+
+    Several selections are separated by commas; None is everything.
+
+    Raises:
+        TapehouseError: a part of the selection names no asset.
+    """
+    from fnmatch import fnmatch
+
+    from tapehouse.errors import TapehouseError
+
+    if selection is None:
+        return set(project.assets)
+    chosen: set[str] = set()
+    for part in (p.strip() for p in selection.split(",")):
+        pattern = part.strip("+*") if part.strip("+") in ("*",) else part.strip("+")
+        pattern = (pattern or "*").replace("/", ".")
+        found = {n for n, a in project.assets.items() if any(fnmatch(o.asset, pattern) for o in a.outputs)}
+        if not found:
+            raise TapehouseError(f"--select {part}: no such asset; `tapehouse assets` lists them")
+        if part.startswith("+"):
+            found |= {a for n in found for a in _ancestors(project, n)}
+        if part.endswith("+"):
+            found |= {n for n in project.assets if _ancestors(project, n) & found}
+        chosen |= found
+    return chosen
+
+
+def _ancestors(project: Project, name: str) -> set[str]:
+    cache = project.__dict__.setdefault("_ancestor_cache", {})
+    if name not in cache:
+        direct = {w for r in project.assets[name].reads for w in project.writers[r.table]}
+        cache[name] = direct.union(*(_ancestors(project, d) for d in direct)) if direct else set()
+    return cache[name]
+
+
+def _first_range(asset: Asset, partitions: dict[str, str]) -> tuple[str, str]:
+    if asset.by == "months":
+        return month_ranges(partitions)[0]
+    return (ONCE, ONCE) if asset.by == "once" else (min(partitions),) * 2
+
+
+def _range_of(asset: Asset, partitions: dict[str, str], first: str) -> tuple[str, str] | None:
+    if asset.by == "months":
+        return next((r for r in month_ranges(partitions) if r[0] == first), None)
+    return (first, first) if first in partitions else None
