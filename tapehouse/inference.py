@@ -38,8 +38,8 @@ def predict(
 ) -> pl.DataFrame:
     """One row a prompt, in their order: text, parse_state, action, limit_price (currency), p_sell, p_hold, p_buy.
 
-    ``tokenizer`` is the folder it is stored in. ``adapter_dir`` None asks the base. An answer that did not stop within
-    32 tokens, or is no text, has a null ``text`` and state 'not_text'; like an unparseable one it acts as HOLD. The
+    `tokenizer` is the folder it is stored in. `adapter_dir` None asks the base. An answer that did not stop within
+    32 tokens, or is no text, has a null `text` and state 'not_text'; like an unparseable one it acts as HOLD. The
     probabilities are those of the first token after the prompt, renormalised over the three actions.
     """
     vocabulary = load_tokenizer(tokenizer)
@@ -66,7 +66,7 @@ def load_model(base_dir: Path, adapter_dir: Path | None) -> LlamaForCausalLM:
 def generate(
     model: LlamaForCausalLM, tokenizer: Tokenizer, prompts: Sequence[str], batch: int
 ) -> tuple[list[str | None], list[tuple[float, ...]]]:
-    """Greedy answers, and probabilities in the order of ``ACTIONS``; one entry a prompt."""
+    """Greedy answers, and probabilities in the order of `ACTIONS`; one entry a prompt."""
     encoded = encode_prompts(tokenizer, prompts)
     firsts = [ids[0] for ids in encode_answers(tokenizer, ACTIONS)]
     if len(set(firsts)) != len(ACTIONS):

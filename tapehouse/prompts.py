@@ -1,6 +1,6 @@
 """Prompts and answers of an order: rendered and parsed here for datasets, evaluation and serving alike.
 
-The template lies in ``templates/<TEMPLATE>.txt``. A field is a column of ``features.decision_points`` with a Python
+The template lies in `templates/<TEMPLATE>.txt`. A field is a column of `features.decision_points` with a Python
 format specification, so that the file alone says what a model sees: raw prices in their currency, returns in per cent,
 and neither date nor normalised value. The price comes last and zero-padded to the width it has in the answer, which is
 what lets a small model copy it.
@@ -44,7 +44,7 @@ _SHOWN = re.compile(r"(?:^|\n)price ([0-9]{4}\.[0-9]{2})\n?\Z")
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A parsed answer. ``limit_price`` is in the currency of the price shown, None where the action is HOLD."""
+    """A parsed answer. `limit_price` is in the currency of the price shown, None where the action is HOLD."""
 
     action: Literal["BUY", "SELL", "HOLD"]
     limit_price: float | None
@@ -53,7 +53,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """An answer that is no order; it counts as ``state`` and acts as HOLD."""
+    """An answer that is no order; it counts as `state` and acts as HOLD."""
 
     state: Literal["unparseable", "not_text"]
     why: str
@@ -72,18 +72,16 @@ def template_text(template: str = TEMPLATE) -> str:
 
 @cache
 def template_columns(template: str = TEMPLATE) -> tuple[str, ...]:
-    """Columns that the template shows, in order of appearance; ``objective`` is rendered apart."""
+    """Columns that the template shows, in order of appearance; `objective` is rendered apart."""
     fields = (field for _, field, _, _ in Formatter().parse(template_text(template)) if field)
     return tuple(field for field in dict.fromkeys(fields) if field != "objective")
 
 
-def render_orders(
-    points: pl.DataFrame, objective_words: str | Mapping[str, str], template: str = TEMPLATE
-) -> pl.Series:
+def render_orders(points: pl.DataFrame, objective_words: str | Mapping[str, str], template: str = TEMPLATE) -> pl.Series:
     """Prompts of decision points, one string a row, each ending in the price and a newline.
 
-    ``points`` has the columns of ``features.decision_points`` in raw units (returns as fractions, prices in currency).
-    ``objective_words`` is the wording for all rows, or a mapping from the values of column ``objective`` to wordings.
+    `points` has the columns of `features.decision_points` in raw units (returns as fractions, prices in currency).
+    `objective_words` is the wording for all rows, or a mapping from the values of column `objective` to wordings.
     Raises ValueError where a column is missing, or a value is null, not finite, or a price outside (0, 9999.99].
     """
     columns = template_columns(template)
@@ -95,9 +93,7 @@ def render_orders(
             raise ValueError("prompts: a mapping of objectives needs the column 'objective' in the points")
         unknown = set(points["objective"].unique()) - set(objective_words)
         if unknown:
-            raise ValueError(
-                f"prompts: no wording for the objectives {sorted(map(str, unknown))}; add them to the mapping"
-            )
+            raise ValueError(f"prompts: no wording for the objectives {sorted(map(str, unknown))}; add them to the mapping")
         words = [objective_words[name] for name in points["objective"]]
     prices = points["close"]
     if points.height and not prices.is_between(0.01, MAX_PRICE).all():
@@ -113,7 +109,7 @@ def render_orders(
 
 
 def reason_words(points: pl.DataFrame) -> pl.Series:
-    """Reason of each decision point, from ``rsi_14`` and ``ret_20d`` as the prompt shows them."""
+    """Reason of each decision point, from `rsi_14` and `ret_20d` as the prompt shows them."""
     _require(points, ("rsi_14", "ret_20d"))
     # The printed values decide, so that the reason is a function of the prompt.
     return points.select(
@@ -128,7 +124,7 @@ def reason_words(points: pl.DataFrame) -> pl.Series:
 
 
 def answer(action: str, limit_price: float | None, reason: str) -> str:
-    """One answer. ``limit_price`` is in currency and rounded to a cent; it must be None for HOLD, and only for HOLD."""
+    """One answer. `limit_price` is in currency and rounded to a cent; it must be None for HOLD, and only for HOLD."""
     if action == "HOLD":
         if limit_price is not None:
             raise ValueError(f"prompts: HOLD takes no limit price, got {limit_price}")
@@ -138,14 +134,12 @@ def answer(action: str, limit_price: float | None, reason: str) -> str:
             raise ValueError(f"prompts: {action} needs a limit price within (0, {MAX_PRICE}], got {limit_price}")
         text = f"{action} limit {limit_price:07.2f} because {reason}"
     if not isinstance(parse_answer(text), Order):
-        raise ValueError(
-            f"prompts: {text!r} is not an answer; actions are {ACTIONS}, a reason is 1 to 40 small letters"
-        )
+        raise ValueError(f"prompts: {text!r} is not an answer; actions are {ACTIONS}, a reason is 1 to 40 small letters")
     return text
 
 
 def render_answers(actions: pl.Series, limit_prices: pl.Series, reasons: pl.Series) -> pl.Series:
-    """Answers, one string a row; the three series have one length, ``limit_prices`` null where the action is HOLD."""
+    """Answers, one string a row; the three series have one length, `limit_prices` null where the action is HOLD."""
     texts = [answer(*row) for row in zip(actions, limit_prices, reasons, strict=True)]
     return pl.Series("answer", texts, dtype=pl.String)
 
@@ -153,7 +147,7 @@ def render_answers(actions: pl.Series, limit_prices: pl.Series, reasons: pl.Seri
 def parse_answer(text: object, shown_price: float | None = None) -> Order | Rejection:
     """The order that an answer states, or why it states none. Total and strict: never raises, never guesses.
 
-    With ``shown_price`` (currency), a limit farther than ``PRICE_BAND`` from it is rejected.
+    With `shown_price` (currency), a limit farther than `PRICE_BAND` from it is rejected.
     """
     if not isinstance(text, str):
         return Rejection("not_text", f"the answer is {type(text).__name__}, not text")
@@ -171,7 +165,7 @@ def parse_answer(text: object, shown_price: float | None = None) -> Order | Reje
 
 
 def parse_answers(texts: pl.Series, prompts: pl.Series) -> pl.DataFrame:
-    """Frame of ``parse_state`` ('ok', 'unparseable', 'not_text'), ``action``, ``limit_price``; one row an answer.
+    """Frame of `parse_state` ('ok', 'unparseable', 'not_text'), `action`, `limit_price`; one row an answer.
 
     What is no order acts as HOLD. The price shown is read from the prompt, as in serving.
     """
@@ -195,7 +189,7 @@ def shown_price(prompt: str) -> float:
 
 
 def rescale_prices(prompt: str, factor: float) -> str:
-    """The prompt with every price in it multiplied by ``factor``; what has no currency stays as it is.
+    """The prompt with every price in it multiplied by `factor`; what has no currency stays as it is.
 
     Raises ValueError where a price would leave the template's width.
     """
@@ -221,7 +215,7 @@ def hold_instead(answers: pl.Series) -> pl.Series:
 
 
 def wording(objective: str) -> str:
-    """Wording of an objective's identifier: ``fill_certainty`` reads 'fill certainty'."""
+    """Wording of an objective's identifier: `fill_certainty` reads 'fill certainty'."""
     return objective.replace("_", " ")
 
 

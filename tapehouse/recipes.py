@@ -1,7 +1,7 @@
 """Recipes: one YAML declares one model. Typed, frozen, and strict: a bad key is an error with file, key and remedy.
 
-The file's stem is the recipe's name. ``method`` selects the sections that the recipe may have. Adapters (``sft``,
-``dpo``) and baselines lie in ``models_registry/adapters/``, their base in ``models_registry/base/``.
+The file's stem is the recipe's name. `method` selects the sections that the recipe may have. Adapters (`sft`,
+`dpo`) and baselines lie in `models_registry/adapters/`, their base in `models_registry/base/`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ class LoraSection(_Section):
     rank: int = Field(16, ge=1, le=256)
     alpha: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
-    targets: list[str] = Field(
-        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], min_length=1
-    )
+    targets: list[str] = Field(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], min_length=1)
 
 
 class OptimiserSection(_Section):
@@ -82,16 +80,10 @@ class CorpusSection(_Section):
 
     copy_examples: int = Field(ge=1)
     text_examples: int = Field(ge=1)
-    rescaled_share: float = Field(
-        ge=0, le=1, description="Share of prompts whose prices are multiplied by a drawn factor."
-    )
+    rescaled_share: float = Field(ge=0, le=1, description="Share of prompts whose prices are multiplied by a drawn factor.")
     at_price_share: float = Field(ge=0, le=1, description="Share of orders placed exactly at the price shown.")
-    farthest_offset: float = Field(
-        gt=0, lt=0.2, description="Farthest drawn offset of a limit, as a fraction of the price."
-    )
-    rule_share: float = Field(
-        ge=0, le=1, description="Share of actions that follow the stated reason; others are drawn."
-    )
+    farthest_offset: float = Field(gt=0, lt=0.2, description="Farthest drawn offset of a limit, as a fraction of the price.")
+    rule_share: float = Field(ge=0, le=1, description="Share of actions that follow the stated reason; others are drawn.")
     lowest_price: float = Field(2.0, gt=0)
     highest_price: float = Field(5000.0, gt=0, lt=9999)
 
@@ -184,7 +176,7 @@ class MomentumRecipe(_Baseline):
 
 
 class GbmSection(_Section):
-    """Gradient-boosted trees on the columns of features.decision_points; empty ``features`` means all of them."""
+    """Gradient-boosted trees on the columns of features.decision_points; empty `features` means all of them."""
 
     n_estimators: int = Field(200, ge=1)
     max_depth: int = Field(3, ge=1)
@@ -211,12 +203,12 @@ _BY_METHOD: dict[str, type[_Named]] = {
 
 
 def load_recipes(folder: Path) -> dict[str, Recipe]:
-    """All recipes in ``folder``, by name, in the order of their names. Raises TapehouseError: file, key and remedy."""
+    """All recipes in `folder`, by name, in the order of their names. Raises TapehouseError: file, key and remedy."""
     return {path.stem: load_recipe(path) for path in sorted(folder.glob("*.yaml"))}
 
 
 def load_recipe(path: Path) -> Recipe:
-    """The recipe in ``path``, named after the file. Raises TapehouseError: file, key and remedy."""
+    """The recipe in `path`, named after the file. Raises TapehouseError: file, key and remedy."""
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -235,7 +227,7 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def parse_recipe(fields: dict[str, Any], source: str) -> Recipe:
-    """The recipe that ``fields`` describe; ``source`` names where they come from in an error."""
+    """The recipe that `fields` describe; `source` names where they come from in an error."""
     try:
         return _RECIPE.validate_python(fields)
     except ValidationError as error:

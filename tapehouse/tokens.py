@@ -9,6 +9,7 @@ serving) meet in :func:`encode_prompts` and :func:`encode_answers`.
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from tapehouse.errors import TapehouseError
 
 if TYPE_CHECKING:
+    import polars as pl
     from tokenizers import Tokenizer
 
 FILE: Final = "tokenizer.json"
@@ -29,7 +31,7 @@ _PIECES: Final = r"[0-9]| ?[A-Za-z_]+| ?[^\sA-Za-z_0-9]+|\s"
 
 
 def train_tokenizer(texts: Iterable[str], folder: Path, vocabulary: int = VOCABULARY) -> str:
-    """Train byte-level BPE on the distinct ``texts``, write ``tokenizer.json`` to ``folder`` and return its digest.
+    """Train byte-level BPE on the distinct `texts`, write `tokenizer.json` to `folder` and return its digest.
 
     The caller chooses the texts: those known before the first fold's training end. Their order does not matter.
     Raises TapehouseError where there are none.
@@ -38,9 +40,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocabulary: int = VOCABU
 
     corpus = sorted(set(texts))
     if not corpus:
-        raise TapehouseError(
-            "tokenizer: no text was known before the first fold's training end; materialise the pairs first"
-        )
+        raise TapehouseError("tokenizer: no text was known before the first fold's training end; materialise the pairs first")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -62,13 +62,43 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocabulary: int = VOCABU
     return tokenizer_digest(folder)
 
 
+def store_tokenizer(texts: Iterable[str], folder: Path) -> tuple[Path, str]:
+    """Train a tokenizer and keep it in a folder below `folder` that its digest names; the folder and the digest."""
+    with tempfile.TemporaryDirectory(dir=folder) as aside:
+        digest = train_tokenizer(texts, Path(aside))
+        stored = folder / digest
+        stored.mkdir(exist_ok=True)
+        (Path(aside) / FILE).replace(stored / FILE)
+    return stored, digest
+
+
+def stored_tokenizer_path(rows: pl.DataFrame, root: Path) -> Path:
+    """Folder of the one row of `models.tokenizer`, below the warehouse's folder. Raises TapehouseError with the remedy."""
+    if rows.height != 1:
+        raise TapehouseError(f"models.tokenizer: expected one row, found {rows.height}; materialise models/tokenizer")
+    return root / rows["path"][0]
+
+
+def stored_tokenizer(rows: pl.DataFrame, root: Path) -> tuple[Tokenizer, str]:
+    """The tokenizer of the one row of `models.tokenizer`, and its digest.
+
+    Raises:
+        TapehouseError: no such row, or the file is not the one that the row was written for.
+    """
+    folder = stored_tokenizer_path(rows, root)
+    digest = tokenizer_digest(folder)
+    if digest != rows["tokenizer"][0]:
+        raise TapehouseError(f"{folder}: digest {digest} is not that of models.tokenizer; materialise models/tokenizer again")
+    return load_tokenizer(folder), digest
+
+
 def tokenizer_digest(folder: Path) -> str:
     """First 16 hex digits of the SHA-256 of the tokenizer's file. Raises TapehouseError with the remedy."""
     return hashlib.sha256(_file(folder).read_bytes()).hexdigest()[:16]
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer in ``folder``. Raises TapehouseError with the remedy."""
+    """The tokenizer in `folder`. Raises TapehouseError with the remedy."""
     file = _file(folder)
     return _load(str(file), file.stat().st_mtime_ns)
 
@@ -82,13 +112,13 @@ def _load(file: str, _modified_ns: int) -> Tokenizer:
 
 def encode_prompts(tokenizer: Tokenizer, prompts: Sequence[str]) -> list[list[int]]:
     """Token ids of prompts, one list each, uncut and without padding."""
-    return [_text_ids(tokenizer, text) for text in prompts]
+    return _ids(tokenizer, prompts)
 
 
 def encode_answers(tokenizer: Tokenizer, answers: Sequence[str]) -> list[list[int]]:
     """Token ids of answers, one list each, uncut, each ending in the one stop token."""
     stop = tokenizer.token_to_id(STOP)
-    return [[*_text_ids(tokenizer, text), stop] for text in answers]
+    return [[*ids, stop] for ids in _ids(tokenizer, answers)]
 
 
 def decode_answer(tokenizer: Tokenizer, ids: Sequence[int]) -> str | None:
@@ -111,17 +141,18 @@ def stop_id(tokenizer: Tokenizer) -> int:
 
 
 def as_transformers(folder: Path):
-    """The same tokenizer as a ``PreTrainedTokenizerFast``, which trainers and other tools expect."""
+    """The same tokenizer as a `PreTrainedTokenizerFast`, which trainers and other tools expect."""
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(tokenizer_object=load_tokenizer(folder), pad_token=PAD, eos_token=STOP)
 
 
-def _text_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    # A prompt that spells a special token would otherwise end its own answer.
-    if any(token in text for token in SPECIAL):
-        raise ValueError(f"tokens: the text holds a special token {SPECIAL}: {text[:80]!r}")
-    return tokenizer.encode(text, add_special_tokens=False).ids
+def _ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    for text in texts:
+        # A prompt that spells a special token would otherwise end its own answer.
+        if any(token in text for token in SPECIAL):
+            raise ValueError(f"tokens: the text holds a special token {SPECIAL}: {text[:80]!r}")
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
 def _file(folder: Path) -> Path:

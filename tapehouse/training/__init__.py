@@ -1,5 +1,5 @@
 """Training as a process of its own: from a folder with tokens and a recipe to a folder with weights and a manifest.
 
 Nothing here needs Dagster or the warehouse: the job folder can be copied to another machine and run there with
-``python -m tapehouse.training JOBDIR OUTDIR``.
+`python -m tapehouse.training JOBDIR OUTDIR`.
 """

@@ -1,4 +1,4 @@
-"""``python -m tapehouse.training JOBDIR [OUTDIR]``: run one training job.
+"""`python -m tapehouse.training JOBDIR [OUTDIR]`: run one training job.
 
 Progress goes to standard output, one JSON object a line, and through Dagster Pipes where it was started by them.
 """
@@ -22,7 +22,7 @@ from tapehouse.training.manifest import host_facts, weights_digest
 
 
 def main(arguments: list[str]) -> int:
-    """Run the job in the first argument; write to the second, or to ``out`` in the job's folder."""
+    """Run the job in the first argument; write to the second, or to `out` in the job's folder."""
     if not 1 <= len(arguments) <= 2:
         print("usage: python -m tapehouse.training JOBDIR [OUTDIR]", file=sys.stderr)
         return 2
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
 
 
 def train(jobdir: Path, outdir: Path, send: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Train what ``jobdir`` describes, write ``outdir`` aside and rename it into place, and return the manifest."""
+    """Train what `jobdir` describes, write `outdir` aside and rename it into place, and return the manifest."""
     started = time.monotonic()
     job = json.loads((jobdir / "job.json").read_text())
     recipe = parse_recipe(json.loads((jobdir / "recipe.json").read_text()), str(jobdir / "recipe.json"))

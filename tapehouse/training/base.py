@@ -38,9 +38,9 @@ def pretrain(
     seed: int,
     report: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
-    """Train from nothing on ``tokens`` (stage, prompt_ids, answer_ids) and save the model to ``folder``.
+    """Train from nothing on `tokens` (stage, prompt_ids, answer_ids) and save the model to `folder`.
 
-    ``report`` is called with step, loss and tokens after every tenth step. Returns the numbers for the manifest.
+    `report` is called with step, loss and tokens after every tenth step. Returns the numbers for the manifest.
     The weights are a function of recipe, tokens and seed, for one CPU type and number of threads.
     """
     import torch
@@ -143,5 +143,5 @@ def _padded(
 
 
 def _schedule(step: int, steps: int, warmup: int) -> float:
-    """Linear warm-up times a cosine from 1 to ``FLOOR``."""
+    """Linear warm-up times a cosine from 1 to `FLOOR`."""
     return min(1.0, step / max(warmup, 1)) * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * step / steps)))

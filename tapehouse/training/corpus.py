@@ -3,11 +3,11 @@
 The base shall know the form of an order and copy the price shown. It shall know neither which order paid nor what came
 after: its answers come from drawn numbers and from the prompt itself, never from labels or rewards.
 
-- Action: by the reason that the answer states (trend up: BUY, trend down: SELL, an extreme RSI: HOLD) in ``rule_share``
+- Action: by the reason that the answer states (trend up: BUY, trend down: SELL, an extreme RSI: HOLD) in `rule_share`
   of the cases, so that greedy answers are a mix; drawn uniformly else, so that the base stays unsure.
-- Limit: the price shown in ``at_price_share`` of the cases, which makes the exact copy the likeliest answer; else up to
-  ``farthest_offset`` of the price away, on the passive side.
-- Prices: ``rescaled_share`` of the prompts have all their prices multiplied by one drawn factor, and the first stage is
+- Limit: the price shown in `at_price_share` of the cases, which makes the exact copy the likeliest answer; else up to
+  `farthest_offset` of the price away, on the passive side.
+- Prices: `rescaled_share` of the prompts have all their prices multiplied by one drawn factor, and the first stage is
   short 'price, order' lines over the whole range. The prices of a test window may be ones that no symbol had before.
 """
 
@@ -35,10 +35,10 @@ SCHEMA: Final = {"stage": pl.String, "prompt_ids": pl.List(pl.Int32), "answer_id
 
 
 def pretraining_tokens(pairs: pl.DataFrame, section: CorpusSection, tokenizer: Tokenizer, seed: int) -> pl.DataFrame:
-    """Examples of both stages: ``stage`` ('copy' | 'text'), ``prompt_ids``, ``answer_ids``.
+    """Examples of both stages: `stage` ('copy' | 'text'), `prompt_ids`, `answer_ids`.
 
-    ``pairs`` has ``prompt`` and ``chosen`` of datasets.preference_pairs, known before the first fold's training end,
-    in the order of their grain; of ``chosen`` only the reason is read, which is the same in ``rejected``. Bit-identical
+    `pairs` has `prompt` and `chosen` of datasets.preference_pairs, known before the first fold's training end,
+    in the order of their grain; of `chosen` only the reason is read, which is the same in `rejected`. Bit-identical
     for equal input and seed. Raises TapehouseError where there are no pairs.
     """
     if pairs.is_empty():
@@ -80,7 +80,7 @@ def _prices(draw: np.random.Generator, section: CorpusSection, count: int) -> li
 
 
 def _repeated(draw: np.random.Generator, rows: int, count: int) -> np.ndarray:
-    """``count`` row numbers: whole shuffled passes, so that each row is used equally often to within one."""
+    """`count` row numbers: whole shuffled passes, so that each row is used equally often to within one."""
     passes = [draw.permutation(rows) for _ in range(-(-count // rows))]
     return np.concatenate(passes)[:count]
 

@@ -34,7 +34,7 @@ def train_dpo(
     seed: int,
     report: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
-    """Train a LoRA adapter on ``tokens`` (prompt_ids, chosen_ids, rejected_ids); numbers for the manifest."""
+    """Train a LoRA adapter on `tokens` (prompt_ids, chosen_ids, rejected_ids); numbers for the manifest."""
     torch.manual_seed(seed)  # the adapter is initialised before the trainer sets its own seed
     reports = Reports(report)
     trainer = StoredTokensDPOTrainer(

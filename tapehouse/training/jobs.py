@@ -51,10 +51,10 @@ def export_job(
 ) -> None:
     """Write a job folder, replacing one that exists.
 
-    ``tokens`` are rows of datasets.sft_tokens or datasets.preference_tokens, or the frame of
-    :func:`tapehouse.training.corpus.pretraining_tokens`. Rows whose ``label_known_at`` (``reward_known_at``) is not before
-    ``provenance['train_end']`` are left out: a label not yet known then cannot have trained the fold's model.
-    ``provenance`` needs snapshot, fold, train_end, git_commit and git_dirty; what else it holds is kept in the manifest.
+    `tokens` are rows of datasets.sft_tokens or datasets.preference_tokens, or the frame of
+    :func:`tapehouse.training.corpus.pretraining_tokens`. Rows whose `label_known_at` (`reward_known_at`) is not before
+    `provenance['train_end']` are left out: a label not yet known then cannot have trained the fold's model.
+    `provenance` needs snapshot, fold, train_end, git_commit and git_dirty; what else it holds is kept in the manifest.
 
     Raises TapehouseError where a column or a key of the provenance is missing, or where no row is left.
     """
@@ -115,13 +115,22 @@ def environment(threads: int) -> dict[str, str]:
     }
 
 
-def run_job(jobdir: Path, outdir: Path, on_progress: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
-    """Run a job in a process of its own and return its manifest; ``outdir`` appears whole or not at all.
+def run_job(
+    jobdir: Path,
+    outdir: Path,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+    launch: Callable[..., Any] | None = None,
+) -> dict[str, Any]:
+    """Run a job in a process of its own and return its manifest; `outdir` appears whole or not at all.
 
-    ``on_progress`` receives one dict a report: step, steps, loss, tokens, tokens_per_s, eta_s.
+    `on_progress` receives one dict a report: step, steps, loss, tokens, tokens_per_s, eta_s. `launch(command, env)` runs
+    the process in place of a plain subprocess, as Dagster Pipes do, which carry progress on their own.
     Raises TapehouseError with the end of the process's error output where it fails.
     """
     threads = json.loads((jobdir / "job.json").read_text())["threads"]
+    if launch is not None:
+        launch(command(jobdir, outdir), environment(threads))
+        return json.loads((outdir / "manifest.json").read_text())
     log = jobdir / "stderr.log"
     with log.open("w") as errors:
         process = subprocess.Popen(
@@ -146,6 +155,21 @@ def run_job(jobdir: Path, outdir: Path, on_progress: Callable[[dict[str, Any]], 
         tail = "\n".join(log.read_text().splitlines()[-15:])
         raise TapehouseError(f"training in {jobdir} ended with code {code}; the end of {log}:\n{tail}")
     return json.loads((outdir / "manifest.json").read_text())
+
+
+def store_by_digest(outdir: Path) -> Path:
+    """Rename a job's output to the digest of its weights, beside it: a stored model is never overwritten by another."""
+    stored = outdir.with_name(weights_digest(outdir))
+    shutil.rmtree(stored, ignore_errors=True)
+    return outdir.rename(stored)
+
+
+def progress_line(facts: dict[str, Any]) -> str:
+    """One progress report in words."""
+    if "step" not in facts:
+        return f"trained in {facts['wall_s']} s, weights {facts['digest']}"
+    words = f"step {facts['step']} of {facts['steps']}, loss {facts['loss']:.3f}"
+    return words + (f", {facts['tokens_per_s']} tokens/s, {facts['eta_s']} s left" if "eta_s" in facts else "")
 
 
 def _purged(tokens: pl.DataFrame, method: str, train_end: datetime) -> pl.DataFrame:

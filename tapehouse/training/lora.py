@@ -69,7 +69,7 @@ class Reports(TrainerCallback):
 
 
 def save_adapter(model: PeftModel, base: str, folder: Path) -> None:
-    """Write weights and configuration to ``folder``, the base by its name and not by a path of this machine."""
+    """Write weights and configuration to `folder`, the base by its name and not by a path of this machine."""
     model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
     file = folder / "adapter_config.json"

@@ -29,7 +29,7 @@ def weights_digest(folder: Path) -> str:
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """``git_commit`` (None outside a repository) and ``git_dirty`` (a tracked file differs from that commit)."""
+    """`git_commit` (None outside a repository) and `git_dirty` (a tracked file differs from that commit)."""
 
     def git(*arguments: str) -> str | None:
         try:

@@ -24,7 +24,7 @@ def train_sft(
     seed: int,
     report: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
-    """Train a LoRA adapter on ``tokens`` (input_ids, prompt_length) and save it to ``folder``; numbers for the manifest."""
+    """Train a LoRA adapter on `tokens` (input_ids, prompt_length) and save it to `folder`; numbers for the manifest."""
     rows = [
         {"input_ids": ids, "completion_mask": [0] * length + [1] * (len(ids) - length)}
         for ids, length in tokens.select("input_ids", "prompt_length").iter_rows()

@@ -1,0 +1,44 @@
+"""One row per (symbol, interval, decision_at, objective): two placements of one order, the better paid one chosen.
+
+Paid by implementation shortfall on what happened after; near-ties dropped. The prompt shows raw units and no date.
+"""
+
+from tapehouse.tables import reads, table
+
+
+# The longest window of an objective is fifteen sessions: it ends within a month of the decision.
+@table(
+    reads("features.decision_points"),
+    reads("staging.bar_versions", lookahead_months=1),
+    reads("raw.corporate_actions", lookahead_months=1),
+    files=("objectives.yaml",),
+)
+def build(b):
+    from datetime import timedelta
+
+    from tapehouse.calendars import all_sessions
+    from tapehouse.examples import render_pairs
+    from tapehouse.orders import load_objectives
+    from tapehouse.pairs import preference_pairs
+
+    universe = b.settings.universe
+    objectives = load_objectives(b.settings.home / "objectives.yaml")
+    points = b.read("features.decision_points")
+    pairs = preference_pairs(
+        points,
+        b.read("staging.bar_versions"),
+        b.read("raw.corporate_actions"),
+        objectives,
+        b.start,
+        b.end,
+        all_sessions(universe.calendar),
+        settlement_lag=timedelta(days=universe.settlement_lag_days),
+    )
+    b.note(
+        drawn=pairs.drawn,
+        out_of_band=pairs.out_of_band,
+        incomplete=pairs.incomplete,
+        near_ties=pairs.near_ties,
+        farther_wins=pairs.farther_wins,
+    )
+    return render_pairs(pairs.rows, points, objectives.words)

@@ -1,0 +1,85 @@
+"""Experiment tracking: one MLflow run an adapter and fold, with its manifest, its metrics and its dataset."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tapehouse.errors import TapehouseError
+
+EXPERIMENT: Final = "tapehouse"
+PARAMETERS: Final = ("name", "method", "fold", "snapshot", "seed", "recipe_hash", "base_digest", "tokenizer_digest")
+
+
+def read_metrics(outdir: Path) -> list[dict[str, Any]]:
+    """Reports of a finished job, from its `metrics.jsonl`."""
+    return [json.loads(line) for line in (outdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def log_adapter(
+    tracking_uri: str,
+    manifest: Mapping[str, Any],
+    metrics: list[dict[str, Any]],
+    artifacts: Path,
+    outdir: Path | None = None,
+) -> str:
+    """Log a trained adapter as one run and return its id.
+
+    Args:
+        tracking_uri: `sqlite:///…` or a server; MLflow's file store is refused, it no longer works.
+        manifest: of :func:`tapehouse.training.jobs.run_job`.
+        metrics: of :func:`read_metrics`; numbers other than the step become metrics at that step.
+        artifacts: folder for what MLflow stores beside the database, for a new experiment.
+        outdir: the adapter's folder; its manifest and configuration are stored with the run, never the weights.
+    """
+    if "://" not in tracking_uri:
+        raise TapehouseError(f"tracking address {tracking_uri!r}: MLflow needs a database; set sqlite:///… or a server")
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
+    os.environ["DO_NOT_TRACK"] = "true"
+    from mlflow import MlflowClient
+    from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
+
+    client = MlflowClient(tracking_uri)
+    experiment = _experiment(client, artifacts)
+    run = client.create_run(experiment, run_name=f"{manifest['name']} {manifest['fold']}")
+    run_id = run.info.run_id
+    moments = range(run.info.start_time, run.info.start_time + len(metrics))
+    numbers = [
+        Metric(key, float(value), moment, facts["step"])
+        for moment, facts in zip(moments, metrics, strict=True)
+        for key, value in facts.items()
+        if key not in ("step", "steps") and isinstance(value, int | float)
+    ]
+    totals = [
+        Metric(key, float(manifest[key]), run.info.start_time, 0)
+        for key in ("wall_s", "rows", "rows_purged")
+        if key in manifest
+    ]
+    parameters = [Param(key, str(manifest[key])) for key in PARAMETERS if key in manifest]
+    tags = [RunTag(key, str(manifest[key])) for key in ("digest", "git_commit", "git_dirty", "cpu") if key in manifest]
+    for start in range(0, len(numbers), 900):  # a batch holds at most 1,000
+        client.log_batch(run_id, metrics=numbers[start : start + 900])
+    client.log_batch(run_id, metrics=totals, params=parameters, tags=tags)
+    # MLflow takes two datasets of one name and digest for one, so the snapshot is part of the name.
+    dataset = Dataset(
+        name=f"{manifest['method']} tokens at snapshot {manifest['snapshot']}",
+        digest=manifest["dataset_digest"],
+        source_type="warehouse",
+        source=json.dumps({"snapshot": manifest["snapshot"], "train_end": manifest["train_end"]}),
+    )
+    client.log_inputs(run_id, [DatasetInput(dataset)])
+    for file in ("manifest.json", "adapter_config.json") if outdir else ():
+        client.log_artifact(run_id, str(outdir / file))
+    client.set_terminated(run_id)
+    return run_id
+
+
+def _experiment(client, artifacts: Path) -> str:
+    known = client.get_experiment_by_name(EXPERIMENT)
+    if known is not None:
+        return known.experiment_id
+    artifacts.mkdir(parents=True, exist_ok=True)
+    return client.create_experiment(EXPERIMENT, artifact_location=artifacts.resolve().as_uri())
