@@ -40,7 +40,9 @@ SCHEMA = {
     "event_at": TIMESTAMP,
     "known_at": TIMESTAMP,
     "source": pl.String,
+    "ingested_at": TIMESTAMP,
 }
+UNEXPLAINED = "the adjustment factor rises by no ratio of a reverse split: neither split nor dividend"
 
 
 @dataclass(frozen=True)
@@ -90,30 +92,31 @@ def derive_actions(
     corrected to one without effect (ratio 1, amount 0). Versions known at one instant are taken together.
 
     Args:
-        bars: every version of the bars: symbol, source, session, known_at, event_at, close, vendor_adj_close (null
-            where the vendor gives none). Prices in the units of the day.
+        bars: every version of the bars: symbol, source, session, known_at, ingested_at, event_at, close and
+            vendor_adj_close (null where the vendor gives none). Prices in the units of the day.
         start, end: range of `event_at`, UTC.
         adjustments: how each source adjusts; `Adjustment()` for others.
         calendar: exchange calendar, for its time zone.
 
     Returns:
         A `Derived`. `ratio` is new shares per old (1 for a dividend); `amount` is cash for one share held before the
-        ex-date, in that day's currency and price basis (0 for a split).
+        ex-date, in that day's currency and price basis (0 for a split). `ingested_at` is when the later of the two
+        versions that say so arrived.
     """
     bars = bars.filter(pl.col("vendor_adj_close").is_not_null()).with_columns(
         opened_at=local_midnight(pl.col("session"), calendar)
     )
     actions: list[tuple] = []
     unexplained: list[tuple] = []
-    columns = ["session", "known_at", "event_at", "opened_at", "close", "vendor_adj_close"]
+    columns = ["session", "known_at", "ingested_at", "event_at", "opened_at", "close", "vendor_adj_close"]
     for (symbol, source), group in bars.sort("symbol", "source").group_by(["symbol", "source"], maintain_order=True):
         adjustment = (adjustments or {}).get(source, Adjustment())
         rows = group.sort("known_at", "session").select(columns).rows()
-        for ex_date, midnight, known_at, found in _steps(rows, adjustment):
+        for ex_date, midnight, known_at, arrived, found in _steps(rows, adjustment):
             if isinstance(found, float):
                 unexplained.append((symbol, source, ex_date, midnight, known_at, found))
             else:
-                actions += [(symbol, kind, ex_date, *found[kind], midnight, known_at, source) for kind in found]
+                actions += [(symbol, kind, ex_date, *found[kind], midnight, known_at, source, arrived) for kind in found]
     schema = {name: SCHEMA[name] for name in ("symbol", "source", "ex_date", "event_at", "known_at")}
     inside = (pl.col("event_at") >= start) & (pl.col("event_at") < end)
     return Derived(
@@ -121,6 +124,20 @@ def derive_actions(
         unexplained=pl.DataFrame(unexplained, schema=schema | {"step": pl.Float64}, orient="row")
         .filter(inside)
         .sort("symbol", "source", "ex_date", "known_at"),
+    )
+
+
+def unexplained_as_rejects(unexplained: pl.DataFrame) -> pl.DataFrame:
+    """`Derived.unexplained` in the shape of `raw.quarantine`, filed under the ex-date, without `ingested_at`."""
+    return unexplained.select(
+        pl.lit("raw.corporate_actions").alias("table_name"),
+        "source",
+        pl.format("raw.bars {} {} {}", "symbol", "ex_date", "known_at").alias("origin"),
+        "symbol",
+        "event_at",
+        pl.col("event_at").alias("filed_at"),
+        pl.lit(UNEXPLAINED).alias("reason"),
+        pl.struct("symbol", pl.col("ex_date").cast(pl.String), "step").struct.json_encode().alias("record"),
     )
 
 
@@ -162,37 +179,40 @@ def classify_step(before: Close, after: Close, adjustment: Adjustment) -> dict[s
 
 
 def _steps(rows: list[tuple], adjustment: Adjustment):
-    """(ex_date, its midnight, known_at, actions or step) in the order in which they became known.
+    """(ex_date, its midnight, known_at, ingested_at, actions or step) in the order in which they became known.
 
     `rows` are the versions of one symbol's bars by (known_at, session). The bars known so far are kept in order, so
     that a bar that arrives late finds its neighbours.
     """
     known: dict[date, Close] = {}
+    arrived: dict[date, datetime] = {}
     midnight: dict[date, datetime] = {}
     timeline: list[date] = []
     said: dict[date, dict[str, tuple[float, float]]] = {}
     for known_at, versions in groupby(rows, key=lambda row: row[1]):
         touched: set[date] = set()
         on_time: set[date] = set()
-        for session, _, event_at, opened_at, close, adjusted in versions:
+        for session, _, ingested_at, event_at, opened_at, close, adjusted in versions:
             if session not in known:
                 _insert(timeline, session)
                 midnight[session] = opened_at
                 if known_at <= event_at:
                     on_time.add(session)
             known[session] = Close(close, adjusted)
+            arrived[session] = ingested_at
             touched.add(session)
         for ex_date, previous in _pairs(timeline, touched):
             before, after = known[previous], known[ex_date]
             found = classify_step(before, after, adjustment)
             when = midnight[ex_date] if ex_date in on_time else max(known_at, midnight[ex_date])
+            said_at = midnight[ex_date], when, max(arrived[previous], arrived[ex_date])
             if isinstance(found, float):
-                yield ex_date, midnight[ex_date], when, found
+                yield ex_date, *said_at, found
                 found = {}
             slack = rounding_noise(before, after, adjustment) * before.close
             change = _difference(said.get(ex_date, {}), found, slack)
             if change:
-                yield ex_date, midnight[ex_date], when, change
+                yield ex_date, *said_at, change
                 said[ex_date] = said.get(ex_date, {}) | change
 
 
@@ -202,9 +222,7 @@ def _difference(said: dict, found: dict, slack: float) -> dict[str, tuple[float,
     changed = {
         kind: terms
         for kind, terms in found.items()
-        if kind not in said
-        or terms[0] != said[kind][0]
-        or abs(terms[1] - said[kind][1]) > slack + 10.0**-AMOUNT_DECIMALS
+        if kind not in said or terms[0] != said[kind][0] or abs(terms[1] - said[kind][1]) > slack + 10.0**-AMOUNT_DECIMALS
     }
     return withdrawn | changed
 

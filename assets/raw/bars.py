@@ -3,9 +3,8 @@
 Prices and volume are those of the day, never adjusted. A correction is a further row with a later `known_at`.
 """
 
-from tapehouse.tables import table
-
 from tapehouse.sources.packaged import bars_fingerprint
+from tapehouse.tables import table
 
 
 @table(fingerprint=bars_fingerprint)

@@ -3,25 +3,21 @@
 Derived from the steps of the vendor's adjustment factor between one bar and the next.
 """
 
-from tapehouse.tables import reads, table
-
 from tapehouse.sources.packaged import adjustment_fingerprint
+from tapehouse.tables import reads, table
 
 
 # Two months reach the last bar before the range across any closure of the exchange.
 @table(reads("raw.bars", lookback_months=2), fingerprint=adjustment_fingerprint)
 def build(b):
-    from tapehouse.actions import ACTION_KEY, derive_actions
-    from tapehouse.merging import merge_versions
+    from tapehouse.actions import derive_actions
     from tapehouse.sources.packaged import adjustments
 
     universe = b.settings.universe
-    derived = derive_actions(
-        b.read("raw.bars"), b.start, b.end, adjustments=adjustments(universe), calendar=universe.calendar
-    )
+    derived = derive_actions(b.read("raw.bars"), b.start, b.end, adjustments=adjustments(universe), calendar=universe.calendar)
     b.note(
         splits=derived.actions.filter(kind="split").height,
         dividends=derived.actions.filter(kind="dividend").height,
-        unexplained_steps=derived.unexplained.select("symbol", "ex_date", "step").rows(),
+        unexplained_steps=derived.unexplained.height,
     )
-    return merge_versions(b.existing(), derived.actions, ACTION_KEY, b.ingested_at)
+    return derived.actions

@@ -1,8 +1,7 @@
 """One row per (instrument_id, known_at, source): a version of what an instrument is and how it trades."""
 
-from tapehouse.tables import table
-
 from tapehouse.sources.packaged import instruments_fingerprint
+from tapehouse.tables import table
 
 
 @table(fingerprint=instruments_fingerprint)

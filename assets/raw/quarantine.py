@@ -3,17 +3,22 @@
 It is filed under its date; without a usable date, at the start of the span.
 """
 
-from tapehouse.tables import table
-
 from tapehouse.sources.packaged import rejects_fingerprint
+from tapehouse.tables import reads, table
 
 
-@table(fingerprint=rejects_fingerprint)
+@table(reads("raw.bars", lookback_months=2), fingerprint=rejects_fingerprint)
 def build(b):
-    from tapehouse.merging import merge_rejects
-    from tapehouse.sources.packaged import rejects
+    import polars as pl
 
+    from tapehouse.actions import derive_actions, unexplained_as_rejects
+    from tapehouse.merging import merge_rejects
+    from tapehouse.sources.packaged import adjustments, rejects
+
+    universe, bars = b.settings.universe, b.read("raw.bars")
+    derived = derive_actions(bars, b.start, b.end, adjustments=adjustments(universe), calendar=universe.calendar)
+    found = pl.concat([rejects(universe, b.start, b.end), unexplained_as_rejects(derived.unexplained)])
     stored = b.existing()
-    rows = merge_rejects(stored, rejects(b.settings.universe, b.start, b.end), b.ingested_at)
+    rows = merge_rejects(stored, found, b.ingested_at)
     b.note(quarantined=rows.height, new_rows=rows.height - stored.height)
     return rows

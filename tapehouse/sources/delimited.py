@@ -31,38 +31,33 @@ def read_delimited(path: Path, columns: dict[str, str], source: str, symbol: str
         a file with nothing in it, add one record of their own, so that the loss is seen.
     """
     text, damage = _decompress(path.read_bytes())
-    lines = text.decode("utf-8-sig", errors="replace").split("\n")
-    unended = lines.pop()  # what follows the last line end: '' in a whole file
-    if unended or damage:
-        reason = f"{CUT_OFF}{damage or 'the last line has no line end'}"
-        lines.append(unended)
-    else:
-        reason = None
-
+    *lines, unended = text.decode("utf-8-sig", errors="replace").split("\n")
+    cut = damage or ("the last line has no line end" if unended else None)
+    if not lines:
+        cut = cut or "the file is empty"
     named = {header_name: field for field, header_name in columns.items()}
-    if len(lines) > (reason is not None):
-        header = _names(_cells(lines[0].rstrip("\r")), named)
-    else:
-        header, lines, reason = [], ["", *lines], reason or f"{CUT_OFF}the file is empty"
-        lines = lines if len(lines) > 1 else ["", ""]
-    rows, faults, numbers = [], [], []
+    header = _names(_cells(lines[0].rstrip("\r")), named) if lines else []
+
+    rows, faults, records, numbers = [], [], [], []
     for number, line in enumerate(lines[1:], start=2):
         line = line.rstrip("\r")
-        is_cut = reason is not None and number == len(lines)
-        if not line.strip() and not is_cut:
+        if not line.strip():
             continue
         cells = _cells(line)
-        if is_cut:
-            fault = reason
-        elif len(cells) < len(header):
+        fault = None
+        if len(cells) < len(header):
             fault = f"short row: {len(cells)} of {len(header)} fields"
         elif len(cells) > len(header):
             fault = f"long row: {len(cells)} fields for {len(header)} columns"
-        else:
-            fault = None
         rows.append((cells + [None] * len(header))[: len(header)])
-        faults.append((fault, line))
+        faults.append(fault)
+        records.append(line)
         numbers.append(number)
+    if cut:  # its fields may be cut too, and what is lost is not of its date: it stays undated
+        rows.append([None] * len(header))
+        faults.append(CUT_OFF + cut)
+        records.append(unended)
+        numbers.append(len(lines) + 1)
 
     data = {name: [row[i] for row in rows] for i, name in enumerate(header)}
     absent = {field: [None] * len(rows) for field in columns if field not in data}
@@ -71,8 +66,8 @@ def read_delimited(path: Path, columns: dict[str, str], source: str, symbol: str
         *([pl.lit(symbol).alias("symbol")] if symbol is not None else []),
         source=pl.lit(source),
         origin=pl.Series([f"{path.name}:{number}" for number in numbers], dtype=pl.String),
-        record=pl.Series([line for _, line in faults], dtype=pl.String),
-        fault=pl.Series([fault for fault, _ in faults], dtype=pl.String),
+        record=pl.Series(records, dtype=pl.String),
+        fault=pl.Series(faults, dtype=pl.String),
     )
 
 

@@ -61,8 +61,9 @@ def receive(universe: Universe, source: str) -> Received:
 def bars(universe: Universe, start: datetime, end: datetime) -> pl.DataFrame:
     """Accepted bars of the universe with `start` <= event_at < `end`, within the span: `ingest.BAR_COLUMNS`, sorted by
     symbol and session."""
-    found = [receive(universe, source).screened.accepted for source in _used(universe)]
-    return _within(pl.concat(found), "event_at", start, end, universe).sort("symbol", "session", "source")
+    files = (receive(universe, source).screened.accepted for source in _used(universe))
+    found = [_within(file, "event_at", start, end, universe) for file in files]
+    return pl.concat(found).sort("symbol", "session", "source")
 
 
 def rejects(universe: Universe, start: datetime, end: datetime) -> pl.DataFrame:
@@ -70,8 +71,9 @@ def rejects(universe: Universe, start: datetime, end: datetime) -> pl.DataFrame:
 
     One without a usable date is filed at the start of the span.
     """
-    found = [receive(universe, source).screened.rejected for source in _used(universe)]
-    return _within(pl.concat(found), "filed_at", start, end, universe).sort("filed_at", "origin")
+    files = (receive(universe, source).screened.rejected for source in _used(universe))
+    found = [_within(file, "filed_at", start, end, universe) for file in files]
+    return pl.concat(found).sort("filed_at", "origin")
 
 
 def totals(universe: Universe) -> dict[str, int]:
@@ -101,9 +103,7 @@ def instruments(universe: Universe) -> pl.DataFrame:
         accepted = receive(universe, instrument.source).screened.accepted.filter(pl.col("symbol") == symbol)
         if accepted.height:
             about = instrument.model_dump(exclude={"id"})
-            rows.append(
-                {"instrument_id": instrument.id, "symbol": symbol, **about, "valid_from": accepted["session"][0]}
-            )
+            rows.append({"instrument_id": instrument.id, "symbol": symbol, **about, "valid_from": accepted["session"][0]})
     return (
         pl.DataFrame(rows, schema_overrides={"valid_from": pl.Date})
         .join(all_sessions(universe.calendar), left_on="valid_from", right_on="session", maintain_order="left")
@@ -133,8 +133,9 @@ def bars_fingerprint(settings, start: datetime, end: datetime) -> str:
 
 
 def rejects_fingerprint(settings, start: datetime, end: datetime) -> str:
-    """Hash of the records that are filed in quarantine for [start, end)."""
-    return frame_hash(rejects(settings.universe, start, end))
+    """Hash of what is filed in quarantine for [start, end), bars apart: records, and how sources adjust."""
+    found = frame_hash(rejects(settings.universe, start, end))
+    return text_hash(found, adjustment_fingerprint(settings, start, end))
 
 
 def instruments_fingerprint(settings, start: datetime | None = None, end: datetime | None = None) -> str:
@@ -157,7 +158,8 @@ def _receive(universe_json: str, source: str, path: Path, digest: str) -> Receiv
     file = universe.sources[source]
     records = read_delimited(path, file.columns, source, file.symbol)
     left_out = set(file.symbols) - {s for s, i in universe.universe.items() if i.source == source}
-    asked = records.filter(~pl.col("symbol").str.strip_chars().is_in(left_out).fill_null(False))
+    whole = pl.col("fault").is_null()  # a broken line may hide any symbol: it is never passed over
+    asked = records.filter(~(whole & pl.col("symbol").str.strip_chars().is_in(left_out).fill_null(False)))
     return Received(
         asked=asked.height,
         not_asked=records.height - asked.height,

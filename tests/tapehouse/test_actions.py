@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -7,14 +8,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapehouse.actions import SPLIT_RATIOS, Adjustment, Close, classify_step, derive_actions, rounding_noise
-from tapehouse.calendars import sessions
+from tapehouse.actions import (
+    SPLIT_RATIOS,
+    Adjustment,
+    Close,
+    classify_step,
+    derive_actions,
+    rounding_noise,
+    unexplained_as_rejects,
+)
+from tapehouse.calendars import TIMESTAMP, sessions
+from tapehouse.ingest import REJECT_COLUMNS
 from tapehouse.sources import packaged
 from tapehouse.universe import load_universe
 from tapehouse.versions import ACTION_KEY, as_known
 
 EXACT = Adjustment(close_decimals=None, adjusted_decimals=12)
 TEXTBOOK = {"vendor": EXACT}
+ARRIVED = datetime(2026, 1, 1, tzinfo=UTC)
 START, END = datetime(2005, 1, 1, tzinfo=UTC), datetime(2005, 12, 31, tzinfo=UTC)
 DAYS = sessions(date(2005, 2, 1), date(2005, 12, 1))
 
@@ -28,6 +39,7 @@ def bars(closes: list[float], adjusted: list[float], **columns) -> pl.DataFrame:
             "session": days["session"],
             "event_at": days["close_at"],
             "known_at": days["close_at"],
+            "ingested_at": days["close_at"],
             "close": closes,
             "vendor_adj_close": adjusted,
         }
@@ -45,7 +57,8 @@ def universe():
 
 @pytest.fixture(scope="module")
 def real(universe):
-    return packaged.bars(universe, universe.start, universe.end)
+    bars = packaged.bars(universe, universe.start, universe.end)
+    return bars.with_columns(ingested_at=pl.lit(ARRIVED).cast(TIMESTAMP))
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +111,10 @@ def test_a_factor_that_rises_is_a_reverse_split_or_unexplained():
     found = derive(bars([10.0, 10.0], [10.0, 9.0]))
     assert found.actions.is_empty()
     assert found.unexplained.select("symbol", "ex_date", "step").rows() == [("ABC", date(2005, 2, 2), pytest.approx(0.9))]
+    reject = unexplained_as_rejects(found.unexplained).row(0, named=True)
+    assert list(reject) == list(REJECT_COLUMNS)
+    assert (reject["filed_at"], reject["symbol"]) == (datetime(2005, 2, 2, 5, tzinfo=UTC), "ABC")
+    assert json.loads(reject["record"])["ex_date"] == "2005-02-02"
 
 
 def test_rounding_is_no_dividend():
@@ -145,7 +162,7 @@ def test_any_month_alone_gives_the_same_actions(universe, real, real_actions):
 def test_a_late_correction_is_a_later_version():
     frame = bars([50.0, 50.0, 50.0, 50.0], [49.0, 49.0, 50.0, 50.0])  # 1.00 ex on the third day
     late = datetime(2005, 3, 1, tzinfo=UTC)
-    fixed = frame[1:2].with_columns(vendor_adj_close=49.5, known_at=pl.lit(late).cast(pl.Datetime("us", "UTC")))
+    fixed = frame[1:2].with_columns(vendor_adj_close=49.5, known_at=pl.lit(late).cast(TIMESTAMP))
     found = derive(pl.concat([frame, fixed])).actions
     third, second = datetime(2005, 2, 3, 5, tzinfo=UTC), date(2005, 2, 2)
     assert found.select("ex_date", "amount", "known_at").rows() == [
@@ -156,10 +173,18 @@ def test_a_late_correction_is_a_later_version():
     assert derive(frame).actions.equals(found.filter(pl.col("known_at") < late))
 
 
+def test_an_action_arrives_with_the_later_of_its_bars():
+    frame = bars([50.0, 25.0], [25.0, 25.0])
+    first, second = frame["ingested_at"]
+    assert derive(frame).actions["ingested_at"].to_list() == [second]
+    swapped = frame.with_columns(ingested_at=pl.Series([second, first]))
+    assert derive(swapped).actions["ingested_at"].to_list() == [second]
+
+
 def test_a_withdrawn_action_becomes_one_without_effect():
     frame = bars([50.0, 50.0, 50.0], [25.0, 50.0, 50.0])
     late = datetime(2005, 3, 1, tzinfo=UTC)
-    fixed = frame[0:1].with_columns(vendor_adj_close=50.0, known_at=pl.lit(late).cast(pl.Datetime("us", "UTC")))
+    fixed = frame[0:1].with_columns(vendor_adj_close=50.0, known_at=pl.lit(late).cast(TIMESTAMP))
     found = derive(pl.concat([frame, fixed])).actions
     assert found.select("kind", "ratio", "amount", "known_at").rows() == [
         ("split", 2.0, 0.0, datetime(2005, 2, 2, 5, tzinfo=UTC)),
@@ -169,7 +194,7 @@ def test_a_withdrawn_action_becomes_one_without_effect():
 
 def test_a_vendor_that_adjusts_all_history_again_changes_nothing():
     frame = bars([50.0, 50.0, 50.0, 50.0], [49.0, 49.0, 50.0, 50.0])
-    late = pl.lit(datetime(2005, 3, 1, tzinfo=UTC)).cast(pl.Datetime("us", "UTC"))
+    late = pl.lit(datetime(2005, 3, 1, tzinfo=UTC)).cast(TIMESTAMP)
     again = frame.with_columns(vendor_adj_close=pl.col("vendor_adj_close") / 7, known_at=late)
     assert derive(pl.concat([frame, again])).actions.equals(derive(frame).actions)
 
@@ -210,9 +235,7 @@ def histories(draw):
         at = draw(st.integers(0, length - 1))
         delay = timedelta(hours=draw(st.integers(1, 400)))
         extra.append(
-            frame[at : at + 1].with_columns(
-                close=draw(PRICE), known_at=pl.lit(frame["event_at"][at] + delay).cast(pl.Datetime("us", "UTC"))
-            )
+            frame[at : at + 1].with_columns(close=draw(PRICE), known_at=pl.lit(frame["event_at"][at] + delay).cast(TIMESTAMP))
         )
     return pl.concat([frame, *extra]).unique(["session", "known_at"], keep="first", maintain_order=True)
 

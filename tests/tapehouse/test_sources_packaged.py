@@ -130,6 +130,17 @@ def test_a_file_of_ones_own(tmp_path):
     assert packaged.receive(universe, "bokeh-sampledata").asked == 5
 
 
+def test_a_cut_is_filed_where_it_is_seen(tmp_path):
+    content = yaml.safe_load(DEFAULT.read_text())
+    del content["universe"]["FB"]
+    cut = LINES[: LINES.index("23451300")]  # in the line of a symbol that is not asked for
+    universe = with_stocks(tmp_path, cut, universe=content["universe"])
+    march = packaged.rejects(universe, universe.start, datetime(2000, 4, 1, tzinfo=UTC))
+    assert march.select("origin", "symbol", "reason").rows() == [
+        ("stocks.csv:3", None, "cut off: the last line has no line end")
+    ]
+
+
 def test_what_the_universe_leaves_out_is_counted_as_not_asked(tmp_path):
     content = yaml.safe_load(DEFAULT.read_text())
     del content["universe"]["FB"]
