@@ -136,13 +136,14 @@ def order_outcomes(
             "above zero"
         )
     row, column = paths.places(orders)
-    side = orders["side"].cast(pl.Float64).to_numpy()
+    side = orders["side"].cast(pl.Float64).to_numpy(writable=True)
+    limit, arrival = (orders[name].to_numpy(writable=True) for name in ("limit", "arrival"))
     filled, executed, waited, adverse = rest(
-        row, column, side, orders["limit"].to_numpy(), orders["arrival"].to_numpy(), window, costs.half_spread_bps / BPS,
+        row, column, side, limit, arrival, window, costs.half_spread_bps / BPS,
         paths.open, paths.high, paths.low, paths.close, paths.shares, paths.cash,
     )  # fmt: skip
     done = filled >= 0
-    shortfall = -side * (executed / orders["arrival"].to_numpy() - 1.0) * BPS
+    shortfall = -side * (executed / arrival - 1.0) * BPS
     fees = np.where(filled == 1, costs.maker_fee_bps, costs.taker_fee_bps)
     certainty = np.where(filled == 1, 0.0, -costs.unfilled_penalty_bps)
     risk = -adverse * BPS

@@ -55,7 +55,7 @@ class Paths:
         lost = placed.filter(pl.col("column").is_null() | pl.col("row").is_null())
         if len(lost):
             raise TapehouseError(f"decision of {lost['symbol'][0]} on {lost['session'][0]}: not a session of the calendar")
-        return placed["row"].cast(pl.Int64).to_numpy(), placed["column"].cast(pl.Int64).to_numpy()
+        return placed["row"].cast(pl.Int64).to_numpy(writable=True), placed["column"].cast(pl.Int64).to_numpy(writable=True)
 
     def times(self, name: str, columns: np.ndarray) -> pl.Series:
         """`open_at` or `close_at` of the given columns, null where a column is negative."""
@@ -101,10 +101,10 @@ def settled_paths(
     effects = effects.sort("row", "column", "ex_date", "kind")
     shares, cash = np.ones((len(symbols), len(sessions))), np.zeros((len(symbols), len(sessions)))
     _apply(
-        effects["row"].to_numpy(),
-        effects["column"].to_numpy(),
-        effects["ratio"].to_numpy(),
-        effects["amount"].to_numpy(),
+        effects["row"].to_numpy(writable=True),
+        effects["column"].to_numpy(writable=True),
+        effects["ratio"].to_numpy(writable=True),
+        effects["amount"].to_numpy(writable=True),
         shares,
         cash,
     )

@@ -22,8 +22,11 @@ NEVER = np.iinfo(np.int64).min
 
 
 def microseconds(column: pl.Series) -> np.ndarray:
-    """UTC datetimes as int64 microseconds since 1970, for arithmetic and kernels that must be exact."""
-    return column.dt.epoch("us").to_numpy()
+    """UTC datetimes as int64 microseconds since 1970, for arithmetic and kernels that must be exact.
+
+    A copy that can be written, as everything that is handed to a kernel: Numba would compile again for read-only views.
+    """
+    return column.dt.epoch("us").to_numpy(writable=True)
 
 
 def as_known(records: pl.DataFrame, key: Sequence[str], cutoff: pl.Expr) -> pl.DataFrame:

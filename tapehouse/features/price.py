@@ -154,9 +154,7 @@ def _of_symbol(series: Series, market: Series, start: datetime, end: datetime, d
                 matched, index.prices[3], index.price_factors, index.latest,
             )  # fmt: skip
             kept = of_year - first
-            parts.append(
-                _rows(series, own, of_year, values[kept], known[kept], of_year - restart + 1, decisions[of_year])
-            )
+            parts.append(_rows(series, own, of_year, values[kept], known[kept], of_year - restart + 1, decisions[of_year]))
     return pl.concat(parts) if parts else pl.DataFrame(schema=SCHEMA)
 
 
@@ -165,15 +163,15 @@ def _state(series: Series, cutoff: int) -> State:
     position = series.bar_times.as_known(cutoff)
     bars = series.bars[position]
     actions = series.actions[series.action_times.as_known(cutoff)]
-    prices = bars.select("open", "high", "low", "close").to_numpy().T.copy()
-    sessions = bars["session"].to_physical().cast(pl.Int64).to_numpy()
+    prices = bars.select("open", "high", "low", "close").to_numpy(writable=True).T.copy()
+    sessions = bars["session"].to_physical().cast(pl.Int64).to_numpy(writable=True)
     price_factors, volume_factors, latest, bad = kernels.restating_factors(
         sessions,
         prices[3],
         microseconds(bars["known_at"]),
-        actions["ex_date"].to_physical().cast(pl.Int64).to_numpy(),
-        actions["ratio"].to_numpy(),
-        actions["amount"].to_numpy(),
+        actions["ex_date"].to_physical().cast(pl.Int64).to_numpy(writable=True),
+        actions["ratio"].to_numpy(writable=True),
+        actions["amount"].to_numpy(writable=True),
         microseconds(actions["known_at"]),
     )
     if bad >= 0:
@@ -187,7 +185,7 @@ def _state(series: Series, cutoff: int) -> State:
         sessions=sessions,
         closed_at=microseconds(bars["event_at"]),
         prices=prices,
-        volumes=bars["volume"].cast(pl.Float64).to_numpy(),
+        volumes=bars["volume"].cast(pl.Float64).to_numpy(writable=True),
         price_factors=price_factors,
         volume_factors=volume_factors,
         latest=latest,

@@ -84,16 +84,16 @@ def triple_barrier(
     ).sort("symbol", "interval", "decision_at")
     paths = settled_paths(versions, actions, sessions, rows["symbol"].unique().sort().to_list(), settlement_lag)
     row, column = paths.places(rows)
+    close, atr_decided = (rows[name].to_numpy(writable=True) for name in ("close", "atr_14"))
     atr, touched, exit_value, exit_column = barrier_outcomes(
-        row, column, rows["close"].to_numpy(), rows["atr_14"].to_numpy(), width_atr, horizon,
+        row, column, close, atr_decided, width_atr, horizon,
         paths.open, paths.high, paths.low, paths.close, paths.shares, paths.cash,
     )  # fmt: skip
     entry_column = np.where(column + 1 < len(sessions), column + 1, -1)
     entry = np.where(entry_column >= 0, paths.open[row, entry_column], np.nan)
     entry_column = np.where(np.isnan(entry), -1, entry_column)
     labels = [
-        _of_side(side, rows, paths, entry_column, entry, atr, touched, exit_value, exit_column, width_atr)
-        for side in SIDES
+        _of_side(side, rows, paths, entry_column, entry, atr, touched, exit_value, exit_column, width_atr) for side in SIDES
     ]
     return (
         pl.concat(labels)

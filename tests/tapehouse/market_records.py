@@ -179,7 +179,9 @@ def real_market() -> tuple[pl.DataFrame, pl.DataFrame]:
     from tapehouse.universe import load_universe
 
     universe = load_universe(Path("sources.yaml").resolve())
-    received = packaged_bars(universe, universe.start, universe.end)
+    received = packaged_bars(universe, universe.start, universe.end).with_columns(
+        ingested_at=pl.lit(datetime(2026, 1, 1, tzinfo=UTC), STAMP)
+    )
     derived = derive_actions(
         received, universe.start, universe.end, adjustments=adjustments(universe), calendar=universe.calendar
     )

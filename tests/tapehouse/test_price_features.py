@@ -1,5 +1,6 @@
 import math
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -158,7 +159,7 @@ def test_another_future_leaves_every_row_decided_before_it(seed, cut):
 def test_any_cutting_of_a_range_gives_the_same_bits(seed, cuts):
     versions, actions = random_market(seed, 60, late=10)
     edges = [at(0, 0), *[at(0, cut) for cut in sorted(cuts)], at(60, 0)]
-    parts = [of(versions, actions, *edge) for edge in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [of(versions, actions, *edge) for edge in pairwise(edges)]
     whole = of(versions, actions)
     joined = pl.concat(parts[::-1]).sort("symbol", "interval", "decision_at")
     assert_frame_equal(joined, whole, check_exact=True)
