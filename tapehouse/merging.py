@@ -1,4 +1,4 @@
-"""Merging what a source delivers into raw tables, append-only and bitemporal: rows are added, never changed."""
+"""Merging what a source delivers into raw tables: append-only and bitemporal, rows are added and never changed."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,9 +10,7 @@ from tapehouse.errors import TapehouseError
 from tapehouse.ingest import REJECT_COLUMNS, REJECT_KEY
 
 
-def merge_versions(
-    existing: pl.DataFrame, incoming: pl.DataFrame, key: Sequence[str], ingested_at: datetime
-) -> pl.DataFrame:
+def merge_versions(existing: pl.DataFrame, incoming: pl.DataFrame, key: Sequence[str], ingested_at: datetime) -> pl.DataFrame:
     """The stored rows and, after them in time, what `incoming` adds: raw tables grow and never change.
 
     For each key the records are taken in the order of `known_at`. One that repeats the version before it, or a stored
@@ -61,6 +59,19 @@ def merge_versions(
     return pl.concat([stored, unseen.select(columns), changed.select(columns), added]).sort([*key, "known_at"])
 
 
+def mirror_declaration(existing: pl.DataFrame, incoming: pl.DataFrame, ingested_at: datetime) -> pl.DataFrame:
+    """The rows of `incoming`, each with the `ingested_at` of the equal stored row if there is one.
+
+    For what this project declares itself rather than receives: the declaration's own history is in version control, and
+    a change of mind (an instrument no longer traded) holds for all dates at once.
+    """
+    if not existing.height:
+        return incoming.with_columns(ingested_at=pl.lit(ingested_at).cast(TIMESTAMP))
+    stored = existing.cast({**incoming.schema, "ingested_at": TIMESTAMP})
+    joined = incoming.join(stored, on=incoming.columns, how="left", nulls_equal=True, maintain_order="left")
+    return joined.with_columns(pl.col("ingested_at").fill_null(pl.lit(ingested_at).cast(TIMESTAMP)))
+
+
 def merge_rejects(existing: pl.DataFrame, incoming: pl.DataFrame, ingested_at: datetime) -> pl.DataFrame:
     """Quarantined records of a range: the stored ones and those not seen before, in the order of `REJECT_KEY`.
 
@@ -77,9 +88,7 @@ def merge_rejects(existing: pl.DataFrame, incoming: pl.DataFrame, ingested_at: d
 def _refuse_repeated(incoming: pl.DataFrame, key: Sequence[str]) -> None:
     repeated = incoming.filter(pl.struct(key).is_duplicated())
     if repeated.height:
-        raise TapehouseError(
-            f"two incoming rows share {dict(repeated.select(key).row(0, named=True))}; screen them first"
-        )
+        raise TapehouseError(f"two incoming rows share {dict(repeated.select(key).row(0, named=True))}; screen them first")
 
 
 def _refuse_stale_clock(changed: pl.DataFrame, key: Sequence[str]) -> None:
@@ -96,9 +105,7 @@ def _stale(row: dict, stored: datetime, clock: datetime, key: Sequence[str]) -> 
     return f"correction of {which} arrives at {clock}, not after the version it corrects ({stored}); check the clock"
 
 
-def _added_vintages(
-    stored: pl.DataFrame, vintages: pl.DataFrame, key: Sequence[str], content: Sequence[str]
-) -> pl.DataFrame:
+def _added_vintages(stored: pl.DataFrame, vintages: pl.DataFrame, key: Sequence[str], content: Sequence[str]) -> pl.DataFrame:
     """Rows to add for keys that arrive in several vintages at once; a key's last is what the source now holds."""
     if not vintages.height:
         return vintages

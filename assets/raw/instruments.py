@@ -1,4 +1,4 @@
-"""One row per (instrument_id, known_at, source): a version of what an instrument is and how it trades."""
+"""One row per (instrument_id): what an instrument is and how it trades, as sources.yaml declares it now."""
 
 from tapehouse.sources.packaged import instruments_fingerprint
 from tapehouse.tables import table
@@ -6,9 +6,9 @@ from tapehouse.tables import table
 
 @table(fingerprint=instruments_fingerprint)
 def build(b):
-    from tapehouse.merging import merge_versions
+    from tapehouse.merging import mirror_declaration
     from tapehouse.sources.packaged import instruments
 
-    rows = merge_versions(b.existing(), instruments(b.settings.universe), ["instrument_id", "source"], b.ingested_at)
-    b.note(instruments=rows["instrument_id"].n_unique(), tradable=int(rows["tradable"].sum()))
+    rows = mirror_declaration(b.existing(), instruments(b.settings.universe), b.ingested_at)
+    b.note(instruments=rows.height, tradable=int(rows["tradable"].sum()))
     return rows

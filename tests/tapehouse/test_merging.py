@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tapehouse.calendars import TIMESTAMP
 from tapehouse.errors import TapehouseError
 from tapehouse.ingest import REJECT_COLUMNS
-from tapehouse.merging import merge_rejects, merge_versions
+from tapehouse.merging import merge_rejects, merge_versions, mirror_declaration
 
 CLOSE = datetime(2000, 3, 1, 21, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -128,6 +128,13 @@ def test_a_history_in_pieces_is_the_history(history, order):
     once = merge(pl.DataFrame(), whole, 10)
     if whole.height:
         assert stored.drop("ingested_at").equals(once.drop("ingested_at"))
+
+
+def test_a_declaration_is_mirrored():
+    first = mirror_declaration(pl.DataFrame(), rows(("a", 1.0, CLOSE), ("b", None, CLOSE)), CLOSE + DAY)
+    assert first["ingested_at"].to_list() == [CLOSE + DAY] * 2
+    later = mirror_declaration(first, rows(("a", 2.0, CLOSE), ("b", None, CLOSE)), CLOSE + 2 * DAY)
+    assert later.rows() == [("a", 2.0, CLOSE, CLOSE + 2 * DAY), ("b", None, CLOSE, CLOSE + DAY)]
 
 
 def test_rejects_keep_their_first_arrival():
