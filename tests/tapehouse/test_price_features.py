@@ -223,6 +223,43 @@ def test_indicators_agree_with_talib_after_the_warm_up(symbol):
         assert worst <= 1e-6, (name, worst)
 
 
+@pytest.mark.parametrize(
+    ("symbol", "decision"), [("AAPL", date(2005, 3, 4)), ("MSFT", date(2004, 11, 16)), ("AAPL", date(2013, 2, 8))]
+)
+def test_features_agree_with_talib_on_the_history_restated_to_the_decision(real_features, symbol, decision):
+    talib = pytest.importorskip("talib")
+    versions, actions = real_market()
+    own = versions.filter((pl.col("symbol") == symbol) & (pl.col("session") <= decision)).sort("session")
+    of_symbol = actions.filter(pl.col("symbol") == symbol)
+    sessions, closes = own["session"].to_list(), own["close"].to_list()
+    price, volume = np.ones(len(own)), np.ones(len(own))
+    for split in of_symbol.filter(pl.col("kind") == "split").iter_rows(named=True):
+        earlier = np.array([session < split["ex_date"] for session in sessions])
+        if split["ex_date"] <= decision:
+            price[earlier] /= split["ratio"]
+            volume[earlier] *= split["ratio"]
+    for paid in of_symbol.filter(pl.col("kind") == "dividend").iter_rows(named=True):
+        if sessions[0] < paid["ex_date"] <= decision:
+            before = max(i for i, session in enumerate(sessions) if session < paid["ex_date"])
+            price[: before + 1] *= 1 - paid["amount"] / closes[before]
+    high, low, close = (own[name].to_numpy() * price for name in ("high", "low", "close"))
+    row = real_features.filter((pl.col("symbol") == symbol) & (pl.col("session") == decision)).row(0, named=True)
+    macd, signal, _ = (series[-1] for series in talib.MACD(close, 12, 26, 9))
+    assert row["atr_14"] == pytest.approx(talib.ATR(high, low, close, 14)[-1], rel=1e-6)
+    assert row["rsi_14"] == pytest.approx(talib.RSI(close, 14)[-1], abs=1e-4)
+    assert row["macd"] == pytest.approx(macd, abs=1e-6 * close[-1])
+    assert row["macd_signal"] == pytest.approx(signal, abs=1e-6 * close[-1])
+    assert row["ret_20d"] == pytest.approx(math.log(close[-1] / close[-21]), abs=1e-12)
+    assert row["momentum_30d"] == pytest.approx(close[-1] / close[-31] - 1, abs=1e-12)
+    daily = np.diff(np.log(close[-21:]))
+    assert row["realised_vol_20d"] == pytest.approx(daily.std(ddof=1) * math.sqrt(252), rel=1e-12)
+    traded = own["volume"].to_numpy() * volume
+    vwap = np.average(((high + low + close) / 3)[-20:], weights=traded[-20:])
+    assert row["vwap_distance_20d"] == pytest.approx(close[-1] / vwap - 1, abs=1e-12)
+    past = traded[-21:-1]
+    assert row["volume_zscore_20d"] == pytest.approx((traded[-1] - past.mean()) / past.std(ddof=1), rel=1e-12)
+
+
 def test_an_interval_without_anchor_is_refused():
     hourly = frame(bars("AAA", [1, 2])).with_columns(interval=pl.lit("1h"))
     with pytest.raises(TapehouseError, match="no anchor is declared for interval '1h'"):

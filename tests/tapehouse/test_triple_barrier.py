@@ -134,6 +134,35 @@ def test_a_bar_counts_as_it_was_known_one_settlement_lag_after_its_close():
     assert labelled([FLAT, None, FLAT], extra=[in_time])[1]["touched"] == "upper"
 
 
+def met_first(path: list[dict | None], atr: float, horizon: int) -> tuple[str | None, int | None]:
+    """What the definition says, read off the bars one by one, where there are no actions and no corrections."""
+    if path[0] is None:
+        return None, None
+    upper, lower = path[0]["open"] + 1.5 * atr, path[0]["open"] - 1.5 * atr
+    for held, one in enumerate(path[:horizon], start=1):
+        if one is None:
+            continue
+        if one["open"] >= upper or one["open"] <= lower:
+            return ("upper" if one["open"] >= upper else "lower"), held
+        met = [name for name, yes in (("upper", one["high"] >= upper), ("lower", one["low"] <= lower)) if yes]
+        if met:
+            return ("both" if len(met) == 2 else met[0]), held
+    return ("vertical", horizon) if path[horizon - 1] else (None, None)
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 10_000), atr=st.floats(0.5, 8), horizon=st.integers(1, 10))
+def test_labels_are_what_the_definition_says_bar_by_bar(seed, atr, horizon):
+    versions, _ = random_market(seed, 50, symbols=("AAA",))
+    one = versions.filter(pl.col("version") == 1)
+    by_day = {row["session"]: row for row in one.iter_rows(named=True)}
+    rows = pl.concat([decisions(atr=atr, index=index) for index in range(35)])
+    labels = triple_barrier(one, action_frame(), rows, at(0, 0), at(60, 0), calendar(80), horizon=horizon)
+    unsided = labels.filter(pl.col("side") == 0)
+    expected = [met_first([by_day.get(day(i + 1 + j)) for j in range(10)], atr, horizon) for i in range(35)]
+    assert unsided.select("touched", "sessions_held").rows() == expected
+
+
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10_000), cut=st.integers(22, 50))
 def test_another_future_leaves_every_label_known_before_it(seed, cut):
