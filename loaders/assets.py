@@ -1,16 +1,19 @@
 """Declarations become Dagster assets: one uniform body that materialises, reports numbers and judges."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
 from loaders.partitions import partition_mapping, partitions_def
+from loaders.pipes import launcher
 from resources.warehouse import WarehouseResource
 from tapehouse.engine import Outcome, OutputOutcome, materialise
 from tapehouse.expectations import Result, describe
 from tapehouse.project import ONCE, Asset, Output, Project
 
+log = logging.getLogger("tapehouse")
 CONTRACT, QUALITY = "contract", "quality"
 
 
@@ -38,8 +41,12 @@ def _build_asset(project: Project, asset: Asset) -> dg.AssetsDefinition:
     )
     def body(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> Iterator[dg.MaterializeResult]:
         keys = list(context.partition_keys) if context.has_partition_key or context.has_partition_key_range else [ONCE]
+
+        def progress(words: str) -> None:
+            log.info("  %s: %s", asset.name.replace(".", "/"), words)
+
         outcome = materialise(
-            project, warehouse.lake, asset.name, keys, run_id=context.run_id, progress=context.log.info, launch=_launcher(context)
+            project, warehouse.lake, asset.name, keys, run_id=context.run_id, launch=launcher(context, progress)
         )
         for made in outcome.outputs:
             if keys != [ONCE]:
@@ -60,15 +67,6 @@ def _build_asset(project: Project, asset: Asset) -> dg.AssetsDefinition:
             )
 
     return body
-
-
-def _launcher(context: dg.AssetExecutionContext):
-    """Runs a training process over Dagster Pipes, so that its messages and progress are in the run's log."""
-
-    def launch(command: list[str], env: dict[str, str], extras: dict[str, Any] | None = None):
-        return dg.PipesSubprocessClient().run(context=context.op_execution_context, command=command, env=env, extras=extras or {})
-
-    return launch
 
 
 def _fail(context: dg.AssetExecutionContext, asset: Asset, outcome: Outcome, keys: list[str]) -> None:
@@ -159,10 +157,9 @@ def _spec(project: Project, asset: Asset, output: Output) -> dg.AssetSpec:
     table = project.tables[output.table]
     deps = []
     for read in asset.reads:
-        for name in project.writers[read.table]:
-            writer = project.assets[name]
-            upstream = next(o.asset for o in writer.outputs if o.table == read.table)
-            deps.append(dg.AssetDep(asset_key(upstream), partition_mapping=partition_mapping(read, asset, writer)))
+        for name in project.writers_of(read):
+            upstream = asset_key(project.output_of(read, name).asset)
+            deps.append(dg.AssetDep(upstream, partition_mapping=partition_mapping(read, asset, project.assets[name])))
     return dg.AssetSpec(
         key=asset_key(output.asset),
         deps=deps,

@@ -248,12 +248,9 @@ def _by_dependency(project, names: tuple[str, ...]) -> list[tuple[str, ...]]:
     """The months' assets in groups that one run can hold: an asset made once between two of them parts the groups."""
     groups: list[list[str]] = []
     for name in names:
-        parted = not groups or any(
-            project.assets[w].by != "months" and set(groups[-1]) & {u for r in project.assets[w].reads for u in project.writers[r.table]}
-            for r in project.assets[name].reads
-            for w in project.writers[r.table]
-        )
-        if parted:
+        between = [w for r in project.assets[name].reads for w in project.writers_of(r) if project.assets[w].by == "once"]
+        behind = {u for w in between for r in project.assets[w].reads for u in project.writers_of(r)}
+        if not groups or behind & set(groups[-1]):
             groups.append([])
         groups[-1].append(name)
     return [tuple(g) for g in groups]

@@ -23,8 +23,8 @@ from tapehouse.sqlfile import SqlFile
 from tapehouse.warehouse import LAKE, Change, Warehouse, apply_change, short_type
 
 log = logging.getLogger("tapehouse")
-# Columns that a re-run does not repeat, or that only say when a row arrived.
-UNHASHED = {"ingested_at"}
+# When a row arrived, and provenance that differs between repetitions of the same result, are no content.
+UNHASHED = {"ingested_at", "snapshot", "git_commit", "manifest"}
 BIG_TABLE_YEARS = {"event_at", "decision_at"}
 
 

@@ -89,7 +89,7 @@ def select(project: Project, selection: str | None) -> set[str]:
 def _ancestors(project: Project, name: str) -> set[str]:
     cache = project.__dict__.setdefault("_ancestor_cache", {})
     if name not in cache:
-        direct = {w for r in project.assets[name].reads for w in project.writers[r.table]}
+        direct = {w for r in project.assets[name].reads for w in project.writers_of(r)}
         cache[name] = direct.union(*(_ancestors(project, d) for d in direct)) if direct else set()
     return cache[name]
 

@@ -135,9 +135,9 @@ class Project:
         """(asset output, partition) pairs whose rows one partition of `asset` reads."""
         found: list[tuple[str, str]] = []
         for read in asset.reads:
-            for name in self.writers[read.table]:
+            for name in self.writers_of(read):
                 writer = self.assets[name]
-                output = next(o.asset for o in writer.outputs if o.table == read.table)
+                output = self.output_of(read, name).asset
                 if writer.by == "months":
                     start, end = self.window(read, asset, partition)
                     first, stop = start.date().replace(day=1).isoformat(), end
@@ -147,6 +147,14 @@ class Project:
                 else:
                     found.append((output, ONCE))
         return found
+
+    def writers_of(self, read: Read) -> list[str]:
+        """Assets whose rows an input reads: the one it names, or all writers of the table."""
+        return [read.writer] if read.writer else self.writers[read.table]
+
+    def output_of(self, read: Read, writer: str) -> Output:
+        """What `writer` puts into the table that is read."""
+        return next(o for o in self.assets[writer].outputs if o.table == read.table)
 
     def _months_between(self, first: str, stop: datetime) -> list[str]:
         last = stop.replace(tzinfo=None).isoformat()
@@ -204,7 +212,7 @@ def load_project(settings: Settings) -> Project:
     assets = [
         *(_python_asset(path, home, docs) for path in sorted((home / "assets").glob("*/*.py"))),
         *(_sql_asset(path, home) for path in sorted((home / "sql").glob("*/*.sql"))),
-        *recipe_assets(home, folds),
+        *recipe_assets(home),
     ]
     _check_names(assets)
     return Project(settings, [_versioned(a, docs) for a in assets], docs, folds)
@@ -309,7 +317,7 @@ def _check_names(assets: list[Asset]) -> None:
 
 def _sorted(assets: list[Asset], writers: dict[str, list[str]]) -> list[Asset]:
     by_name = {a.name: a for a in sorted(assets, key=lambda a: a.name)}
-    graph = {n: sorted({w for r in a.reads for w in writers[r.table]}) for n, a in by_name.items()}
+    graph = {n: sorted({w for r in a.reads for w in ([r.writer] if r.writer else writers[r.table])}) for n, a in by_name.items()}
     try:
         return [by_name[n] for n in TopologicalSorter(graph).static_order()]
     except CycleError as error:

@@ -52,11 +52,12 @@ def query(
 def _selection(project: Project, read: Read, asset: Asset, parts: list[str]) -> str:
     table = project.tables[read.table]
     columns = ", ".join(f'"{c}"' for c in table.types) or "*"
-    select = f"select {columns} from {LAKE}.{table.name}"
+    terms = [] if read.writer is None else [f"\"{c}\" = '{v}'" for c, v in project.output_of(read, read.writer).key]
     if table.time:
         start, end = project.window_of(read, asset, parts[0], parts[-1])
         stamp = f'"{table.time}"'
-        return f"{select} where {stamp} >= timestamptz '{start.isoformat()}' and {stamp} < timestamptz '{end.isoformat()}'"
-    if table.doc.partition and asset.by == "folds":
-        return f"{select} where \"{table.doc.partition}\" = '{parts[0]}'"
-    return select
+        terms += [f"{stamp} >= timestamptz '{start.isoformat()}'", f"{stamp} < timestamptz '{end.isoformat()}'"]
+    elif table.doc.partition and asset.by == "folds":
+        terms.append(f"\"{table.doc.partition}\" = '{parts[0]}'")
+    where = f" where {' and '.join(terms)}" if terms else ""
+    return f"select {columns} from {LAKE}.{table.name}{where}"

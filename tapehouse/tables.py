@@ -26,6 +26,7 @@ class Read:
     lookback_months: int = 0
     lookahead_months: int = 0
     window: Window = "range"
+    writer: str | None = None  # the one asset whose rows are read, of a table that many assets write
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class TableDoc(BaseModel):
     grain: tuple[str, ...] = ()
     time: str | None = None
     partition: str | None = None  # the column of the fold, for a table made by fold
+    cutoff: str | None = None  # by when all that a row says must have been known; default: its time column
     owner: str = "team:data"
     columns: dict[str, Column] = Field(default_factory=dict)
     contract: tuple[dict[str, dict[str, Any]], ...] = ()

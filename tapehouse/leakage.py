@@ -1,0 +1,165 @@
+"""The leakage proof: change everything known after a cut, make all again, and compare the rows decided before it, bit by bit.
+
+A row's cutoff is the time by which all it says must have been known: the decision for features, `label_known_at` for labels
+(`cutoff:` in the check file). The changes are valid ones, which nothing would screen out: other prices and volumes, bars
+that vanish, late corrections and late arrivals of old bars, splits and dividends that come, go and change.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+
+from tapehouse.project import Project, Table
+from tapehouse.scratch import Frames, month_of, rebuild, shift_month
+
+MONTHS_BEFORE = 2  # rows of so many months before the cut's own are compared
+LATEST_CORRECTION = timedelta(days=40)
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A row decided before the cut that changed when only what was known after it did."""
+
+    table: str
+    column: str
+    cut: datetime
+    row: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.table}.{self.column} of {self.row}: {self.before} became {self.after} by what was known after {self.cut}"
+
+
+def find_leaks(
+    project: Project,
+    raw: Frames,
+    targets: Iterable[str],
+    cut: datetime,
+    seed: int,
+    stored: Callable[[str, str, str], pl.DataFrame] | None = None,
+) -> list[Leak]:
+    """Leaks of the tables `targets` at one cut, over the cut's month and the two before it.
+
+    Args:
+        raw: raw rows over what the targets need for those months (`tapehouse.scratch.read_raw`).
+        cut: what is known after this instant is changed.
+        seed: of the changes.
+        stored: `stored(table, first, last)` gives the rows to compare with; default: a rebuild from the unchanged rows.
+
+    Returns:
+        At most one leak for each column of each table, empty where none is found.
+    """
+    names = list(targets)
+    last = month_of(cut)
+    first = max(shift_month(last, -MONTHS_BEFORE), project.months[0])
+    changed = rebuild(project, mutate(raw, cut, seed), names, first, last)
+    before = {n: stored(n, first, last) for n in names} if stored else rebuild(project, raw, names, first, last)
+    leaks: list[Leak] = []
+    for name in names:
+        start, end = project.span(first, last)
+        table = project.tables[name]
+        inside = pl.col(table.time).is_between(start, end, closed="left")
+        leaks += _differences(table, before[name].filter(inside), changed[name].filter(inside), cut)
+    return leaks
+
+
+def mutate(raw: Frames, cut: datetime, seed: int) -> Frames:
+    """The raw rows with all that is known after `cut` changed to other valid values; what was known by then is untouched."""
+    rng = np.random.default_rng(seed)
+    out = dict(raw)
+    if "raw.bars" in raw:
+        out["raw.bars"] = _mutated_bars(raw["raw.bars"], cut, rng)
+    if "raw.corporate_actions" in raw:
+        out["raw.corporate_actions"] = _mutated_actions(raw["raw.corporate_actions"], raw.get("raw.bars"), cut, rng)
+    return out
+
+
+def _mutated_bars(bars: pl.DataFrame, cut: datetime, rng: np.random.Generator) -> pl.DataFrame:
+    past, future = bars.filter(pl.col("known_at") <= cut), bars.filter(pl.col("known_at") > cut)
+    kept = future.filter(pl.Series(rng.random(future.height) > 0.1))
+    late = past.filter(pl.col("event_at") > cut - timedelta(days=400))
+    corrected = late.filter(pl.Series(rng.random(late.height) < 0.15))
+    corrected = _restamped(_repriced(corrected, rng), cut, rng)
+    # A bar that nobody had sent by the cut: another source's bar of a past day, first known long after it.
+    arrived = _restamped(_repriced(late.filter(pl.Series(rng.random(late.height) < 0.02)), rng), cut, rng)
+    arrived = arrived.with_columns(source=pl.lit("late"))
+    return pl.concat([past, _repriced(kept, rng), corrected, arrived]).select(bars.columns)
+
+
+def _repriced(bars: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+    """Other prices with the order of low, open, close and high kept, and another volume."""
+    factor = pl.Series(np.exp(rng.normal(0.0, 0.2, bars.height)))
+    volume = pl.Series(rng.uniform(0.2, 5.0, bars.height))
+    prices = [c for c in ("open", "high", "low", "close") if c in bars.columns]
+    return bars.with_columns(
+        *(pl.col(c) * factor for c in prices), (pl.col("volume") * volume).cast(pl.Int64).clip(lower_bound=1)
+    )
+
+
+def _restamped(rows: pl.DataFrame, cut: datetime, rng: np.random.Generator) -> pl.DataFrame:
+    """The same events, known some time between the cut and forty days later."""
+    seconds = rng.integers(1, int(LATEST_CORRECTION.total_seconds()), rows.height)
+    late = pl.Series([cut + timedelta(seconds=int(s)) for s in seconds], dtype=pl.Datetime("us", "UTC"))
+    return rows.with_columns(known_at=late, ingested_at=late)
+
+
+def _mutated_actions(
+    actions: pl.DataFrame, bars: pl.DataFrame | None, cut: datetime, rng: np.random.Generator
+) -> pl.DataFrame:
+    past, future = actions.filter(pl.col("known_at") <= cut), actions.filter(pl.col("known_at") > cut)
+    kept = future.filter(pl.Series(rng.random(future.height) > 0.3))
+    kept = kept.with_columns(ratio=pl.col("ratio") * 2, amount=pl.col("amount") * 3)
+    frames = [past, kept]
+    if past.height:
+        frames.append(_restamped(past.with_columns(ratio=pl.col("ratio") * 3, amount=pl.col("amount") * 2), cut, rng))
+    if bars is not None:
+        after = bars.filter(pl.col("event_at") > cut).unique("symbol", keep="first", maintain_order=True)
+        midnight = pl.col("session").cast(pl.Datetime("us")).dt.replace_time_zone("America/New_York").dt.convert_time_zone("UTC")
+        new = after.select(
+            symbol="symbol",
+            kind=pl.lit("split"),
+            ex_date="session",
+            ratio=pl.lit(2.0),
+            amount=pl.lit(0.0),
+            event_at=midnight,
+            known_at=midnight,
+            source=pl.lit("late"),
+            ingested_at=midnight,
+        )
+        frames.append(new.filter(pl.col("known_at") > cut).select(actions.columns))
+    return pl.concat(frames)
+
+
+def _differences(table: Table, before: pl.DataFrame, after: pl.DataFrame, cut: datetime) -> list[Leak]:
+    grain, cutoff = list(table.doc.grain), table.doc.cutoff or table.time
+    columns = [c for c in table.types if c not in grain]
+    keys = [pl.col(c) for c in grain]
+    decided = [frame.filter(pl.col(cutoff) < cut) for frame in (before, after)]
+    leaks = []
+    for missing_from, present, what in ((after, decided[0], "vanished"), (before, decided[1], "appeared")):
+        gone = present.join(missing_from, on=keys, how="anti", nulls_equal=True)
+        if gone.height:
+            leaks.append(Leak(table.name, "(row)", cut, str(gone.select(grain).row(0)), what, f"{gone.height} rows"))
+    for one, other in (decided, decided[::-1]):
+        source = after if one is decided[0] else before
+        pairs = one.join(source, on=keys, how="inner", nulls_equal=True, suffix="__other", maintain_order="left")
+        for column in columns:
+            unlike = _unlike(pairs[column], pairs[f"{column}__other"])
+            if unlike.any() and not any(leak.column == column for leak in leaks):
+                row = pairs.filter(unlike).row(0, named=True)
+                values = (row[column], row[f"{column}__other"])
+                was, became = values if one is decided[0] else values[::-1]
+                leaks.append(Leak(table.name, column, cut, str(tuple(row[c] for c in grain)), str(was), str(became)))
+        del other
+    return leaks
+
+
+def _unlike(a: pl.Series, b: pl.Series) -> pl.Series:
+    """Where two columns differ in any bit."""
+    if a.dtype == pl.Float64:
+        a, b = a.reinterpret(signed=True), b.reinterpret(signed=True)
+    return ~a.eq_missing(b)

@@ -1,0 +1,113 @@
+"""The chain without a warehouse: rebuild tables in memory from given raw rows, through the same build functions."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import duckdb
+import polars as pl
+from dateutil.relativedelta import relativedelta
+
+from tapehouse.engine import make_build, normalise
+from tapehouse.project import Asset, Project, month_start
+from tapehouse.warehouse import LAKE
+
+Frames = dict[str, pl.DataFrame]
+
+
+def needed_months(project: Project, targets: Iterable[str], first: str, last: str) -> dict[str, tuple[str, str]]:
+    """For every table behind `targets`, the range of months that their months `first` to `last` read, directly or not."""
+    wanted = set(targets)
+    ranges: dict[str, tuple[str, str]] = {}
+    for asset in reversed(list(project.assets.values())):
+        tables = [o.table for o in asset.outputs]
+        own = [ranges[t] for t in tables if t in ranges] + ([(first, last)] if wanted & set(tables) else [])
+        if not own or asset.by == "folds":
+            continue
+        span = min(r[0] for r in own), max(r[1] for r in own)
+        for table in tables:
+            ranges[table] = span
+        for read in asset.reads:
+            start, end = project.window_of(read, asset, *span)
+            months = start.date().replace(day=1).isoformat(), (end - relativedelta(seconds=1)).date().replace(day=1).isoformat()
+            before = ranges.get(read.table, months)
+            ranges[read.table] = min(before[0], months[0]), max(before[1], months[1])
+    return ranges
+
+
+def rebuild(project: Project, raw: Frames, targets: Iterable[str], first: str, last: str) -> Frames:
+    """Tables behind and including `targets`, over their needed months, computed from the `raw` frames alone.
+
+    Args:
+        raw: rows of every raw table that the targets need; a raw table that is absent is empty.
+        targets: names of tables made by month.
+        first, last: months that the targets are wanted for.
+
+    Returns:
+        Table name to its rows over the months that were needed.
+    """
+    ranges = needed_months(project, targets, first, last)
+    con = duckdb.connect(config={"threads": 1})
+    try:
+        con.execute(f"attach ':memory:' as {LAKE}; use {LAKE}; set timezone = 'UTC'")
+        frames: Frames = {}
+        for asset in project.assets.values():
+            names = [o.table for o in asset.outputs if o.table in ranges]
+            if not names:
+                continue
+            for name in names:
+                _create(con, project, name)
+            if names[0].startswith("raw."):
+                frames |= {name: raw[name] for name in names if name in raw}
+            else:
+                frames |= build_months(project, asset, con, *ranges[names[0]])
+            for name in names:
+                if name in frames:
+                    _insert(con, name, frames[name])
+        return frames
+    finally:
+        con.close()
+
+
+def build_months(project: Project, asset: Asset, con: duckdb.DuckDBPyConnection, first: str, last: str) -> Frames:
+    """What an asset's build function returns for the months `first` to `last`, reading from `con`."""
+    months = [m for m in project.months if first <= m <= last] if asset.by == "months" else project.partitions(asset)
+    produced = asset.build(make_build(project, asset, months, con))
+    frames = produced if isinstance(produced, dict) else {asset.outputs[0].table: produced}
+    return {name: normalise(project.tables[name], frame, str(asset.source)) for name, frame in frames.items()}
+
+
+def read_raw(con: duckdb.DuckDBPyConnection, project: Project, targets: Iterable[str], first: str, last: str) -> Frames:
+    """The raw rows that `rebuild` needs for the same arguments, from a warehouse cursor."""
+    frames: Frames = {}
+    for name, (begin, end) in needed_months(project, targets, first, last).items():
+        if not name.startswith("raw."):
+            continue
+        table = project.tables[name]
+        where = ""
+        if table.time:
+            start, stop = project.span(begin, end)
+            where = f" where {table.time} >= timestamptz '{start.isoformat()}' and {table.time} < timestamptz '{stop.isoformat()}'"
+        frames[name] = con.execute(f"select * from {LAKE}.{name}{where} order by all").pl().select(list(table.types))
+    return frames
+
+
+def month_of(at: datetime) -> str:
+    """The month partition that an instant lies in."""
+    return at.date().replace(day=1).isoformat()
+
+
+def shift_month(month: str, by: int) -> str:
+    """The month `by` months later."""
+    return month_of(month_start(month) + relativedelta(months=by))
+
+
+def _create(con: duckdb.DuckDBPyConnection, project: Project, name: str) -> None:
+    body = ", ".join(f'"{c}" {t}' for c, t in project.tables[name].types.items())
+    con.execute(f"create schema if not exists {LAKE}.{name.split('.')[0]}")
+    con.execute(f"create table {LAKE}.{name} ({body})")
+
+
+def _insert(con: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame) -> None:
+    con.register("incoming_rows", frame.to_arrow())
+    con.execute(f"insert into {LAKE}.{name} by name select * from incoming_rows")
+    con.unregister("incoming_rows")
