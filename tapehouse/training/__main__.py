@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import polars as pl
 
@@ -28,7 +28,8 @@ def main(arguments: list[str]) -> int:
         return 2
     jobdir = Path(arguments[0])
     outdir = Path(arguments[1]) if len(arguments) == 2 else jobdir / "out"
-    with _pipes() as send:
+    # Libraries print to standard output too; it is kept for the reports.
+    with _pipes(sys.stdout) as send, contextlib.redirect_stdout(sys.stderr):
         manifest = train(jobdir, outdir, send)
         send({"done": True, "digest": manifest["digest"], "wall_s": manifest["wall_s"]})
     return 0
@@ -41,7 +42,8 @@ def train(jobdir: Path, outdir: Path, send: Callable[[dict[str, Any]], None]) ->
     recipe = parse_recipe(json.loads((jobdir / "recipe.json").read_text()), str(jobdir / "recipe.json"))
     tokens = pl.read_parquet(jobdir / "tokens.parquet")
     aside = outdir.with_name(f"{outdir.name}.partial-{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
+    for left in outdir.parent.glob(f"{outdir.name}.partial-*"):  # of a process that was killed
+        shutil.rmtree(left)
     aside.mkdir(parents=True)
     try:
         with (aside / "metrics.jsonl").open("w") as metrics:
@@ -110,9 +112,9 @@ def _reporter(metrics, send: Callable[[dict[str, Any]], None]) -> Callable[[dict
 
 
 @contextlib.contextmanager
-def _pipes() -> Iterator[Callable[[dict[str, Any]], None]]:
+def _pipes(stdout: TextIO) -> Iterator[Callable[[dict[str, Any]], None]]:
     def to_stdout(facts: dict[str, Any]) -> None:
-        print(json.dumps(facts), flush=True)
+        print(json.dumps(facts), file=stdout, flush=True)
 
     if "DAGSTER_PIPES_CONTEXT" not in os.environ:
         yield to_stdout

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 import torch
 from datasets import Dataset
+from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
 from tapehouse.recipes import DpoRecipe
@@ -40,7 +41,7 @@ def train_dpo(
     trainer = StoredTokensDPOTrainer(
         model=load_base(jobdir / "base"),
         args=DPOConfig(
-            **trainer_arguments(recipe, folder / "trainer", seed),
+            **trainer_arguments(recipe, jobdir / "trainer", seed),
             beta=recipe.loss.beta,
             loss_type=list(recipe.loss.types),
             loss_weights=recipe.loss.weights,
@@ -51,6 +52,7 @@ def train_dpo(
         peft_config=lora_config(recipe.adapter),
         callbacks=[reports],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     save_adapter(trainer.model, recipe.base, folder)
     return {"tokens": reports.last["tokens"], "steps": recipe.budget.steps, "loss": reports.last["loss"]}

@@ -60,6 +60,10 @@ class Reports(TrainerCallback):
         self.report = report
         self.last: dict[str, Any] = {}
 
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_log |= state.global_step == state.max_steps  # the totals of the manifest are the last report's
+        return control
+
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:  # the name that transformers calls
         if logs and "loss" in logs:
             numbers = {key: value for key, value in logs.items() if isinstance(value, int | float)}

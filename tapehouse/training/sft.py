@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import torch
 from datasets import Dataset
+from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from tapehouse.recipes import SftRecipe
@@ -34,7 +35,7 @@ def train_sft(
     trainer = SFTTrainer(
         model=load_base(jobdir / "base"),
         args=SFTConfig(
-            **trainer_arguments(recipe, folder / "trainer", seed),
+            **trainer_arguments(recipe, jobdir / "trainer", seed),
             completion_only_loss=True,
             max_length=None,  # an answer is never cut
             packing=False,
@@ -44,6 +45,7 @@ def train_sft(
         peft_config=lora_config(recipe.adapter),
         callbacks=[reports],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     save_adapter(trainer.model, recipe.base, folder)
     return {"tokens": reports.last["tokens"], "steps": recipe.budget.steps, "loss": reports.last["loss"]}

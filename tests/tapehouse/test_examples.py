@@ -1,0 +1,135 @@
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tapehouse.errors import TapehouseError
+from tapehouse.examples import preference_tokens, render_pairs, supervised_examples, supervised_tokens, tokenizer_texts
+from tapehouse.tokens import decode_answer, load_tokenizer, train_tokenizer
+
+AT = datetime(2012, 1, 3, 21, 5, tzinfo=UTC)
+DAY = timedelta(days=1)
+KEY = {"symbol": "IBM", "interval": "1d"}
+FEATURES = {
+    "ret_1d": 0.01,
+    "ret_5d": 0.02,
+    "ret_20d": 0.03,
+    "rsi_14": 50.0,
+    "realised_vol_20d": 0.2,
+    "vwap_distance_20d": 0.0,
+    "relative_strength_20d": 0.0,
+    "market_ret_20d": 0.0,
+    "market_vol_20d": 0.1,
+    "atr_14": 2.0,
+    "close": 100.0,
+}
+
+
+def bare_pairs(sides: list[str]) -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            KEY
+            | {
+                "decision_at": AT + day * DAY,
+                "objective": "patient",
+                "side": side,
+                "chosen_limit": 99.0,
+                "rejected_limit": 98.0,
+                "margin_bps": 12.0,
+                "reward_end_at": AT + (day + 5) * DAY,
+                "reward_known_at": AT + (day + 6) * DAY,
+            }
+            for day, side in enumerate(sides)
+        ]
+    )
+
+
+def points(days: int) -> pl.DataFrame:
+    return pl.DataFrame([KEY | FEATURES | {"decision_at": AT + day * DAY} for day in range(days)])
+
+
+def labels(values: list[int | None], ends: list[int]) -> pl.DataFrame:
+    rows = [
+        KEY
+        | {
+            "decision_at": AT + day * DAY,
+            "side": side,
+            "label": value if side == 0 else 1,
+            "label_end_at": AT + (day + end) * DAY,
+            "label_known_at": AT + (day + end + 1) * DAY,
+        }
+        for day, (value, end) in enumerate(zip(values, ends, strict=True))
+        for side in (-1, 0, 1)
+    ]
+    return pl.DataFrame(rows, schema_overrides={"label": pl.Int32})
+
+
+def rendered(sides: list[str]) -> pl.DataFrame:
+    return render_pairs(bare_pairs(sides), points(len(sides)), {"patient": "a better price"})
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(tokenizer_texts(rendered(["BUY", "SELL"])), folder)
+    return load_tokenizer(folder)
+
+
+def test_the_answers_of_a_pair_differ_in_digits_only():
+    row = rendered(["SELL"]).row(0, named=True)
+    assert row["prompt"].startswith("IBM daily order for a better price\n")
+    assert (row["chosen"], row["rejected"]) == (
+        "SELL limit 0099.00 because trend up",
+        "SELL limit 0098.00 because trend up",
+    )
+
+
+def test_a_label_that_agrees_teaches_the_order_and_no_label_teaches_nothing():
+    pairs = rendered(["BUY", "SELL", "BUY", "SELL", "BUY", "SELL"])
+    examples = supervised_examples(pairs, labels([1, -1, -1, 1, 0, None], ends=[2] * 6))
+    assert examples.select("decision_at", "action", "answer").rows() == [
+        (AT, "BUY", "BUY limit 0099.00 because trend up"),
+        (AT + DAY, "SELL", "SELL limit 0099.00 because trend up"),
+        (AT + 4 * DAY, "HOLD", "HOLD because trend up"),
+    ]
+
+
+@given(st.lists(st.tuples(st.sampled_from([-1, 0, 1]), st.integers(1, 10)), min_size=1, max_size=8))
+def test_an_example_is_known_when_the_later_of_label_and_reward_is(drawn):
+    values, ends = [value for value, _ in drawn], [end for _, end in drawn]
+    pairs = rendered(["BUY"] * len(drawn))
+    examples = supervised_examples(pairs, labels(values, ends))
+    assert examples.height == sum(value >= 0 for value in values)
+    for row in examples.iter_rows(named=True):
+        end = ends[(row["decision_at"] - AT).days]
+        assert row["label_end_at"] == row["decision_at"] + max(end, 5) * DAY
+        assert row["label_known_at"] == row["decision_at"] + (max(end, 5) + 1) * DAY
+
+
+def test_token_rows_hold_the_whole_texts(tokenizer):
+    pairs = rendered(["BUY", "SELL"])
+    examples = supervised_examples(pairs, labels([1, 0], ends=[2, 2]))
+    rows = supervised_tokens(examples, tokenizer, "digest")
+    for ids, length, example in zip(rows["input_ids"], rows["prompt_length"], examples.iter_rows(named=True), strict=True):
+        assert tokenizer.decode(ids[:length].to_list()) == example["prompt"]
+        assert decode_answer(tokenizer, ids[length:].to_list()) == example["answer"]
+    preference = preference_tokens(pairs, tokenizer, "digest").row(0, named=True)
+    assert tokenizer.decode(preference["prompt_ids"]) == pairs["prompt"][0]
+    assert decode_answer(tokenizer, preference["chosen_ids"]) == pairs["chosen"][0]
+    assert decode_answer(tokenizer, preference["rejected_ids"]) == pairs["rejected"][0]
+    assert len(preference["chosen_ids"]) == len(preference["rejected_ids"])
+
+
+def test_no_rows_give_no_rows_of_the_same_types(tokenizer):
+    pairs = rendered(["BUY"])
+    some = supervised_tokens(supervised_examples(pairs, labels([1], ends=[2])), tokenizer, "d")
+    none = supervised_tokens(supervised_examples(pairs.clear(), labels([1], ends=[2])), tokenizer, "d")
+    assert none.schema == some.schema and none.height == 0
+    assert preference_tokens(pairs.clear(), tokenizer, "d").schema == preference_tokens(pairs, tokenizer, "d").schema
+
+
+def test_a_pair_without_its_decision_point_is_an_error():
+    with pytest.raises(TapehouseError, match=r"IBM at 2012-01-04 .* is not in features.decision_points"):
+        render_pairs(bare_pairs(["BUY", "BUY"]), points(1), {"patient": "a better price"})

@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from tapehouse.errors import TapehouseError
+from tapehouse.recipes import load_recipe, load_recipes, parse_recipe
+
+SFT = """
+method: sft
+description: A test.
+optimiser: {learning_rate: 1.0e-3}
+budget: {steps: 3, batch_size: 2}
+prompt: {objective: patient}
+"""
+
+
+def written(folder: Path, text: str, name: str = "mine") -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_stem_names_the_recipe_and_sections_have_defaults(tmp_path):
+    recipe = load_recipe(written(tmp_path, SFT))
+    assert (recipe.name, recipe.kind, recipe.method, recipe.base) == ("mine", "adapter", "sft", "nano")
+    assert (recipe.budget.steps, recipe.adapter.rank) == (3, 16)
+    with pytest.raises(ValidationError):
+        recipe.seed = 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("budget:", "budgett:"), r"mine\.yaml: not a recipe:(.|\n)*budgett: unknown key; did you mean 'budget'\?"),
+        (("steps: 3", "stps: 3"), r"budget\.stps: unknown key; did you mean 'steps'\?"),
+        (("steps: 3", "steps: 3, seconds: 9"), r"budget\.seconds: unknown key; remove it; the keys here are"),
+        (("steps: 3", "steps: many"), r"budget\.steps: .*integer.*'many'"),
+        (("steps: 3", "steps: 0"), r"budget\.steps: .*greater than or equal to 1"),
+        (("optimiser: {learning_rate: 1.0e-3}", ""), r"optimiser: missing; add it"),
+        (("method: sft", "method: sfft"), r"method: 'sfft' is none of"),
+        (("method: sft", "steps: 1"), r"method: None is none of"),
+        (("objective: patient", "objective: patient, template: order_v9"), r"prompt\.template: .*order_v9\.txt does not exist"),
+        (("method: sft", "name: other\nmethod: sft"), r"remove the key"),
+        (("{steps", "[steps"), r"not YAML"),
+    ],
+)
+def test_a_fault_names_file_key_and_remedy(tmp_path, change, said):
+    path = written(tmp_path, SFT.replace(*change))
+    with pytest.raises(TapehouseError, match=said) as fault:
+        load_recipe(path)
+    assert str(path) in str(fault.value)
+
+
+def test_a_recipe_of_another_method_may_not_have_its_sections(tmp_path):
+    with pytest.raises(TapehouseError, match="loss: unknown key"):
+        load_recipe(written(tmp_path, SFT + "loss: {beta: 0.1}\n"))
+
+
+@given(st.integers(1, 10_000), st.integers(0, 2**31))
+def test_the_hash_tells_contents_apart_and_ignores_name_and_description(steps, seed):
+    fields = {
+        "method": "dpo",
+        "optimiser": {"learning_rate": 0.001},
+        "budget": {"steps": steps, "batch_size": 2},
+        "prompt": {"objective": "patient"},
+        "seed": seed,
+    }
+    recipe = parse_recipe({**fields, "name": "a", "description": "x"}, "test")
+    assert recipe.hash == parse_recipe({**fields, "name": "b", "description": "y"}, "test").hash
+    assert recipe.hash != parse_recipe({**fields, "name": "a", "description": "x", "seed": seed + 1}, "test").hash
+
+
+def test_the_recipes_of_the_project_load_and_are_of_a_known_kind():
+    home = Path(__file__).parents[2] / "models_registry"
+    recipes = load_recipes(home / "adapters")
+    assert {recipe.kind for recipe in recipes.values()} == {"adapter", "baseline"}
+    assert load_recipe(home / "base" / "nano.yaml").kind == "base"
+    objectives = (home.parent / "objectives.yaml").read_text()
+    for recipe in recipes.values():
+        if recipe.kind == "adapter":
+            assert f"  {recipe.prompt.objective}:\n" in objectives
