@@ -1,0 +1,42 @@
+"""One row per (page): a rendered report, where it lies, and what it was made from.
+
+The page of a run says in words which adapters beat the baselines and which do not, and shows the figures behind it.
+"""
+
+from tapehouse.tables import reads, table
+
+
+@table(
+    reads("reports.leaderboard"),
+    reads("reports.evaluations", window="all"),
+    reads("reports.backtest_equity", window="all"),
+    reads("reports.backtest_trades", window="all"),
+    reads("models.adapters", window="all"),
+    reads("models.folds"),
+    reads("datasets.preference_pairs", window="all"),
+)
+def build(b):
+    import polars as pl
+
+    from tapehouse.report.page import report_html
+    from tapehouse.report.preview import preview_png
+    from tapehouse.report.provenance import page_row, provenance
+    from tapehouse.training.manifest import git_state
+
+    leaderboard, equity = b.read("reports.leaderboard"), b.read("reports.backtest_equity")
+    commit = git_state(b.settings.home)
+    html = report_html(
+        leaderboard,
+        equity,
+        b.read("reports.backtest_trades"),
+        b.read("reports.evaluations"),
+        provenance(b.snapshot, commit, b.read("models.folds"), b.read("models.adapters")),
+        b.read("datasets.preference_pairs"),
+    )
+    folder = b.settings.reports_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    page, preview = folder / "index.html", folder / "index.png"
+    page.write_text(html, encoding="utf-8")
+    preview.write_bytes(preview_png(leaderboard, equity))
+    b.note(report=page, preview=preview)
+    return pl.DataFrame([page_row("index", page, b.settings.root, b.snapshot, commit)])

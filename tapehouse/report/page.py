@@ -1,0 +1,275 @@
+"""The page: words first, then tables and figures, everything inside one file that needs no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from string import Template
+
+import polars as pl
+
+from tapehouse import evaluation, metrics
+from tapehouse.backtest.config import BacktestConfig
+from tapehouse.report import figures
+from tapehouse.report.verdict import AHEAD, LOSES, Comparison, Record, compare, headline, number, percent, records
+
+HINDSIGHT = (
+    "The default universe is five companies that were chosen with hindsight: all of them survived and grew. Absolute "
+    "returns are therefore inflated, differences favour whoever is long or follows trends, and nothing here is evidence "
+    "that any of it could be traded."
+)
+ORIGIN = 2  # entries of the provenance at the head of the page
+BADGES = {AHEAD: "good", LOSES: "bad"}
+ACCOUNT = ("return", "return_before_costs", "sharpe", "sortino", "max_drawdown", "hit_rate", "turnover", "trades", "exposure")
+SHARES = {"return", "return_before_costs", "max_drawdown"}
+WHOLE = {"trades"}
+WORDS = {"subject", "objective"}  # columns of text, set to the left
+HEADS = {
+    "return": "return",
+    "return_before_costs": "before costs",
+    "sharpe": "Sharpe",
+    "sortino": "Sortino",
+    "max_drawdown": "max drawdown",
+    "hit_rate": "hit rate",
+    "turnover": "turnover",
+    "trades": "trades",
+    "exposure": "exposure",
+}
+
+
+def report_html(
+    leaderboard: pl.DataFrame,
+    equity: pl.DataFrame,
+    trades: pl.DataFrame,
+    evaluations: pl.DataFrame,
+    provenance: dict[str, str],
+    pairs: pl.DataFrame | None = None,
+    caveats: Sequence[str] = (HINDSIGHT,),
+) -> str:
+    """One self-contained HTML of a run; the same input gives the same bytes.
+
+    Args:
+        leaderboard: rows of `reports.leaderboard`.
+        equity, trades, evaluations: rows of `reports.backtest_equity`, `reports.backtest_trades`, `reports.evaluations`.
+        provenance: what the figures were made from, in the order to be shown; the first two, such as snapshot and commit,
+            also stand at the head of the page.
+        pairs: rows of `datasets.preference_pairs`, for the diagnostics of what adapters learnt from.
+        caveats: said on the first screen, before any figure.
+
+    Raises:
+        ValueError: no rows, adapters without a baseline, or subjects that were tested on different sessions.
+    """
+    from plotly.offline import get_plotlyjs
+
+    if leaderboard.is_empty():
+        raise ValueError("the leaderboard is empty: materialise the backtests of at least one recipe")
+    found = records(leaderboard, equity)
+    comparisons = compare(found)
+    drawn = {
+        "equity": figures.equity_figure(found, equity),
+        "sharpe": figures.sharpe_figure(found),
+        "actions": figures.actions_figure(evaluations, found),
+        "exits": figures.exits_figure(trades, found),
+    }
+    # "</" would end the script element that carries the data.
+    data = json.dumps(drawn, sort_keys=True, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    page = Template(resources.files("tapehouse.report").joinpath("page.html").read_text(encoding="utf-8"))
+    return page.substitute(
+        origin=escape(" · ".join(f"{k} {v}" for k, v in list(provenance.items())[:ORIGIN])),
+        headline=escape(headline(comparisons)),
+        scope=_scope(found, equity, evaluations),
+        verdicts=_verdicts(comparisons),
+        caveats="".join(f"<p>{escape(text)}</p>" for text in (*caveats, _thin(equity))),
+        joined=_joined(found),
+        blocks=_blocks(leaderboard),
+        evaluations=_evaluations(evaluations, found),
+        symbols=_symbols(trades, found),
+        pairs=_pairs(pairs),
+        glossary=_glossary(),
+        provenance=_provenance(provenance),
+        figures=data,
+        plotly=get_plotlyjs(),
+    )
+
+
+def _scope(found: list[Record], equity: pl.DataFrame, evaluations: pl.DataFrame) -> str:
+    blocks = equity["fold"].n_unique()
+    answers = evaluations.filter(pl.col("metric") == "n")["value"].max() or 0
+    adapters = sum(r.kind != "baseline" for r in found)
+    costs = BacktestConfig()
+    # Dates and counts of our own: there is nothing to escape.
+    return (
+        f"{adapters} adapters and {len(found) - adapters} baselines were asked the same questions, up to {answers:.0f} a block, "
+        f"over {_blocks_of(blocks)} from <time>{equity['session'].min()}</time> to <time>{equity['session'].max()}</time>. Each "
+        "saw only what was known at its decision and was trained on what was known before its block. Each traded its own "
+        f"account at the next session's prices or later, with {costs.commission_bps:g} bps of commission on every fill, "
+        f"{costs.slippage_bps:g} bps of slippage on all but resting limits, and exits at the barriers of its decisions."
+    )
+
+
+def _blocks_of(count: int) -> str:
+    return "1 test block" if count == 1 else f"{count} test blocks"
+
+
+def _thin(equity: pl.DataFrame) -> str:
+    return (
+        f"This is one window of one market: {equity['session'].n_unique()} sessions in {_blocks_of(equity['fold'].n_unique())}. The "
+        "intervals resample ten sessions at a time and are not corrected for the number of subjects compared. Sharpe "
+        "ratios are gross of a risk-free rate."
+    )
+
+
+def _verdicts(comparisons: list[Comparison]) -> str:
+    items = []
+    for comparison in comparisons:
+        badge = f'<span class="badge {BADGES.get(comparison.word, "even")}">{escape(comparison.word)}</span>'
+        items.append(f"<li>{badge}<span>{escape(comparison.sentence)}</span></li>")
+    return f'<ul class="verdicts">{"".join(items)}</ul>' if items else ""
+
+
+def _joined(found: list[Record]) -> str:
+    rows = []
+    ranked = [r.subject for r in found if r.trades]
+    for record in found:
+        low, high = record.interval
+        between = f"{number(low)} to {number(high)}" if low is not None else number(None)
+        place = str(ranked.index(record.subject) + 1) if record.trades else number(None)
+        cells = (percent(record.gained), number(record.sharpe if record.trades else None), between)
+        cells += (percent(record.max_drawdown), str(record.trades))
+        rows.append((place, record, cells))
+    heads = ("return", "Sharpe", "95 % interval", "max drawdown", "trades")
+    return _table(("", "subject", *heads), [(place, _subject(r.subject, r.kind), *cells) for place, r, cells in rows])
+
+
+def _blocks(leaderboard: pl.DataFrame) -> str:
+    parts = []
+    for (fold,), rows in leaderboard.sort("fold").group_by("fold", maintain_order=True):
+        body = []
+        for row in rows.sort("rank", "subject", nulls_last=True).iter_rows(named=True):
+            cells = [_account_cell(name, row[name]) for name in ACCOUNT]
+            body.append((number(row["rank"], 0), _subject(row["subject"], row["kind"]), *cells))
+        heads = [_head(HEADS[name], metrics.MEANING[name]) for name in ACCOUNT]
+        parts.append(f"<h3>Block {escape(str(fold))}</h3>" + _table(("", "subject", *heads), body))
+    return "".join(parts)
+
+
+def _account_cell(name: str, value: float | None) -> str:
+    if name in SHARES:
+        return percent(value)
+    return number(value, 0 if name in WHOLE else 2)
+
+
+def _evaluations(evaluations: pl.DataFrame, found: list[Record]) -> str:
+    wide = evaluations.pivot("metric", index=["subject", "fold"], values="value", aggregate_function=None)
+    kinds = {r.subject: r.kind for r in found}
+    columns = {
+        "n": ("answers", lambda r: number(r["n"], 0)),
+        "unparseable": ("unparseable", lambda r: _share(r["unparseable"], 1)),
+        "accuracy": ("accuracy", lambda r: _with_interval(r, "accuracy", 1, 2)),
+        "mcc": ("MCC", lambda r: number(r["mcc"])),
+        "log_loss": ("log loss", lambda r: number(r["log_loss"], 3)),
+        "hit_rate": ("hit rate", lambda r: _with_interval(r, "hit_rate", 1, 2)),
+        "mean_ret": ("mean return, bps", lambda r: _with_interval(r, "mean_ret", 1e4, 0)),
+        "rank_ic": ("rank IC", lambda r: _with_interval(r, "rank_ic", 1, 2)),
+    }
+    heads = [_head(head, evaluation.MEANING[name]) for name, (head, _) in columns.items()]
+    parts = []
+    for (fold,), rows in wide.sort("fold", "subject").group_by("fold", maintain_order=True):
+        body = [
+            (_subject(row["subject"], kinds.get(row["subject"], "baseline")), *(cell(row) for _, cell in columns.values()))
+            for row in rows.iter_rows(named=True)
+        ]
+        first = rows.row(0, named=True)
+        truth = ", ".join(f"{a} {_share(first[f'base_rate_{a.lower()}'])}" for a in evaluation.ACTIONS)
+        note = f'<p class="note">What happened: {escape(truth)} of {number(first["n_labelled"], 0)} labelled decisions.</p>'
+        parts.append(f"<h3>Block {escape(str(fold))}</h3>{note}" + _table(("subject", *heads), body))
+    return "".join(parts)
+
+
+def _with_interval(row: dict, name: str, factor: float, digits: int) -> str:
+    value, low, high = (row[name + end] for end in ("", "_low", "_high"))
+    if low is None or high is None:
+        return number(None if value is None else value * factor, digits)
+    small = f"{number(low * factor, digits)} to {number(high * factor, digits)}"
+    return f"{number(value * factor, digits)} <small>{small}</small>"
+
+
+def _symbols(trades: pl.DataFrame, found: list[Record]) -> str:
+    if trades.is_empty():
+        return "<p>No trades.</p>"
+    names = sorted(trades["symbol"].unique())
+    body = []
+    for record in found:
+        of = trades.filter(pl.col("subject") == record.subject)
+        if of.height:
+            cells = []
+            for name in names:
+                some = of.filter(pl.col("symbol") == name)
+                gain = f"{number(some['pnl'].sum() / 1000, 1)} <small>{some.height}</small>"
+                cells.append(gain if some.height else number(None))
+            body.append((_subject(record.subject, record.kind), *cells))
+    note = '<p class="note">Thousands of currency on an opening equity of a million a block; small: number of trades.</p>'
+    return note + _table(("subject", *names), body)
+
+
+def _pairs(pairs: pl.DataFrame | None) -> str:
+    if pairs is None or pairs.is_empty():
+        return ""
+    farther = pl.col("chosen_offset_atr") > pl.col("rejected_offset_atr")
+    by = (
+        pairs.group_by("objective")
+        .agg(
+            pl.len().alias("pairs"),
+            pl.col("margin_bps").median().alias("margin"),
+            farther.mean().alias("farther"),
+            pl.col("chosen_filled").mean().alias("chosen"),
+            pl.col("rejected_filled").mean().alias("rejected"),
+        )
+        .sort("objective")
+    )
+    body = [
+        (escape(o), f"{n}", number(m, 0), *(_share(x) for x in (far, chosen, rejected)))
+        for o, n, m, far, chosen, rejected in by.iter_rows()
+    ]
+    heads = ("objective", "pairs", "median margin, bps", "farther order chosen", "chosen filled", "rejected filled")
+    text = (
+        "<p>Two placements of one order, paid by what happened after. Were the farther one chosen far more or less often than "
+        "half of the time, a model could learn that alone.</p>"
+    )
+    return f"<section><h2>Preference pairs</h2>{text}{_table(heads, body)}</section>"
+
+
+def _glossary() -> str:
+    entries = [f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in {**metrics.MEANING, **evaluation.MEANING}.items()]
+    return f"<dl>{''.join(entries)}</dl>"
+
+
+def _provenance(provenance: dict[str, str]) -> str:
+    rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in provenance.items())
+    return f'<table class="facts">{rows}</table>'
+
+
+def _share(value: float | None, digits: int = 0) -> str:
+    return percent(value, digits).lstrip("+")
+
+
+def _subject(name: str, kind: str) -> str:
+    return f'<span class="{"them" if kind == "baseline" else "us"}">{escape(name)}</span>'
+
+
+def _head(text: str, meaning: str) -> str:
+    return f'<abbr title="{escape(meaning)}">{escape(text)}</abbr>'
+
+
+def _word(word: bool) -> str:
+    return ' class="word"' if word else ""
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Heads and cells are HTML already."""
+    words = {i for i, h in enumerate(heads) if h in WORDS}
+    head = "".join(f"<th{_word(i in words)}>{h}</th>" for i, h in enumerate(heads))
+    body = "".join("<tr>" + "".join(f"<td{_word(i in words)}>{c}</td>" for i, c in enumerate(row)) + "</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

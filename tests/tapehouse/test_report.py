@@ -1,0 +1,194 @@
+"""The report: what it claims, that it needs no network, that it repeats byte for byte, and what it refuses."""
+
+import json
+import re
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tapehouse import evaluation
+from tapehouse.report.page import HINDSIGHT, report_html
+from tapehouse.report.preview import preview_png
+from tapehouse.report.provenance import page_row, provenance
+from tapehouse.report.verdict import AHEAD, LOSES, NO_TRADES, NOT_PROVEN, compare, headline, number, percent, records
+
+FOLDS = {"2024-01-02": date(2024, 1, 2), "2024-06-03": date(2024, 6, 3)}
+SESSIONS = 80
+KINDS = {"always_hold": "baseline", "momentum": "baseline", "ours": "adapter"}
+
+
+def frames(drift: dict[str, float], traded: dict[str, int] | None = None, seed: int = 0):
+    """Leaderboard and equity of subjects whose daily returns share one noise and differ by `drift`."""
+    rng = np.random.default_rng(seed)
+    board, curves = [], []
+    for fold, first in FOLDS.items():
+        noise = rng.normal(0, 0.005, SESSIONS)
+        for subject, shift in drift.items():
+            trades = 30 if traded is None else traded.get(subject, 30)
+            if subject == "always_hold":
+                trades = 0
+            ret = np.where(np.arange(SESSIONS) == 0, 0.0, (noise + shift) * (trades > 0))
+            kind = KINDS.get(subject, "adapter")
+            board.append((subject, fold, kind, 1, float(np.prod(1 + ret) - 1), 0.0, trades))
+            curves += [(subject, fold, first + timedelta(days=i), float(r)) for i, r in enumerate(ret)]
+    names = ["subject", "fold", "kind", "rank", "return", "return_before_costs", "trades"]
+    leaderboard = pl.DataFrame(board, schema=names, orient="row").with_columns(
+        *(pl.lit(0.5).alias(c) for c in ("sharpe", "sortino", "hit_rate", "turnover", "exposure")),
+        pl.lit(-0.1).alias("max_drawdown"),
+    )
+    equity = pl.DataFrame(curves, schema=["subject", "fold", "session", "ret"], orient="row")
+    return leaderboard, equity
+
+
+def judged(subjects) -> pl.DataFrame:
+    rows = [(s, f, m, 0.25 if m != "n" else 160.0) for s in subjects for f in FOLDS for m in evaluation.MEANING]
+    return pl.DataFrame(rows, schema=["subject", "fold", "metric", "value"], orient="row")
+
+
+def trades(subjects) -> pl.DataFrame:
+    rows = [(s, f, symbol, 1000.0, "take") for s in subjects for f in FOLDS for symbol in ("A", "B")]
+    return pl.DataFrame(rows, schema=["subject", "fold", "symbol", "pnl", "exit_reason"], orient="row")
+
+
+def word(ours: float, momentum: float = 0.0, **kwargs) -> str:
+    drift = {"always_hold": 0.0, "momentum": momentum, "ours": ours}
+    return compare(records(*frames(drift, **kwargs)))[0].word
+
+
+def test_the_word_follows_the_paired_difference():
+    assert word(ours=-0.001) == LOSES
+    assert word(ours=0.004, momentum=0.001) == AHEAD
+    assert word(ours=0.0, traded={"ours": 0}) == NO_TRADES
+    # Unpaired noise: an edge of a twentieth of a deviation is not proven by 158 sessions.
+    board, equity = frames({"always_hold": 0.0, "ours": 0.0002})
+    (comparison,) = compare(records(board, equity))
+    assert comparison.difference > 0 and comparison.word == NOT_PROVEN
+    assert "includes zero" in comparison.sentence
+
+
+def test_the_strongest_baseline_is_the_yardstick_and_cash_counts():
+    (lost,) = compare(records(*frames({"always_hold": 0.0, "momentum": -0.002, "ours": -0.001})))
+    assert lost.baseline.subject == "always_hold" and lost.word == LOSES
+    assert lost.sentence.startswith("ours loses to always_hold: Sharpe ratio \N{MINUS SIGN}")
+    (other,) = compare(records(*frames({"always_hold": 0.0, "momentum": 0.002, "ours": 0.001})))
+    assert other.baseline.subject == "momentum" and other.word == LOSES
+    assert headline([lost]) == "The adapter does not beat the strongest baseline, always_hold."
+    assert headline([]) == "Baselines only: no adapter has been tested yet."
+
+
+def test_joined_record_by_hand():
+    """Two blocks, each 0, +1 % and -1 %: 1.01 * 0.99 twice; nothing can be earned on a first session."""
+    daily = (0.0, 0.01, -0.01)
+    rows = [("ours", fold, first + timedelta(days=i), daily[i]) for fold, first in FOLDS.items() for i in range(3)]
+    equity = pl.DataFrame(rows, schema=["subject", "fold", "session", "ret"], orient="row")
+    board = pl.DataFrame({"subject": ["ours"] * 2, "fold": list(FOLDS), "kind": ["adapter"] * 2, "trades": [3, 4]})
+    (record,) = records(board, equity)
+    assert record.gained == pytest.approx((1.01 * 0.99) ** 2 - 1)
+    assert (record.trades, len(record.ret)) == (7, 4)
+    assert record.max_drawdown == pytest.approx(min(0.99, 0.99 * 1.01 * 0.99) - 1)
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render()
+
+
+def render() -> str:
+    drift = {"always_hold": 0.0, "momentum": 0.001, "ours": -0.001, "</script><b>": 0.0}
+    board, equity = frames(drift)
+    pairs = pl.DataFrame(
+        {
+            "objective": ["patient"] * 2,
+            "margin_bps": [10.0, 30.0],
+            "chosen_offset_atr": [1.0, 2.0],
+            "rejected_offset_atr": [2.0, 1.0],
+            "chosen_filled": [True, False],
+            "rejected_filled": [False, False],
+        }
+    )
+    return report_html(
+        board, equity, trades(["ours", "momentum"]), judged(drift), {"snapshot": "7", "commit": "abc", "folds": "two"}, pairs
+    )
+
+
+def test_first_screen_says_it_in_words(page):
+    head = page[: page.index("<section>")]
+    assert "snapshot 7" in head and "commit abc" in head
+    assert "ours loses to momentum" in head and "None of the 2 adapters beats" in head
+    assert HINDSIGHT in head and "one window of one market" in head
+    assert head.index("ours loses") < head.index("chosen with hindsight")
+
+
+def test_page_is_self_contained_and_small(page):
+    assert len(page.encode()) < 8_000_000
+    outside = page.replace(page[page.index("* plotly.js v") : page.rindex("<script>")], "")
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']?https?:""", outside)
+    assert "prefers-color-scheme: dark" in page and "cdn" not in outside
+    figures = json.loads(re.search(r'<script id="figures" type="application/json">(.*?)</script>', page, re.DOTALL)[1])
+    assert set(figures) == {"equity", "sharpe", "actions", "exits"}
+    assert all(f'<div id="{name}"></div>' in page for name in figures)
+
+
+def test_names_cannot_break_the_page(page):
+    assert "</script><b>" not in page and "&lt;/script&gt;&lt;b&gt;" in page
+
+
+def test_bytes_repeat(page):
+    assert render() == page
+    board, equity = frames({"always_hold": 0.0, "ours": 0.001})
+    assert preview_png(board, equity) == preview_png(board, equity)
+    assert preview_png(board, equity).startswith(b"\x89PNG")
+
+
+def test_what_would_mislead_is_refused():
+    board, equity = frames({"always_hold": 0.0, "ours": 0.001})
+    arguments = trades(["ours"]), judged(["ours"]), {}
+    with pytest.raises(ValueError, match="leaderboard is empty"):
+        report_html(board.clear(), equity, *arguments)
+    with pytest.raises(ValueError, match="no baseline"):
+        report_html(board.filter(subject="ours"), equity, *arguments)
+    with pytest.raises(ValueError, match="no rows in reports"):
+        report_html(board, equity.filter(subject="ours"), *arguments)
+    cut = equity.filter((pl.col("subject") != "ours") | (pl.col("session") < date(2024, 7, 1)))
+    with pytest.raises(ValueError, match="different sessions"):
+        report_html(board, cut, *arguments)
+
+
+@given(st.floats(-1e6, 1e6), st.integers(0, 4))
+def test_figures_have_a_true_minus_and_no_negative_zero(value, digits):
+    text = number(value, digits)
+    assert "-" not in text
+    assert float(text.replace("\N{MINUS SIGN}", "-")) == pytest.approx(value, abs=0.51 * 10**-digits)
+    assert not re.fullmatch("\N{MINUS SIGN}[0.]+", text)
+    assert percent(value).startswith(("+", "\N{MINUS SIGN}", "0"))
+
+
+def test_provenance_names_what_it_takes_to_repeat(tmp_path):
+    at = datetime(2024, 1, 2, tzinfo=UTC)
+    folds = pl.DataFrame({"fold": ["2024-01-02"], "train_start": [at], "train_end": [at], "test_start": [at], "test_end": [at]})
+    adapters = pl.DataFrame(
+        {
+            "adapter": ["ours"],
+            "fold": ["2024-01-02"],
+            "method": ["sft"],
+            "recipe_hash": ["f" * 32],
+            "seed": [7],
+            "snapshot": [12],
+            "rows": [100],
+            "digest": ["d" * 64],
+        }
+    )
+    entries = provenance(15, {"git_commit": "a" * 40, "git_dirty": True}, folds, adapters)
+    assert list(entries)[:2] == ["snapshot", "commit"]
+    assert entries["commit"] == "a" * 12 + " with uncommitted changes"
+    assert "seed 7" in entries["ours 2024-01-02"] and "snapshot 12" in entries["ours 2024-01-02"]
+    assert provenance(15, {"git_commit": None, "git_dirty": None}, folds, adapters)["commit"] == "no repository"
+    (tmp_path / "reports").mkdir()
+    page = tmp_path / "reports" / "index.html"
+    page.write_text("x")
+    row = page_row("index", page, tmp_path, 15, {"git_commit": None})
+    assert (row["path"], row["bytes"], row["git_commit"]) == ("reports/index.html", 1, None)
