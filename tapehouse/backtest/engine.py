@@ -7,7 +7,8 @@ Order of events in a session:
 2. Entries. A market order fills at the open. A limit order fills at the open where the bar opens through it, and at its
    limit where the bar trades strictly through it. All entries of a session are scaled alike where together they would
    break the gross limit; capital that an exit of the same session frees is not counted on.
-3. Exits at the decision's barriers. A gap through a barrier exits at the open; a bar that touches both takes the stop;
+3. Exits at the decision's barriers, which lie around the open of the first bar that could fill it, for limit orders too;
+   the horizon counts from that bar. A gap through a barrier exits at the open; a bar that touches both takes the stop;
    an entry inside the bar can be stopped out on it, but not take its profit.
 4. The close: marks, then the vertical barrier, then the ledger.
 5. Decisions of this session become orders for the next one, sized by this close. One position or order a symbol.

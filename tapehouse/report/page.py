@@ -99,13 +99,14 @@ def _scope(found: list[Record], equity: pl.DataFrame, evaluations: pl.DataFrame)
     answers = evaluations.filter(pl.col("metric") == "n")["value"].max() or 0
     adapters = sum(r.kind != "baseline" for r in found)
     costs = BacktestConfig()
+    first, last = equity["session"].min(), equity["session"].max()
     # Dates and counts of our own: there is nothing to escape.
     return (
-        f"{adapters} adapters and {len(found) - adapters} baselines were asked the same questions, up to {answers:.0f} a block, "
-        f"over {_blocks_of(blocks)} from <time>{equity['session'].min()}</time> to <time>{equity['session'].max()}</time>. Each "
-        "saw only what was known at its decision and was trained on what was known before its block. Each traded its own "
-        f"account at the next session's prices or later, with {costs.commission_bps:g} bps of commission on every fill, "
-        f"{costs.slippage_bps:g} bps of slippage on all but resting limits, and exits at the barriers of its decisions."
+        f"{adapters} adapters and {len(found) - adapters} baselines were asked the same questions, up to {answers:.0f} a "
+        f"block, over {_blocks_of(blocks)} from <time>{first}</time> to <time>{last}</time>. Each saw only what was known at "
+        "its decision and was trained on what was known before its block. Each traded its own account at the next session's "
+        f"prices or later, with {costs.commission_bps:g} bps of commission on every fill, {costs.slippage_bps:g} bps of "
+        "slippage on all but resting limits, and exits at the barriers of its decisions."
     )
 
 
@@ -114,10 +115,10 @@ def _blocks_of(count: int) -> str:
 
 
 def _thin(equity: pl.DataFrame) -> str:
+    sessions, blocks = equity["session"].n_unique(), equity["fold"].n_unique()
     return (
-        f"This is one window of one market: {equity['session'].n_unique()} sessions in {_blocks_of(equity['fold'].n_unique())}. The "
-        "intervals resample ten sessions at a time and are not corrected for the number of subjects compared. Sharpe "
-        "ratios are gross of a risk-free rate."
+        f"This is one window of one market: {sessions} sessions in {_blocks_of(blocks)}. The intervals resample ten sessions "
+        "at a time and are not corrected for the number of subjects compared. Sharpe ratios are gross of a risk-free rate."
     )
 
 

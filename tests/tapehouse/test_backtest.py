@@ -353,6 +353,52 @@ def test_trades_without_costs_earn_what_their_labels_say(seed):
     )
 
 
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 10**6), st.integers(1, 39), st.sampled_from([2.0, 7.0, 0.1]))
+def test_a_split_is_only_a_change_of_units(seed, when, ratio):
+    """The same market, quoted in new units from one session on, is worth the same at every close."""
+    bars, rows, acts = random_market(seed, sessions=40)
+    acts = [a for a in acts if not (a[0] == "A" and a[2] == when)]
+    bars["A"] = [tuple(p / ratio for p in b) if b and i >= when else b for i, b in enumerate(bars["A"])]
+    before = [(*a[:4], a[4] / ratio) if a[0] == "A" and a[2] > when else a for a in acts]
+    moved = [
+        (s, i, a, atr / ratio, limit and limit / ratio, valid) if s == "A" and i >= when else (s, i, a, atr, limit, valid)
+        for s, i, a, atr, limit, valid in rows
+    ]
+    split = run(bars, moved, [*before, ("A", "split", when, ratio, 0)])
+    whole = {**bars, "A": [tuple(p * ratio for p in b) if b and i >= when else b for i, b in enumerate(bars["A"])]}
+    plain = run(whole, rows, acts)
+    assert split.trades.height == plain.trades.height
+    assert np.allclose(split.equity["equity"], plain.equity["equity"], rtol=1e-9)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 10**6), st.floats(0.01, 100))
+def test_neither_the_order_of_symbols_nor_the_size_of_the_account_matters(seed, times):
+    bars, rows, acts = random_market(seed, sessions=40)
+    one = run(bars, rows, acts)
+    other = run(bars, rows[::-1], acts[::-1], BacktestConfig(initial_cash=1e6 * times), symbols=list("CBA"))
+    assert np.allclose(other.equity["equity"] / times, one.equity["equity"], rtol=1e-9)
+    assert other.trades.height == one.trades.height
+
+
+def test_a_correction_counts_if_it_was_known_within_the_settlement_lag():
+    """The bar of the entry is corrected from an open of 100 to 90: 23 hours after its close it counts, 25 hours after not."""
+    flat = (100, 101, 99, 100)
+    predictions, decisions = decide([("A", 0, "BUY", 40, None, None)])
+    first = versions({"A": [flat] * 4})
+    for hours, price in ((23, 90.0), (25, 100.0)):
+        corrected = first.filter(session=day(1)).with_columns(
+            open=pl.lit(90.0),
+            low=pl.lit(89.0),
+            known_at=pl.col("event_at") + timedelta(hours=hours),
+            version=pl.lit(2, pl.Int64),
+        )
+        bars = pl.concat([first, corrected])
+        result = run_backtest(predictions, decisions, bars, actions(), calendar(4), FREE)
+        assert result.trades["entry_price"][0] == price
+
+
 def test_look_ahead_is_worth_a_fortune_and_none_is_worth_nothing():
     """On iid bars, sign(close / open) traded at the next open earns nothing; read one bar early it earns every move."""
     rng = np.random.default_rng(7)
