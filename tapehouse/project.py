@@ -7,7 +7,7 @@ definitions, the command line, staleness and the leakage proof are all derived f
 import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -157,8 +157,8 @@ class Project:
         return next(o for o in self.assets[writer].outputs if o.table == read.table)
 
     def _months_between(self, first: str, stop: datetime) -> list[str]:
-        last = stop.replace(tzinfo=None).isoformat()
-        return [m for m in self.months if first <= m < last]
+        last = (stop - timedelta(microseconds=1)).date().isoformat()
+        return [m for m in self.months if first <= m <= last]
 
     # ------------------------------------------------------------------ types
 
