@@ -104,6 +104,9 @@ def environment(threads: int) -> dict[str, str]:
     """Variables of a training process: threads, the allocator, and nothing that phones home."""
     return {
         "OMP_NUM_THREADS": str(threads),
+        # Threads that spin while they wait take the core from the one they wait for as soon as anything else runs:
+        # 900 tokens/s against 8,000 on two busy cores.
+        "OMP_WAIT_POLICY": "PASSIVE",
         # glibc gives big blocks back to the system and takes them again at every step: 2 to 20 times the time.
         "MALLOC_MMAP_MAX_": "0",
         "MALLOC_TRIM_THRESHOLD_": "17179869184",
