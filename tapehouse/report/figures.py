@@ -12,6 +12,7 @@ BASELINE_COLOUR = "#8a8f98"
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 ACTION_COLOURS = {"SELL": "#d1495b", "HOLD": "#9aa0a8", "BUY": "#2f9e77"}
 EXIT_COLOURS = {"take": "#2f9e77", "stop": "#d1495b", "vertical": "#9aa0a8", "end": "#c9a227"}
+LABELLED_BLOCKS = 6  # more labels than these would lie on one another
 MARGIN = {"l": 110, "r": 16, "t": 28, "b": 36}
 
 
@@ -29,14 +30,16 @@ def styles(found: list[Record]) -> dict[str, dict]:
 
 
 def equity_figure(found: list[Record], equity: pl.DataFrame) -> dict:
-    """Return since the start of each block, in per cent, and below it the drawdown within the block."""
+    """Return in per cent, and below it the drawdown: of each block by itself, or chained where there are many."""
     lines = styles(found)
     data = []
+    starts = equity.group_by("fold").agg(pl.col("session").min()).sort("fold")["session"]
+    chained = len(starts) > LABELLED_BLOCKS
     # Adapters are drawn last, and so lie above the baselines.
     for record in sorted(found, key=lambda r: (r.kind != "baseline", r.subject)):
         curve = equity.filter(pl.col("subject") == record.subject).sort("fold", "session")
         days, gained, fallen = [], [], []
-        for _, block in curve.group_by("fold", maintain_order=True):
+        for _, block in [("", curve)] if chained else curve.group_by("fold", maintain_order=True):
             level = (1.0 + block["ret"]).cum_prod()
             high = pl.Series([max(1.0, x) for x in level.cum_max()])
             days += [day.isoformat() for day in block["session"]] + [block["session"][-1].isoformat()]
@@ -46,13 +49,12 @@ def equity_figure(found: list[Record], equity: pl.DataFrame) -> dict:
         data.append({**common, "y": gained, "line": lines[record.subject], "hovertemplate": "%{y:+.2f} %"})
         thin = {**lines[record.subject], "width": lines[record.subject]["width"] * 0.7}
         data.append({**common, "y": fallen, "line": thin, "yaxis": "y2", "showlegend": False, "hovertemplate": "%{y:.2f} %"})
-    starts = equity.group_by("fold").agg(pl.col("session").min()).sort("fold")["session"]
     edges = [
         {"type": "line", "xref": "x", "yref": "paper", "x0": d.isoformat(), "x1": d.isoformat(), "y0": 0, "y1": 1,
          "line": {"width": 1, "dash": "dot", "color": BASELINE_COLOUR}}
         for d in starts
     ]  # fmt: skip
-    names = [
+    names = [] if chained else [
         {"x": d.isoformat(), "y": 1, "xref": "x", "yref": "paper", "xanchor": "left", "yanchor": "top", "showarrow": False,
          "text": f" block {d.isoformat()}", "font": {"size": 11}}
         for d in starts
@@ -63,9 +65,13 @@ def equity_figure(found: list[Record], equity: pl.DataFrame) -> dict:
             "height": 520,
             "margin": {**MARGIN, "l": 56},
             "hovermode": "x unified",
-            "legend": {"orientation": "h", "x": 0, "y": 1.1},
+            "legend": {"orientation": "h", "x": 0, "y": 1.03, "yanchor": "bottom"},
             "xaxis": {"type": "date", "anchor": "y2", "rangebreaks": [{"bounds": ["sat", "mon"]}]},
-            "yaxis": {"domain": [0.36, 1], "title": {"text": "return in the block, %"}, "zeroline": True},
+            "yaxis": {
+                "domain": [0.36, 1],
+                "title": {"text": "return, %" if chained else "return in the block, %"},
+                "zeroline": True,
+            },
             "yaxis2": {"domain": [0, 0.28], "title": {"text": "drawdown, %"}, "zeroline": False},
             "shapes": edges,
             "annotations": names,

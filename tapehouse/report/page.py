@@ -20,6 +20,7 @@ HINDSIGHT = (
     "returns are therefore inflated, differences favour whoever is long or follows trends, and nothing here is evidence "
     "that any of it could be traded."
 )
+OPEN_BLOCKS = 3  # blocks whose tables are not folded away
 ORIGIN = 2  # entries of the provenance at the head of the page
 BADGES = {AHEAD: "good", LOSES: "bad"}
 ACCOUNT = ("return", "return_before_costs", "sharpe", "sortino", "max_drawdown", "hit_rate", "turnover", "trades", "exposure")
@@ -145,15 +146,22 @@ def _joined(found: list[Record]) -> str:
 
 
 def _blocks(leaderboard: pl.DataFrame) -> str:
+    heads = ("", "subject", *(_head(HEADS[name], metrics.MEANING[name]) for name in ACCOUNT))
     parts = []
     for (fold,), rows in leaderboard.sort("fold").group_by("fold", maintain_order=True):
         body = []
         for row in rows.sort("rank", "subject", nulls_last=True).iter_rows(named=True):
             cells = [_account_cell(name, row[name]) for name in ACCOUNT]
             body.append((number(row["rank"], 0), _subject(row["subject"], row["kind"]), *cells))
-        heads = [_head(HEADS[name], metrics.MEANING[name]) for name in ACCOUNT]
-        parts.append(f"<h3>Block {escape(str(fold))}</h3>" + _table(("", "subject", *heads), body))
-    return "".join(parts)
+        parts.append(f"<h3>Block {escape(str(fold))}</h3>" + _table(heads, body))
+    return _latest(parts)
+
+
+def _latest(parts: list[str]) -> str:
+    """The latest blocks, and the earlier ones folded away above them."""
+    earlier, shown = parts[:-OPEN_BLOCKS], parts[-OPEN_BLOCKS:]
+    folded = f"<details><summary>{len(earlier)} earlier blocks</summary>{''.join(earlier)}</details>" if earlier else ""
+    return folded + "".join(shown)
 
 
 def _account_cell(name: str, value: float | None) -> str:
@@ -186,7 +194,7 @@ def _evaluations(evaluations: pl.DataFrame, found: list[Record]) -> str:
         truth = ", ".join(f"{a} {_share(first[f'base_rate_{a.lower()}'])}" for a in evaluation.ACTIONS)
         note = f'<p class="note">What happened: {escape(truth)} of {number(first["n_labelled"], 0)} labelled decisions.</p>'
         parts.append(f"<h3>Block {escape(str(fold))}</h3>{note}" + _table(("subject", *heads), body))
-    return "".join(parts)
+    return _latest(parts)
 
 
 def _with_interval(row: dict, name: str, factor: float, digits: int) -> str:

@@ -9,6 +9,7 @@ import polars as pl
 from tapehouse.report.figures import styles
 from tapehouse.report.verdict import compare, headline, percent, records
 
+MOST_PANES = 4
 MATPLOTLIB_DASHES = {
     "solid": "-",
     "dash": "--",
@@ -26,35 +27,36 @@ def preview_png(leaderboard: pl.DataFrame, equity: pl.DataFrame) -> bytes:
         leaderboard, equity: as for `tapehouse.report.page.report_html`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
 
     found = records(leaderboard, equity)
     lines = styles(found)
-    folds = sorted(equity["fold"].unique())
+    panes = _panes(equity)
     figure = Figure(figsize=(10, 4.2), dpi=100, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
     # No pyplot: its global state outlives the call.
-    panels = figure.subplots(1, len(folds), sharey=True, squeeze=False)[0]
-    for fold, panel in zip(folds, panels, strict=True):
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(panes), sharey=True, squeeze=False)[0]
+    for (title, rows), panel in zip(panes, panels, strict=True):
         for record in sorted(found, key=lambda r: (r.kind != "baseline", r.subject)):
-            block = equity.filter((pl.col("subject") == record.subject) & (pl.col("fold") == fold)).sort("session")
+            curve = rows.filter(pl.col("subject") == record.subject).sort("session")
             style = lines[record.subject]
-            label = f"{record.subject} {percent(record.gained)}"
             panel.plot(
-                block["session"].to_list(),
-                ((1.0 + block["ret"]).cum_prod() * 100 - 100).to_list(),
+                curve["session"].to_list(),
+                ((1.0 + curve["ret"]).cum_prod() * 100 - 100).to_list(),
                 color=style["color"],
                 linewidth=style["width"],
                 linestyle=MATPLOTLIB_DASHES[style["dash"]],
-                label=label,
+                label=f"{record.subject} {percent(record.gained)}",
             )
-        panel.set_title(f"block {fold}", fontsize=10, color="#5b616b")
+        panel.set_title(title, fontsize=10, color="#5b616b")
         panel.grid(color="#e3e5e9", linewidth=0.8)
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(labelsize=8, colors="#5b616b")
-        panel.xaxis.set_major_locator(_month_locator(len(folds)))
-        panel.xaxis.set_major_formatter(_month_formatter())
-    panels[0].set_ylabel("return in the block, %", fontsize=9, color="#5b616b")
+        locator = AutoDateLocator(minticks=2, maxticks=5 if len(panes) > 1 else 10)
+        panel.xaxis.set_major_locator(locator)
+        panel.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    panels[0].set_ylabel("return, %", fontsize=9, color="#5b616b")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), fontsize=8, frameon=False)
     figure.suptitle(headline(compare(found)), fontsize=11)
@@ -64,13 +66,9 @@ def preview_png(leaderboard: pl.DataFrame, equity: pl.DataFrame) -> bytes:
     return out.getvalue()
 
 
-def _month_locator(panels: int):
-    from matplotlib.dates import MonthLocator
-
-    return MonthLocator(interval=2 if panels <= 4 else 6)
-
-
-def _month_formatter():
-    from matplotlib.dates import DateFormatter
-
-    return DateFormatter("%Y-%m")
+def _panes(equity: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+    """A pane for each block, or one for all of them where they would be too narrow."""
+    folds = sorted(equity["fold"].unique())
+    if len(folds) > MOST_PANES:
+        return [(f"{len(folds)} blocks, joined", equity)]
+    return [(f"block {fold}", equity.filter(pl.col("fold") == fold)) for fold in folds]

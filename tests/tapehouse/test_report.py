@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapehouse import evaluation
+from tapehouse.report.figures import equity_figure
 from tapehouse.report.page import HINDSIGHT, report_html
 from tapehouse.report.preview import preview_png
 from tapehouse.report.provenance import page_row, provenance
@@ -142,6 +143,24 @@ def test_bytes_repeat(page):
     board, equity = frames({"always_hold": 0.0, "ours": 0.001})
     assert preview_png(board, equity) == preview_png(board, equity)
     assert preview_png(board, equity).startswith(b"\x89PNG")
+
+
+def test_many_blocks_are_chained_and_few_restart():
+    days = [date(2024, 1, 1) + timedelta(days=i) for i in range(20)]
+    for blocks, last in ((2, 10.0), (10, (1.1**10 - 1) * 100)):
+        per = 20 // blocks
+        equity = pl.DataFrame(
+            {
+                "subject": "ours",
+                "fold": [days[i - i % per].isoformat() for i in range(20)],
+                "session": days,
+                "ret": [0.1 if i % per == 1 else 0.0 for i in range(20)],
+            }
+        )
+        board = pl.DataFrame({"subject": ["ours"], "fold": ["all"], "kind": ["adapter"], "trades": [1]})
+        gained, fallen = equity_figure(records(board, equity), equity)["data"]
+        assert gained["y"][-2] == pytest.approx(last, abs=1e-3) and gained["y"][-1] is None
+        assert max(x for x in fallen["y"] if x is not None) == 0
 
 
 def test_what_would_mislead_is_refused():
