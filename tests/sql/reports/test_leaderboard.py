@@ -1,0 +1,65 @@
+"""The leaderboard on fixture rows: one row a subject and fold, ranked within the fold, nothing ranked that never traded."""
+
+from pathlib import Path
+
+import duckdb
+import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+QUERY = (Path(__file__).parents[3] / "sql" / "reports" / "leaderboard.sql").read_text()
+LONG = {"subject": pl.String, "fold": pl.String, "metric": pl.String, "value": pl.Float64}
+MODELS = {"adapter": pl.String, "fold": pl.String, "method": pl.String}
+
+
+def leaderboard(backtests: list[tuple], evaluations: list[tuple], models: list[tuple]) -> pl.DataFrame:
+    con = duckdb.connect()
+    con.execute("create schema reports; create schema models")
+    tables = {
+        "reports.backtests": (backtests, LONG),
+        "reports.evaluations": (evaluations, LONG),
+        "models.adapters": (models, MODELS),
+    }
+    for name, (rows, schema) in tables.items():
+        con.register("fixture", pl.DataFrame(rows, schema=schema, orient="row"))
+        con.execute(f"create table {name} as select * from fixture")
+    return con.execute(QUERY).pl().sort("fold", "subject")
+
+
+def test_by_hand():
+    earned = [
+        ("ours", "a", "return", 0.1),
+        ("ours", "a", "sharpe", 1.5),
+        ("ours", "a", "trades", 12.0),
+        ("gbm", "a", "return", 0.2),
+        ("gbm", "a", "sharpe", 0.5),
+        ("gbm", "a", "trades", 3.0),
+        ("always_hold", "a", "return", 0.0),
+        ("always_hold", "a", "sharpe", None),
+        ("always_hold", "a", "trades", 0.0),
+        ("ours", "b", "sharpe", -1.0),
+    ]
+    models = [("ours", "a", "dpo"), ("gbm", "a", "gbm"), ("always_hold", "a", "always_hold"), ("ours", "b", "dpo")]
+    rows = leaderboard(earned, [("ours", "a", "accuracy", 0.4), ("ours", "a", "hit_rate", 0.6)], models)
+    found = rows.select("subject", "fold", "kind", "rank", "return", "sharpe", "trades", "accuracy", "label_hit_rate").rows()
+    assert found == [
+        ("always_hold", "a", "baseline", None, 0.0, None, 0, None, None),
+        ("gbm", "a", "baseline", 2, 0.2, 0.5, 3, None, None),
+        ("ours", "a", "adapter", 1, 0.1, 1.5, 12, 0.4, 0.6),
+        ("ours", "b", "adapter", 1, None, -1.0, None, None, None),
+    ]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.none() | st.floats(-5, 5), min_size=1, max_size=8))
+def test_ranks_follow_the_sharpe_ratio(ratios):
+    subjects = [f"s{i}" for i in range(len(ratios))]
+    earned = [(s, "a", "sharpe", r) for s, r in zip(subjects, ratios, strict=True)]
+    ranks = dict(leaderboard(earned, [], [(s, "a", "sft") for s in subjects]).select("subject", "rank").rows())
+    for subject, ratio in zip(subjects, ratios, strict=True):
+        better = None if ratio is None else 1 + sum(r is not None and r > ratio for r in ratios)
+        assert ranks[subject] == better
+
+
+def test_a_backtest_of_no_known_model_is_left_out():
+    assert leaderboard([("stray", "a", "sharpe", 1.0)], [], [("ours", "a", "sft")]).is_empty()
