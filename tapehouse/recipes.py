@@ -112,6 +112,7 @@ class _Named(_Section):
 class _Adapter(_Named):
     kind: Literal["adapter"] = "adapter"
     base: str = Field("nano", description="A recipe in models_registry/base/.")
+    init_from: str | None = Field(None, description="Adapter to go on from, of the same base; none starts a new one.")
     adapter: LoraSection = LoraSection()
     optimiser: OptimiserSection
     budget: BudgetSection
@@ -126,7 +127,7 @@ class SftRecipe(_Adapter):
 
 
 class DpoRecipe(_Adapter):
-    """Preference tuning on datasets.preference_tokens; the reference is the base without the adapter."""
+    """Preference tuning on datasets.preference_tokens; the reference is what it starts from, `init_from` or the base."""
 
     method: Literal["dpo"]
     loss: DpoLossSection = DpoLossSection()
@@ -204,7 +205,11 @@ _BY_METHOD: dict[str, type[_Named]] = {
 
 def load_recipes(folder: Path) -> dict[str, Recipe]:
     """All recipes in `folder`, by name, in the order of their names. Raises TapehouseError: file, key and remedy."""
-    return {path.stem: load_recipe(path) for path in sorted(folder.glob("*.yaml"))}
+    recipes = {path.stem: load_recipe(path) for path in sorted(folder.glob("*.yaml"))}
+    for name, recipe in recipes.items():
+        if isinstance(recipe, _Adapter) and recipe.init_from is not None:
+            _check_parents(folder / f"{name}.yaml", recipe, recipes)
+    return recipes
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -224,6 +229,23 @@ def load_recipe(path: Path) -> Recipe:
         except FileNotFoundError as error:
             raise TapehouseError(f"{path}: prompt.template: {error}") from error
     return recipe
+
+
+def _check_parents(path: Path, recipe: _Adapter, recipes: dict[str, Recipe]) -> None:
+    """Each parent is an adapter of the same base and shape, and no recipe is its own ancestor."""
+    line = [recipe.name]
+    child: _Adapter = recipe
+    while child.init_from is not None:
+        parent = recipes.get(child.init_from)
+        if not isinstance(parent, _Adapter):
+            adapters = [name for name, known in recipes.items() if isinstance(known, _Adapter)]
+            raise TapehouseError(f"{path}: init_from: {child.init_from!r} is no adapter; the adapters are {adapters}")
+        if parent.name in line:
+            raise TapehouseError(f"{path}: init_from: {' <- '.join([*line, parent.name])} is a circle; break it")
+        if (parent.base, parent.adapter) != (child.base, child.adapter):
+            raise TapehouseError(f"{path}: init_from: base and adapter must be those of {parent.name}, which it goes on from")
+        line.append(parent.name)
+        child = parent
 
 
 def parse_recipe(fields: dict[str, Any], source: str) -> Recipe:

@@ -54,7 +54,10 @@ def train(jobdir: Path, outdir: Path, send: Callable[[dict[str, Any]], None]) ->
             "recipe": json.loads(recipe.model_dump_json()),
             "recipe_hash": recipe.hash,
             **job["provenance"],
-            **{key: job[key] for key in ("seed", "dataset_digest", "rows", "rows_purged", "tokenizer_digest", "base_digest")},
+            **{
+                key: job[key]
+                for key in ("seed", "dataset_digest", "rows", "rows_purged", "tokenizer_digest", "base_digest", "init_digest")
+            },
             **host_facts(job["threads"]),
             **result,
             "digest": weights_digest(aside),

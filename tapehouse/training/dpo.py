@@ -1,6 +1,6 @@
 """Direct preference optimisation (Rafailov et al. 2023): TRL's DPOTrainer on stored token ids.
 
-The reference is the base itself, with the adapter switched off.
+The reference is what training starts from: the base with the adapter switched off, or a copy of the parent's adapter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trl import DPOConfig, DPOTrainer
 
 from tapehouse.recipes import DpoRecipe
 from tapehouse.tokens import as_transformers
-from tapehouse.training.lora import Reports, load_base, lora_config, save_adapter, trainer_arguments
+from tapehouse.training.lora import Reports, save_adapter, starting_point, trainer_arguments
 
 
 class StoredTokensDPOTrainer(DPOTrainer):
@@ -39,7 +39,7 @@ def train_dpo(
     torch.manual_seed(seed)  # the adapter is initialised before the trainer sets its own seed
     reports = Reports(report)
     trainer = StoredTokensDPOTrainer(
-        model=load_base(jobdir / "base"),
+        **starting_point(recipe, jobdir),
         args=DPOConfig(
             **trainer_arguments(recipe, jobdir / "trainer", seed),
             beta=recipe.loss.beta,
@@ -49,7 +49,6 @@ def train_dpo(
         ),
         train_dataset=Dataset.from_list(tokens.select("prompt_ids", "chosen_ids", "rejected_ids").to_dicts()),
         processing_class=as_transformers(jobdir / "tokenizer"),
-        peft_config=lora_config(recipe.adapter),
         callbacks=[reports],
     )
     trainer.remove_callback(PrinterCallback)

@@ -2,7 +2,7 @@
 
 ::
 
-    JOBDIR/ recipe.json  job.json  tokens.parquet  tokenizer/tokenizer.json  base/ (adapters only)
+    JOBDIR/ recipe.json  job.json  tokens.parquet  tokenizer/tokenizer.json  base/  parent/
     OUTDIR/ manifest.json  metrics.jsonl  *.safetensors and their configuration
 """
 
@@ -37,6 +37,7 @@ NEEDED: Final = {
 }
 PROVENANCE: Final = ("snapshot", "fold", "train_end", "git_commit", "git_dirty")
 BASE_FILES: Final = ("config.json", "model.safetensors")
+ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def export_job(
@@ -48,12 +49,14 @@ def export_job(
     seed: int,
     provenance: dict[str, Any],
     threads: int = 2,
+    init_dir: Path | None = None,
 ) -> None:
     """Write a job folder, replacing one that exists.
 
     `tokens` are rows of datasets.sft_tokens or datasets.preference_tokens, or the frame of
     :func:`tapehouse.training.corpus.pretraining_tokens`. Rows whose `label_known_at` (`reward_known_at`) is not before
     `provenance['train_end']` are left out: a label not yet known then cannot have trained the fold's model.
+    `init_dir` is the folder of the adapter that the recipe's `init_from` names, of the same fold.
     `provenance` needs snapshot, fold, train_end, git_commit and git_dirty; what else it holds is kept in the manifest.
 
     Raises TapehouseError where a column or a key of the provenance is missing, or where no row is left.
@@ -81,6 +84,7 @@ def export_job(
         "rows_purged": tokens.height - rows.height,
         "tokenizer_digest": tokenizer_digest(tokenizer_dir),
         "base_digest": None,
+        "init_digest": None,
         "provenance": {key: value.isoformat() if isinstance(value, datetime) else value for key, value in provenance.items()},
     }
     if not isinstance(recipe, PretrainRecipe):
@@ -90,6 +94,13 @@ def export_job(
         for name in BASE_FILES:
             shutil.copyfile(base_dir / name, jobdir / "base" / name)
         job["base_digest"] = weights_digest(base_dir)
+        if recipe.init_from is not None:
+            if init_dir is None:
+                raise TapehouseError(f"job of recipe {recipe.name}: init_from needs the folder of {recipe.init_from!r}")
+            (jobdir / "parent").mkdir()
+            for name in ADAPTER_FILES:
+                shutil.copyfile(init_dir / name, jobdir / "parent" / name)
+            job["init_digest"] = weights_digest(init_dir)
     rows.select(NEEDED[recipe.method]).write_parquet(jobdir / "tokens.parquet")
     (jobdir / "recipe.json").write_text(recipe.model_dump_json(indent=1))
     (jobdir / "job.json").write_text(json.dumps(job, indent=1, sort_keys=True))

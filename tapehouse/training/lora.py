@@ -18,6 +18,14 @@ def load_base(folder: Path) -> LlamaForCausalLM:
     return LlamaForCausalLM.from_pretrained(folder, local_files_only=True)
 
 
+def starting_point(recipe: SftRecipe | DpoRecipe, jobdir: Path) -> dict[str, Any]:
+    """`model` and `peft_config` for a trainer: the parent's adapter to go on from, or the base with a new one."""
+    base = load_base(jobdir / "base")
+    if recipe.init_from is not None:
+        return {"model": PeftModel.from_pretrained(base, jobdir / "parent", is_trainable=True), "peft_config": None}
+    return {"model": base, "peft_config": lora_config(recipe.adapter)}
+
+
 def lora_config(section: LoraSection) -> LoraConfig:
     """The recipe's adapter section as peft knows it."""
     return LoraConfig(
@@ -74,7 +82,8 @@ class Reports(TrainerCallback):
 
 def save_adapter(model: PeftModel, base: str, folder: Path) -> None:
     """Write weights and configuration to `folder`, the base by its name and not by a path of this machine."""
-    model.save_pretrained(folder)
+    # The trainer keeps a copy of a parent's adapter as the reference; it is not part of the result.
+    model.save_pretrained(folder, selected_adapters=["default"])
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
     file = folder / "adapter_config.json"
     config = json.loads(file.read_text())

@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer
 
 from tapehouse.recipes import SftRecipe
 from tapehouse.tokens import as_transformers
-from tapehouse.training.lora import Reports, load_base, lora_config, save_adapter, trainer_arguments
+from tapehouse.training.lora import Reports, save_adapter, starting_point, trainer_arguments
 
 
 def train_sft(
@@ -33,7 +33,7 @@ def train_sft(
     torch.manual_seed(seed)  # the adapter is initialised before the trainer sets its own seed
     reports = Reports(report)
     trainer = SFTTrainer(
-        model=load_base(jobdir / "base"),
+        **starting_point(recipe, jobdir),
         args=SFTConfig(
             **trainer_arguments(recipe, jobdir / "trainer", seed),
             completion_only_loss=True,
@@ -42,7 +42,6 @@ def train_sft(
         ),
         train_dataset=Dataset.from_list(rows),
         processing_class=as_transformers(jobdir / "tokenizer"),
-        peft_config=lora_config(recipe.adapter),
         callbacks=[reports],
     )
     trainer.remove_callback(PrinterCallback)

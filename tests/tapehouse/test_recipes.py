@@ -59,6 +59,22 @@ def test_a_recipe_of_another_method_may_not_have_its_sections(tmp_path):
         load_recipe(written(tmp_path, SFT + "loss: {beta: 0.1}\n"))
 
 
+def test_a_parent_must_be_an_adapter_of_the_same_shape_and_no_descendant(tmp_path):
+    written(tmp_path, SFT, "parent")
+    written(tmp_path, SFT + "init_from: parent\n", "child")
+    assert load_recipes(tmp_path)["child"].init_from == "parent"
+    written(tmp_path, SFT + "init_from: parent\nadapter: {rank: 4}\n", "child")
+    with pytest.raises(TapehouseError, match=r"child\.yaml: init_from: base and adapter must be those of parent"):
+        load_recipes(tmp_path)
+    written(tmp_path, SFT + "init_from: nobody\n", "child")
+    with pytest.raises(TapehouseError, match=r"'nobody' is no adapter; the adapters are \['child', 'parent'\]"):
+        load_recipes(tmp_path)
+    written(tmp_path, SFT + "init_from: parent\n", "child")
+    written(tmp_path, SFT + "init_from: child\n", "parent")
+    with pytest.raises(TapehouseError, match="child <- parent <- child is a circle"):
+        load_recipes(tmp_path)
+
+
 @given(st.integers(1, 10_000), st.integers(0, 2**31))
 def test_the_hash_tells_contents_apart_and_ignores_name_and_description(steps, seed):
     fields = {

@@ -83,7 +83,7 @@ def nano_recipe(**changes):
     return parse_recipe(NANO | changes, "test")
 
 
-def adapter_recipe(method: str):
+def adapter_recipe(method: str, **changes):
     fields = {
         "name": f"tiny_{method}",
         "description": "x",
@@ -93,7 +93,7 @@ def adapter_recipe(method: str):
         "budget": {"steps": 3, "batch_size": 2},
         "prompt": {"objective": "patient"},
     }
-    return parse_recipe(fields, "test")
+    return parse_recipe(fields | changes, "test")
 
 
 def export_base(jobdir: Path, tokenizer_dir: Path, seed: int = 3) -> None:
