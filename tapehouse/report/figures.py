@@ -120,10 +120,10 @@ def actions_figure(evaluations: pl.DataFrame, found: list[Record]) -> dict:
     for record in reversed(found):
         of = wide.filter(pl.col("subject") == record.subject)
         if of.height:
-            rows.append((record.subject, [_weighted(of, f"share_{a.lower()}", "n") for a in ACTION_COLOURS]))
+            rows.append((record.subject, [weighted(of, f"share_{a.lower()}", "n") for a in ACTION_COLOURS]))
     if rows:
         one = wide.filter(pl.col("subject") == rows[0][0])
-        happened = [_weighted(one, f"base_rate_{a.lower()}", "n_labelled") for a in ACTION_COLOURS]
+        happened = [weighted(one, f"base_rate_{a.lower()}", "n_labelled") for a in ACTION_COLOURS]
         rows.insert(0, ("what happened", happened))
     return _stacked(rows, ACTION_COLOURS, "share of decisions, %")
 
@@ -138,7 +138,7 @@ def exits_figure(trades: pl.DataFrame, found: list[Record]) -> dict:
     return _stacked(rows, EXIT_COLOURS, "share of trades, %")
 
 
-def _weighted(rows: pl.DataFrame, share: str, weight: str) -> float:
+def weighted(rows: pl.DataFrame, share: str, weight: str) -> float:
     """Mean of a share over blocks, by the number of rows behind each; 0 where there are none."""
     total = rows[weight].sum()
     return float((rows[share].fill_null(0.0) * rows[weight]).sum() / total) if total else 0.0

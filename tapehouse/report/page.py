@@ -81,7 +81,7 @@ def report_html(
         origin=escape(" · ".join(f"{k} {v}" for k, v in list(provenance.items())[:ORIGIN])),
         headline=escape(headline(comparisons)),
         scope=_scope(found, equity, evaluations),
-        verdicts=_verdicts(comparisons),
+        verdicts=_verdicts(comparisons, evaluations),
         caveats="".join(f"<p>{escape(text)}</p>" for text in (*caveats, _thin(equity))),
         joined=_joined(found),
         blocks=_blocks(leaderboard),
@@ -123,11 +123,14 @@ def _thin(equity: pl.DataFrame) -> str:
     )
 
 
-def _verdicts(comparisons: list[Comparison]) -> str:
+def _verdicts(comparisons: list[Comparison], evaluations: pl.DataFrame) -> str:
+    wide = evaluations.pivot("metric", index=["subject", "fold"], values="value", aggregate_function=None)
     items = []
     for comparison in comparisons:
         badge = f'<span class="badge {BADGES.get(comparison.word, "even")}">{escape(comparison.word)}</span>'
-        items.append(f"<li>{badge}<span>{escape(comparison.sentence)}</span></li>")
+        lost = figures.weighted(wide.filter(pl.col("subject") == comparison.subject.subject), "unparseable", "n")
+        note = f" {_share(lost, 1)} of its answers did not parse and acted as HOLD." if lost > 0 else ""
+        items.append(f"<li>{badge}<span>{escape(comparison.sentence + note)}</span></li>")
     return f'<ul class="verdicts">{"".join(items)}</ul>' if items else ""
 
 

@@ -121,6 +121,7 @@ def test_first_screen_says_it_in_words(page):
     assert "snapshot 7" in head and "commit abc" in head
     assert "ours loses to momentum" in head and "None of the 2 adapters beats" in head
     assert HINDSIGHT in head and "one window of one market" in head
+    assert "25.0\N{NO-BREAK SPACE}% of its answers did not parse and acted as HOLD" in head
     assert head.index("ours loses") < head.index("chosen with hindsight")
 
 
