@@ -2,6 +2,8 @@
 
 import logging
 import os
+import shutil
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -27,10 +29,9 @@ def instance_environment(settings: Settings) -> dict[str, str]:
     """Variables that make every Dagster process of the project use the instance inside the warehouse folder."""
     folder = settings.root / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(settings.home / "dagster.yaml", folder / "dagster.yaml")
     return {
-        "DAGSTER_HOME": str(settings.home),
-        "TAPEHOUSE_INSTANCE": str(folder),
-        "TAPEHOUSE_HOME": str(settings.home),
+        "DAGSTER_HOME": str(folder),
         "TAPEHOUSE_WAREHOUSE": str(settings.root),
         "DAGSTER_DISABLE_TELEMETRY": "1",
     }
@@ -127,5 +128,5 @@ def serve(settings: Settings, port: int, host: str = "127.0.0.1") -> None:
     """Replace this process by Dagster's webserver and daemon on loopback."""
     os.environ.update(instance_environment(settings))
     os.chdir(settings.home)
-    dagster = Path(os.sys.executable).parent / "dagster"
+    dagster = Path(sys.executable).parent / "dagster"
     os.execv(str(dagster), [str(dagster), "dev", "-w", "workspace.yaml", "-h", host, "-p", str(port)])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import duckdb
 import polars as pl
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -15,6 +16,17 @@ from tapehouse.settings import Settings
 from tapehouse.warehouse import LAKE, Warehouse
 
 TABLE_ROWS = 100
+PIPE_WIDTH = 200
+SUMMARY = {
+    "subject": "",
+    "return": ".2%",
+    "sharpe": ".2f",
+    "sortino": ".2f",
+    "max_drawdown": ".2%",
+    "hit_rate": ".0%",
+    "turnover": ".1f",
+    "trades": "d",
+}
 NEXT = """[bold]Next[/]
   make dev                                         the graph, its checks and backfills, in the browser
   tapehouse sql "select * from reports.leaderboard"    any table, also --at SNAPSHOT
@@ -54,25 +66,16 @@ def run_query(
 
 
 def write_rows(rows: pl.DataFrame, form: str, out: Console) -> None:
-    """Print rows as a table (at most 100, and it says so), CSV or JSON (all of them)."""
+    """Print rows as a table (DuckDB's own, at most 100 rows, and it says so), CSV or JSON (all of them)."""
     if form == "json":
         sys.stdout.write(_printable(rows).write_json() + "\n")
     elif form == "csv":
         sys.stdout.write(_printable(rows).write_csv())
     else:
-        out.print(table_of(rows))
-        more = f"; {TABLE_ROWS} shown, --format csv prints all" if rows.height > TABLE_ROWS else ""
-        out.print(f"[dim]{rows.height} rows{more}[/]")
-
-
-def table_of(rows: pl.DataFrame) -> RichTable:
-    """A rich table of the first rows, numbers to the right."""
-    table = RichTable()
-    for name, kind in rows.schema.items():
-        table.add_column(name, justify="right" if kind.is_numeric() else "left", overflow="fold")
-    for row in rows.head(TABLE_ROWS).iter_rows():
-        table.add_row(*(_cell(value) for value in row))
-    return table
+        width = out.width if out.is_terminal else PIPE_WIDTH
+        con = duckdb.connect()
+        con.execute("set timezone = 'UTC'")
+        con.from_arrow(rows.to_arrow()).show(max_rows=TABLE_ROWS, max_width=width)
 
 
 def client_command(settings: Settings) -> list[str]:
@@ -90,27 +93,36 @@ def print_summary(settings: Settings, out: Console) -> None:
     with Warehouse(settings).reading() as (cursor, snapshot):
         known = {r[0] for r in cursor.execute("select schema_name || '.' || table_name from duckdb_tables()").fetchall()}
         if "reports.leaderboard" in known:
-            rows = cursor.execute("select * from reports.leaderboard order by fold, sharpe desc nulls last, subject").pl()
-            out.print(table_of(rows))
+            columns = ", ".join(f'"{c}"' for c in SUMMARY)
+            order = "order by fold, sharpe desc nulls last, subject"
+            rows = cursor.execute(f"select fold, kind, {columns} from reports.leaderboard {order}").pl()
+            for (fold,), part in rows.group_by("fold", maintain_order=True):
+                out.print(_leaderboard(str(fold), part))
     report = settings.reports_dir / "index.html"
     if report.exists():
-        out.print(f"[bold]Report[/]    {report}")
+        out.print(f"[bold]Report[/]    {report}", soft_wrap=True)
     out.print(f"[bold]Snapshot[/]  {snapshot}")
-    out.print(NEXT, highlight=False)
+    out.print(NEXT, highlight=False, soft_wrap=True)
 
 
-def _cell(value: object) -> str:
-    if value is None:
-        return "[dim]null[/]"
-    if isinstance(value, float):
-        return f"{value:,.4f}" if abs(value) < 1e6 else f"{value:,.0f}"
-    text = value.isoformat(sep=" ") if isinstance(value, datetime) else str(value)
-    return text.replace("[", "\\[") if len(text) <= 300 else text[:297].replace("[", "\\[") + "…"
+def _leaderboard(fold: str, rows: pl.DataFrame) -> RichTable:
+    table = RichTable(title=f"Test block from {fold}", title_justify="left", box=SIMPLE)
+    for name in SUMMARY:
+        table.add_column(name.replace("_", " "), justify="left" if name == "subject" else "right", no_wrap=True)
+    for row in rows.iter_rows(named=True):
+        values = [f"{row['subject']}{' *' if row['kind'] == 'baseline' else ''}"]
+        for name, form in list(SUMMARY.items())[1:]:
+            values.append("–" if row[name] is None else format(row[name], form))
+        table.add_row(*values)
+    table.caption, table.caption_justify = "* baseline", "left"
+    return table
 
 
 def _printable(rows: pl.DataFrame) -> pl.DataFrame:
+    """Nested values as text, which CSV needs."""
     nested = [c for c, t in rows.schema.items() if t.is_nested()]
-    return rows.with_columns(pl.Series(c, [None if v is None else str(list(v)) for v in rows[c]], dtype=pl.String) for c in nested)
+    texts = ([None if v is None else str(list(v)) for v in rows[c]] for c in nested)
+    return rows.with_columns(pl.Series(c, t, dtype=pl.String) for c, t in zip(nested, texts, strict=True))
 
 
 def _date(text: str | None, option: str) -> date | None:
