@@ -138,7 +138,7 @@ def _differences(table: Table, before: pl.DataFrame, after: pl.DataFrame, cut: d
     grain, cutoff = list(table.doc.grain), table.doc.cutoff or table.time
     columns = [c for c in table.types if c not in grain]
     keys = [pl.col(c) for c in grain]
-    decided = [frame.filter(pl.col(cutoff) < cut) for frame in (before, after)]
+    decided = [frame.filter(pl.col(cutoff) <= cut) for frame in (before, after)]
     leaks = []
     for missing_from, present, what in ((after, decided[0], "vanished"), (before, decided[1], "appeared")):
         gone = present.join(missing_from, on=keys, how="anti", nulls_equal=True)

@@ -1,0 +1,192 @@
+"""Promises 2 and 3 on the real packaged data: nothing from the future, and a partition is a partition."""
+
+import random
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from tapehouse.baselines import fit, predict
+from tapehouse.engine import make_build, normalise
+from tapehouse.folds import first_train_end, training_rows
+from tapehouse.hashing import frame_hash
+from tapehouse.leakage import find_leaks, mutate
+from tapehouse.lineage import month_ranges
+from tapehouse.recipes import load_recipe
+from tapehouse.scratch import Frames, read_raw, rebuild
+from tapehouse.training.jobs import KNOWN_AT
+from tests.house import House, copy_project
+
+DECISIONS = ("features.", "labels.", "datasets.")
+PAIRS = ["features.price", "features.decision_points", "labels.triple_barrier", "datasets.preference_pairs"]
+TOKENS = ["datasets.sft_tokens", "datasets.preference_tokens"]
+SHORT_FOLDS = "{min_train_sessions: 50, test_sessions: 15, min_test_sessions: 10, purge_sessions: 2, count: 2}\n"
+# The evening before, the morning of and the middle of days with a split, a special dividend, a first trade or a half day.
+NAMED_CUTS = [
+    datetime(2005, 2, 27, 12, tzinfo=UTC),
+    datetime(2005, 2, 28, 5, 0, 0, tzinfo=UTC),  # AAPL 2:1 becomes known at 00:00 in New York
+    datetime(2005, 2, 28, 21, 5, tzinfo=UTC),
+    datetime(2003, 2, 18, 4, 59, 59, tzinfo=UTC),
+    datetime(2003, 2, 18, 18, tzinfo=UTC),
+    datetime(2004, 11, 12, 21, 4, tzinfo=UTC),
+    datetime(2004, 11, 15, 15, tzinfo=UTC),
+    datetime(2004, 8, 19, 21, tzinfo=UTC),
+    datetime(2004, 11, 26, 18, 3, tzinfo=UTC),
+]
+
+
+# ---------------------------------------------------------------------- promise 3
+
+
+def test_months_in_any_order_and_in_one_range_are_the_same_tables(tmp_path):
+    copy_project(tmp_path / "home", date(2004, 12, 1), date(2005, 4, 1), SHORT_FOLDS)
+    whole = House(tmp_path / "home", tmp_path / "whole")
+    whole.make_data()
+    pieces = House(tmp_path / "home", tmp_path / "pieces")
+    rng = random.Random(1)
+    for name in pieces.data_assets():
+        asset = pieces.project.assets[name]
+        parts = list(pieces.project.partitions(asset))
+        if asset.by == "months":
+            # One range of two months among singles, all in an order that no calendar has.
+            batches = [[parts[0]], parts[1:3], [parts[3]]]
+            rng.shuffle(batches)
+        else:
+            batches = [parts]
+        for batch in batches:
+            assert not pieces.make(name, batch).failed
+    assert {k: m.out_hash for k, m in pieces.state().items()} == {k: m.out_hash for k, m in whole.state().items()}
+    for name in (*PAIRS, *TOKENS):
+        rows = whole.frame(name)
+        assert rows.height > 50
+        assert frame_hash(rows) == frame_hash(pieces.frame(name)), name
+
+
+def test_build_functions_over_any_range_give_the_rows_of_the_stored_table(real):
+    rng = random.Random(2)
+    for asset in real.monthly(*DECISIONS, "staging."):
+        table = real.project.tables[asset.outputs[0].table]
+        stored = real.frame(table.name)
+        for _ in range(3):
+            first, last = sorted(rng.sample(real.project.months, 2))
+            start, end = real.project.span(first, last)
+            if asset.name not in TOKENS and rng.random() < 0.7:  # token tables are made of whole months
+                start, end = start + timedelta(hours=rng.randrange(700)), end - timedelta(minutes=rng.randrange(30_000))
+            months = [m for m in real.project.months if first <= m <= last]
+            with real.warehouse.reading() as (cursor, _):
+                build = make_build(real.project, asset, months, cursor)
+                build.start, build.end = start, end
+                found = normalise(table, asset.build(build), asset.name)
+            wanted = stored.filter(pl.col(table.time).is_between(start, end, closed="left"))
+            assert frame_hash(found) == frame_hash(wanted), f"{asset.name} from {start} to {end}"
+
+
+def test_single_months_hash_as_they_did_in_the_range(real):
+    rng, state = random.Random(3), real.state()
+    for asset in real.monthly(*DECISIONS):
+        for month in rng.sample(real.project.months, 2):
+            outcome = real.make(asset.name, [month])
+            assert [(p.partition, p.out_hash, p.changed) for p in outcome.outputs[0].made] == [
+                (month, state[asset.name, month].out_hash, False)
+            ]
+
+
+def test_a_rebuild_in_memory_gives_the_stored_rows(real):
+    for first, last in (("2002-11-01", "2003-02-01"), ("2005-01-01", "2005-06-01")):
+        raw = _raw(real, [*PAIRS, *TOKENS], first, last)
+        start, end = real.project.span(first, last)
+        frames = rebuild(real.project, raw, [*PAIRS, *TOKENS], first, last)
+        for name in (*PAIRS, *TOKENS):
+            found = frames[name].filter(pl.col("decision_at").is_between(start, end, closed="left"))
+            assert frame_hash(found) == frame_hash(real.frame(name, start, end)), name
+
+
+# ---------------------------------------------------------------------- promise 2
+
+
+def test_no_row_decided_before_a_cut_depends_on_what_was_known_after_it(real):
+    rng = random.Random(4)
+    start, end = real.settings.universe.start, real.settings.universe.end
+    drawn = [start + timedelta(seconds=rng.randrange(int((end - start).total_seconds()))) for _ in range(4)]
+    for seed, cut in enumerate([*NAMED_CUTS, *drawn]):
+        month = cut.date().replace(day=1).isoformat()
+        raw = _raw(real, PAIRS, max(_months_before(month, 2), real.project.months[0]), month)
+        assert [str(leak) for leak in find_leaks(real.project, raw, PAIRS, cut, seed, _stored(real))] == []
+
+
+def test_what_is_fitted_for_a_fold_does_not_see_past_its_training(real, tmp_path):
+    fold = real.project.folds[min(real.project.folds)]
+    recipe = load_recipe(real.home / "models_registry/adapters/gbm.yaml")
+    before, after = _two_worlds(real, [*PAIRS[1:3], *TOKENS], cut=fold.train_end, seed=5)
+
+    # The tokenizer, and the rows that an adapter trains on, which `export_job` cuts at the end of training.
+    assert first_train_end(list(real.project.folds.values())) == fold.train_end
+    assert before["models.tokenizer"]["tokenizer"].to_list() == after["models.tokenizer"]["tokenizer"].to_list()
+    for method, name in (("sft", TOKENS[0]), ("dpo", TOKENS[1])):
+        chosen = [world[name].filter(pl.col(KNOWN_AT[method]) < fold.train_end) for world in (before, after)]
+        assert chosen[0].height > 1000
+        assert frame_hash(chosen[0]) == frame_hash(chosen[1])
+        assert frame_hash(before[name]) != frame_hash(after[name])
+
+    # The tree's rows are cut at the start of the test block.
+    before, after = _two_worlds(real, PAIRS[1:3], cut=fold.test_start, seed=6)
+    rows = [training_rows(world[PAIRS[2]], fold) for world in (before, after)]
+    assert rows[0].height > 1000
+    assert frame_hash(rows[0]) == frame_hash(rows[1])
+    small = recipe.model_copy(update={"params": recipe.params.model_copy(update={"n_estimators": 20})})
+    window = pl.col("decision_at") < fold.train_end
+    fits = [
+        fit(small, world[PAIRS[1]].filter(window), world[PAIRS[2]].filter(window), fold, tmp_path / str(number))
+        for number, world in enumerate((before, after))
+    ]
+    assert fits[0] == fits[1]
+
+    # Answers within the test block do not depend on what comes later in it.
+    middle = fold.test_start + (fold.test_end - fold.test_start) / 2
+    before, after = _two_worlds(real, PAIRS[1:2], cut=middle, seed=7)
+    answers = [
+        predict(small, world[PAIRS[1]], fold, tmp_path / "0").filter(pl.col("decision_at") < middle)
+        for world in (before, after)
+    ]
+    assert answers[0].height > 100
+    assert frame_hash(answers[0]) == frame_hash(answers[1])
+
+
+@pytest.mark.parametrize("month", ["2003-02-01", "2005-02-01"])
+def test_another_future_changes_what_comes_after(real, month):
+    cut = datetime.fromisoformat(month).replace(day=12, tzinfo=UTC)
+    raw = _raw(real, PAIRS, month, month)
+    changed = rebuild(real.project, mutate(raw, cut, 8), PAIRS, month, month)
+    start, end = max(cut, real.project.span(month, month)[0]), real.project.span(month, month)[1]
+    late = pl.col("decision_at").is_between(start, end)
+    for name in PAIRS:
+        assert frame_hash(changed[name].filter(late)) != frame_hash(real.frame(name).filter(late)), name
+
+
+# ---------------------------------------------------------------------- helpers
+
+
+def _raw(house: House, targets: list[str], first: str, last: str) -> Frames:
+    with house.warehouse.reading() as (cursor, _):
+        return read_raw(cursor, house.project, targets, first, last)
+
+
+def _stored(house: House):
+    return lambda name, first, last: house.frame(name, *house.project.span(first, last))
+
+
+def _months_before(month: str, count: int) -> str:
+    at = date.fromisoformat(month)
+    for _ in range(count):
+        at = (at - timedelta(days=1)).replace(day=1)
+    return at.isoformat()
+
+
+def _two_worlds(house: House, targets: list[str], cut: datetime, seed: int) -> tuple[Frames, Frames]:
+    """The stored tables, and the same rebuilt from a market that went another way after the cut."""
+    months = house.project.months
+    raw = _raw(house, targets, months[0], months[-1])
+    ((first, last),) = month_ranges(months)
+    changed = rebuild(house.project, mutate(raw, cut, seed), targets, first, last)
+    stored = {name: house.frame(name) for name in {*targets, "models.tokenizer"}}
+    return stored, changed
