@@ -14,10 +14,15 @@ def frame_hash(frame: pl.DataFrame) -> str:
 
     Returns:
         32 hexadecimal digits (the digest's first half).
+
+    Raises:
+        TypeError: names the column whose type is not supported.
     """
     digest = hashlib.sha256(str(frame.height).encode())
-    for name in frame.columns:
-        digest.update(f"\x00{name}\x01{frame.schema[name]}\x02".encode())
+    for name, kind in frame.schema.items():
+        if not _supported(kind):
+            raise TypeError(f"column {name!r}: the content of {kind} cannot be hashed")
+        digest.update(f"\x00{name}\x01{kind}\x02".encode())
         _update(digest, frame[name])
     return digest.hexdigest()[:32]
 
@@ -30,17 +35,24 @@ def text_hash(*parts: str) -> str:
     return digest.hexdigest()[:32]
 
 
+def _supported(kind: pl.DataType) -> bool:
+    if isinstance(kind, pl.List):
+        return _supported(kind.inner)
+    return kind.is_integer() or kind.is_float() or kind.is_temporal() or kind in (pl.Boolean, pl.String, pl.Null)
+
+
 def _update(digest, column: pl.Series) -> None:
-    nulls = column.is_null()
-    if nulls.any():
-        digest.update(np.packbits(nulls.to_numpy()).tobytes())
+    nulls = column.null_count()
+    digest.update(f"{nulls}\x03".encode())  # how many values follow, so that no mask can pass for a value
+    if nulls:
+        digest.update(np.packbits(column.is_null().to_numpy()).tobytes())
+        column = column.drop_nulls()
     if isinstance(column.dtype, pl.List):
-        digest.update(column.list.len().fill_null(0).cast(pl.UInt32).to_numpy().tobytes())
-        _update(digest, column.drop_nulls().explode(empty_as_null=False) if column.len() else column.explode())
+        digest.update(column.list.len().cast(pl.UInt32).to_numpy().tobytes())
+        _update(digest, column.explode(empty_as_null=False) if column.len() else column.explode())
     elif column.dtype == pl.String:
-        values = column.drop_nulls()
-        digest.update(values.str.len_bytes().cast(pl.UInt32).to_numpy().tobytes())
-        digest.update("".join(values.to_list()).encode())
-    else:
-        values = column.drop_nulls()
-        digest.update(np.ascontiguousarray(values.to_physical().to_numpy()).tobytes())
+        digest.update(column.str.len_bytes().cast(pl.UInt32).to_numpy().tobytes())
+        digest.update("".join(column.to_list()).encode())
+    elif column.dtype != pl.Null:
+        numbers = column.to_physical() if column.dtype.is_temporal() else column
+        digest.update(np.ascontiguousarray(numbers.to_numpy()).tobytes())
