@@ -5,6 +5,7 @@ definitions, the command line, staleness and the leakage proof are all derived f
 """
 
 import importlib.util
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -104,6 +105,10 @@ class Project:
             at += relativedelta(months=1)
         return found
 
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {month: at for at, month in enumerate(self.months)}
+
     def partitions(self, asset: Asset) -> list[str]:
         """All partitions of an asset in order."""
         return {"months": self.months, "folds": list(self.folds), "once": [ONCE]}[asset.by]
@@ -138,7 +143,11 @@ class Project:
             for name in self.writers_of(read):
                 writer = self.assets[name]
                 output = self.output_of(read, name).asset
-                if writer.by == "months":
+                if writer.by == "months" and asset.by == "months":  # as below, by counting: it is done for every partition
+                    at = self._places[partition]
+                    months = self.months[max(0, at - read.lookback_months) : at + 1 + read.lookahead_months]
+                    found += [(output, m) for m in months]
+                elif writer.by == "months":
                     start, end = self.window(read, asset, partition)
                     first, stop = start.date().replace(day=1).isoformat(), end
                     found += [(output, m) for m in self._months_between(first, stop)]
@@ -158,7 +167,7 @@ class Project:
 
     def _months_between(self, first: str, stop: datetime) -> list[str]:
         last = (stop - timedelta(microseconds=1)).date().isoformat()
-        return [m for m in self.months if first <= m <= last]
+        return self.months[bisect_left(self.months, first) : bisect_right(self.months, last)]
 
     # ------------------------------------------------------------------ types
 

@@ -1,6 +1,7 @@
 """What the warehouse covers: span, calendar, instruments and their files, as declared in `sources.yaml`."""
 
 from datetime import UTC, date, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -125,6 +126,11 @@ class Universe(_Frozen):
     def tradable(self) -> tuple[str, ...]:
         """Symbols that decisions are made for."""
         return tuple(symbol for symbol, instrument in self.universe.items() if instrument.tradable)
+
+    @cached_property
+    def declaration(self) -> str:
+        """All of it as text."""
+        return self.model_dump_json()
 
     @property
     def start(self) -> datetime:

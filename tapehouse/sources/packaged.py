@@ -1,6 +1,7 @@
 """Daily bars from the files that `sources.yaml` declares, screened once per process and handed out by range."""
 
 import hashlib
+from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -54,8 +55,8 @@ class Received:
 
 def receive(universe: Universe, source: str) -> Received:
     """Read and screen one declared file, all of it. Cached per process by the file's content and its declaration."""
-    path = locate(universe.sources[source].file, universe.folder)
-    return _receive(universe.model_dump_json(), source, path, hashlib.sha256(path.read_bytes()).hexdigest())
+    path, digest = _identity(universe, source)
+    return _receive(universe.declaration, source, path, digest)
 
 
 def bars(universe: Universe, start: datetime, end: datetime) -> pl.DataFrame:
@@ -129,12 +130,12 @@ def adjustments(universe: Universe) -> dict[str, Adjustment]:
 
 def bars_fingerprint(settings, start: datetime, end: datetime) -> str:
     """Hash of the bars that the files hold for [start, end)."""
-    return frame_hash(bars(settings.universe, start, end))
+    return _content(settings.universe, "accepted", "event_at").between(start, end)
 
 
 def rejects_fingerprint(settings, start: datetime, end: datetime) -> str:
     """Hash of what is filed in quarantine for [start, end), bars apart: records, and how sources adjust."""
-    found = frame_hash(rejects(settings.universe, start, end))
+    found = _content(settings.universe, "rejected", "filed_at").between(start, end)
     return text_hash(found, adjustment_fingerprint(settings, start, end))
 
 
@@ -148,8 +149,49 @@ def adjustment_fingerprint(settings, start: datetime, end: datetime) -> str:
     return text_hash(settings.universe.calendar, repr(sorted(adjustments(settings.universe).items())))
 
 
+@dataclass(frozen=True)
+class _Content:
+    """Screened rows as text in order of time, so that the hash of each of many months costs the rows of that month."""
+
+    times: list[datetime]
+    rows: list[str]
+
+    def between(self, start: datetime, end: datetime) -> str:
+        first, last = bisect_left(self.times, start), bisect_left(self.times, end)
+        return text_hash(*self.rows[first:last])
+
+
+def _content(universe: Universe, part: str, column: str) -> _Content:
+    """The `accepted` or `rejected` rows of all files within the span, by the time in `column`."""
+    files = tuple((source, *_identity(universe, source)) for source in _used(universe))
+    return _content_of(universe.declaration, files, part, column)
+
+
+def _identity(universe: Universe, source: str) -> tuple[Path, str]:
+    """A declared file's path, and a hash of its content."""
+    path = locate(universe.sources[source].file, universe.folder)
+    stat = path.stat()
+    return path, _digest(path, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size)
+
+
 def _used(universe: Universe) -> list[str]:
     return list(dict.fromkeys(instrument.source for instrument in universe.universe.values()))
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, *stat: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _content_of(universe_json: str, files: tuple[tuple[str, Path, str], ...], part: str, column: str) -> _Content:
+    universe = Universe.model_validate_json(universe_json)
+    found = [getattr(_receive(universe_json, *file).screened, part) for file in files]
+    rows = _within(pl.concat(found), column, universe.start, universe.end, universe)
+    # A null is told from the text of any value by a character that no line of text holds.
+    text = pl.concat_str(pl.all().cast(pl.String).fill_null("\0"), separator="\x1f")
+    texts = rows.with_columns(text=text).sort(column, "text")
+    return _Content(texts[column].to_list(), texts["text"].to_list())
 
 
 @lru_cache(maxsize=64)
