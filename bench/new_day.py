@@ -1,0 +1,137 @@
+"""Seconds for one new day of bars behind 13 years of history (ours) and behind 4 years (peer); ratio = peer / ours.
+
+Both warehouses end on the same sessions and hold the tables from raw bars to preference pairs. A day is appended to the
+source files, and what has become stale is found and made again. The state that this leads to equals that of a warehouse made
+at once from the complete files, and only the partitions that a day can reach are made.
+"""
+
+import gzip
+import logging
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from datetime import date, datetime
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench.harness import report  # noqa: E402
+from tapehouse.engine import materialise  # noqa: E402
+from tapehouse.lineage import read_state  # noqa: E402
+from tapehouse.planning import next_wave, plan  # noqa: E402
+from tapehouse.project import load_project  # noqa: E402
+from tapehouse.settings import load_settings  # noqa: E402
+from tapehouse.sources.packaged import locate  # noqa: E402
+from tapehouse.warehouse import Warehouse  # noqa: E402
+
+AIM = 0.77  # at most 1.3 times the cost
+END = date(2013, 4, 1)
+LONG, SHORT = date(2000, 3, 1), date(2009, 4, 1)
+DAYS = [date(2013, 3, day) for day in (20, 21, 22, 25, 26, 27, 28)]  # sessions; the last month of the span
+FILES = ("objectives.yaml", "workspace.yaml")
+DECLARED = (
+    "assets/raw",
+    "assets/features",
+    "assets/labels",
+    "sql/staging",
+    "sql/features",
+    "objectives.yaml",
+    "workspace.yaml",
+)
+PAIRS = ("assets/datasets/preference_pairs.py", "checks/datasets/preference_pairs.yaml")
+CHECKS = ("checks/raw", "checks/staging", "checks/features", "checks/labels")
+NOW, BEFORE = "2013-03-01", "2013-02-01"
+# A day reaches its own month, and the labels and pairs of the month before, whose windows end in it.
+REACHED = {
+    *((name, NOW) for name in ("raw.bars", "raw.corporate_actions", "raw.quarantine")),
+    *((name, NOW) for name in ("staging.bar_versions", "staging.bars", "features.price", "features.decision_points")),
+    *((name, month) for name in ("labels.triple_barrier", "datasets.preference_pairs") for month in (BEFORE, NOW)),
+}
+
+
+class House:
+    """A project of the data tables alone over [start, END), fed from text files that end with a given day."""
+
+    def __init__(self, folder: Path, start: date, last: date):
+        for name in (*DECLARED, *PAIRS, *CHECKS):
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, target)
+        content = yaml.safe_load((ROOT / "sources.yaml").read_text())
+        self.sources = {}
+        for name, source in content["sources"].items():
+            packed = locate(source["file"], ROOT)
+            header, *lines = gzip.decompress(packed.read_bytes()).decode().splitlines(keepends=True)
+            column = header.strip().split(",").index(source["columns"]["session"])
+            form = source.get("date_format", "%Y-%m-%d")
+            dated = [(datetime.strptime(line.split(",")[column], form).date(), line) for line in lines]
+            source["file"] = f"{name}.csv"
+            self.sources[folder / source["file"]] = header, [(day, line) for day, line in dated if start <= day < END]
+        content["span"] = {"start": start, "end": END}
+        (folder / "sources.yaml").write_text(yaml.safe_dump(content))
+        (folder / "models_registry").mkdir()
+        (folder / "models_registry" / "folds.yaml").write_text("{count: 1}\n")  # the span must hold one; no table here reads it
+        self.receive(last)
+        self.settings = load_settings(folder, warehouse=folder / "warehouse")
+        self.project, self.lake = load_project(self.settings), Warehouse(self.settings)
+        self.lake.initialise()
+
+    def receive(self, last: date) -> None:
+        """The source files as they are on the evening of `last`."""
+        for path, (header, lines) in self.sources.items():
+            path.write_text(header + "".join(line for day, line in lines if day <= last))
+
+    def refresh(self) -> set[tuple[str, str]]:
+        """Make what is stale, upstream first, as `tapehouse refresh` does; the partitions that were made."""
+        made: set[tuple[str, str]] = set()
+        while (wave := next_wave(self.project, plan(self.project, self.state()))) is not None:
+            partitions = wave.partitions(self.project)
+            for name in wave.assets:
+                materialise(self.project, self.lake, name, partitions)
+                made |= {(name, partition) for partition in partitions}
+        return made
+
+    def state(self):
+        """The books: every partition with the hash of its rows."""
+        with self.lake.reading() as (cursor, _):
+            return read_state(cursor)
+
+    def hashes(self) -> dict[tuple[str, str], str]:
+        """(asset, partition) to the hash of its rows."""
+        return {key: made.out_hash for key, made in self.state().items()}
+
+
+def compare(quick: bool) -> tuple[float, float, float]:
+    """Median seconds of a day behind the long and the short history, day by day in turn, and short over long."""
+    days = DAYS[-4:] if quick else DAYS
+    with tempfile.TemporaryDirectory(prefix="tapehouse-bench-") as folder:
+        long, short = House(Path(folder) / "long", LONG, days[0]), House(Path(folder) / "short", SHORT, days[0])
+        for house in (short, long):
+            house.refresh()
+        seconds: dict[House, list[float]] = {long: [], short: []}
+        for number, day in enumerate(days[1:]):
+            for house in (long, short) if number % 2 else (short, long):
+                house.receive(day)
+                started = time.perf_counter()
+                made = house.refresh()
+                seconds[house].append(time.perf_counter() - started)
+                assert made == REACHED, f"{day}: made {sorted(made - REACHED)}, left out {sorted(REACHED - made)}"
+        for name, start, house in (("whole-short", SHORT, short), ("whole-long", LONG, long))[: 1 if quick else 2]:
+            whole = House(Path(folder) / name, start, days[-1])
+            whole.refresh()
+            assert whole.hashes() == house.hashes(), "day by day and all at once differ"
+        ours, peer = statistics.median(seconds[long]), statistics.median(seconds[short])
+    return ours, peer, peer / ours
+
+
+if __name__ == "__main__":
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    report("new_day", AIM, compare, __doc__)
