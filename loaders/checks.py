@@ -32,8 +32,8 @@ def _leakage_check(project: Project, asset: Asset) -> dg.AssetChecksDefinition:
         asset=asset_key(asset.name),
         name="no_leak",
         blocking=True,
-        description="Everything known after a cut is changed to other valid values, the table is made again, and every row with "
-        f"its cutoff before the cut must be the same to the bit. On {CUTS} cuts drawn by the snapshot.",
+        description="Everything known after a cut is changed to other valid values, the table is made again, and every row "
+        f"with its cutoff before the cut must be the same to the bit. On {CUTS} cuts drawn by the snapshot.",
     )
     def no_leak(warehouse: WarehouseResource) -> dg.AssetCheckResult:
         cuts, leaks = check_leakage(project, warehouse.lake, asset.name)

@@ -77,7 +77,7 @@ class Driver:
                 return len(done)
             keys = {(name, p) for name in wave.assets for p in wave.partitions(self.project)}
             if again := keys & done:
-                raise TapehouseError(f"{sorted(again)[0]} is stale right after it was made: does its build read what it writes?")
+                raise TapehouseError(f"{sorted(again)[0]} is stale right after it was made: does it read what it writes?")
             if on_wave:
                 on_wave(wave, len({s.asset for s in todo}))
             self.execute(wave)

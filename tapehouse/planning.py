@@ -7,6 +7,10 @@ from tapehouse.project import ONCE, Asset, Project
 from tapehouse.tables import Cadence
 
 
+# Small things first, models last: what is made once is often read by all months, and a fold reads every month before it.
+ORDER: dict[Cadence, int] = {"once": 0, "months": 1, "folds": 2}
+
+
 @dataclass(frozen=True)
 class Wave:
     """One run: assets that share a range of partitions and may be made together."""
@@ -34,7 +38,8 @@ def next_wave(project: Project, todo: list[Stale]) -> Wave | None:
     waiting: dict[str, dict[str, str]] = {}
     for item in todo:
         waiting.setdefault(item.asset, {})[item.partition] = item.why
-    lead = next(name for name in project.assets if name in waiting and not (_ancestors(project, name) & waiting.keys()))
+    ready = [name for name in project.assets if name in waiting and not (_ancestors(project, name) & waiting.keys())]
+    lead = min(ready, key=lambda name: ORDER[project.assets[name].by])
     by = project.assets[lead].by
     first, last = _first_range(project.assets[lead], waiting[lead])
     wanted = set(Wave(by, (), first, last).partitions(project))
