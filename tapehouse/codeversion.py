@@ -61,37 +61,27 @@ def _module_file(module: str) -> Path | None:
 
 
 @lru_cache(maxsize=512)
-def _parsed(path: Path, mtime_ns: int) -> ast.Module:
-    return ast.parse(path.read_text(), filename=str(path))
-
-
-def _tree(path: Path) -> ast.Module:
-    return _parsed(path, path.stat().st_mtime_ns)
-
-
-def _imports(path: Path) -> set[str]:
+def _read(path: Path, mtime_ns: int) -> tuple[str, frozenset[str]]:
+    """Hash of a file's code without docstrings, and the modules of the package that it imports."""
+    tree = ast.parse(path.read_text(), filename=str(path))
     found: set[str] = set()
-    for node in ast.walk(_tree(path)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.ImportFrom) and node.level > 0:
             raise ValueError(f"{path}: relative imports are not followed; import from 'tapehouse…'")
-    return {name for name in found if name == "tapehouse" or name.startswith("tapehouse.")} - {"tapehouse"}
-
-
-@lru_cache(maxsize=512)
-def _shape_of(path: Path, mtime_ns: int) -> str:
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
-            first = body[0]
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            first = node.body[0]
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-                node.body = body[1:] or [ast.Pass()]
-    return text_hash(ast.dump(tree))
+                node.body = node.body[1:] or [ast.Pass()]
+    return text_hash(ast.dump(tree)), frozenset(name for name in found if name.startswith("tapehouse."))
 
 
 def _shape(path: Path) -> str:
-    return _shape_of(path, path.stat().st_mtime_ns)
+    return _read(path, path.stat().st_mtime_ns)[0]
+
+
+def _imports(path: Path) -> frozenset[str]:
+    return _read(path, path.stat().st_mtime_ns)[1]
