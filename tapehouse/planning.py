@@ -6,7 +6,6 @@ from tapehouse.lineage import Stale, State, month_ranges, stale
 from tapehouse.project import ONCE, Asset, Project
 from tapehouse.tables import Cadence
 
-
 # Small things first, models last: what is made once is often read by all months, and a fold reads every month before it.
 ORDER: dict[Cadence, int] = {"once": 0, "months": 1, "folds": 2}
 
@@ -63,7 +62,7 @@ def plan(project: Project, state: State, names: set[str] | None = None, within: 
 
 
 def select(project: Project, selection: str | None) -> set[str]:
-    """Asset names for a selection in Dagster's manner: `features/price`, `features/*`, `+x` and `x+` with ancestors, descendants.
+    """Asset names for a selection in Dagster's manner: `features/price`, `features/*`, `+x` and `x+` with all up or down of it.
 
     Several selections are separated by commas; None is everything.
 
@@ -78,15 +77,15 @@ def select(project: Project, selection: str | None) -> set[str]:
         return set(project.assets)
     chosen: set[str] = set()
     for part in (p.strip() for p in selection.split(",")):
-        pattern = part.strip("+*") if part.strip("+") in ("*",) else part.strip("+")
-        pattern = (pattern or "*").replace("/", ".")
+        pattern = part.strip("+").replace("/", ".")
         found = {n for n, a in project.assets.items() if any(fnmatch(o.asset, pattern) for o in a.outputs)}
         if not found:
             raise TapehouseError(f"--select {part}: no such asset; `tapehouse assets` lists them")
+        named = set(found)  # `+x+` takes what x needs and what needs x, not all that needs what x needs
         if part.startswith("+"):
-            found |= {a for n in found for a in _ancestors(project, n)}
+            found |= {a for n in named for a in _ancestors(project, n)}
         if part.endswith("+"):
-            found |= {n for n in project.assets if _ancestors(project, n) & found}
+            found |= {n for n in project.assets if _ancestors(project, n) & named}
         chosen |= found
     return chosen
 

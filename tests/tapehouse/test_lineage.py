@@ -1,0 +1,235 @@
+"""Staleness: what is made again after a change, and what is left alone."""
+
+from dataclasses import replace
+from datetime import date
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tapehouse.errors import TapehouseError
+from tapehouse.lineage import Made, in_hash, month_ranges, require_upstream, stale
+from tapehouse.project import ONCE, load_project
+from tapehouse.settings import load_settings
+from tests.house import TOY_MONTHS, House, copy_project, toy_project
+
+JAN, FEB, MAR, APR, MAY, JUN = TOY_MONTHS
+CHAIN = ["raw.ticks", "staging.ticks", "features.change", "features.whole", "labels.dear", "reports.totals"]
+
+
+@pytest.fixture
+def made(toy):
+    toy.refresh()
+    return toy
+
+
+def set_price(house: House, day: str, price: str) -> None:
+    lines = (house.home / "ticks.csv").read_text().splitlines()
+    prefix = f"AAA,{day}T21:00:00Z,"
+    edited = [",".join([*line.split(",")[:3], price]) if line.startswith(prefix) else line for line in lines]
+    assert edited != lines
+    (house.home / "ticks.csv").write_text("\n".join(edited) + "\n")
+
+
+def test_everything_is_missing_at_first_and_nothing_is_stale_after(toy):
+    assert {s.why for s in stale(toy.project, toy.state())} == {"missing"}
+    made = toy.refresh()
+    assert len(made) == len(set(made)) == 6 * 6 + 1
+    assert toy.refresh() == []
+    # Another process reads the same from the same files.
+    assert House(toy.home).refresh() == []
+
+
+def test_a_changed_query_makes_only_what_depends_on_it(made):
+    made.edit("sql/features/whole.sql", "floor(price)", "floor(price) + 1")
+    made.reload()
+    assert {(s.asset, s.why) for s in stale(made.project, made.state())} == {("features.whole", "code")}
+    assert {name for name, _ in made.refresh()} == {"features.whole", "labels.dear"}
+
+
+def test_a_comment_or_layout_makes_nothing(made):
+    made.edit(
+        "sql/features/whole.sql",
+        "-- One row per (symbol, decision_at): the price",
+        "-- One row per (symbol, decision_at): price",
+    )
+    made.edit("sql/features/whole.sql", "where decision_at >=", "where\n    -- the range\n    decision_at >=")
+    made.reload()
+    assert made.refresh() == []
+
+
+def test_rows_that_come_out_the_same_stop_it_from_spreading(made):
+    made.edit("sql/staging/ticks.sql", "where event_at >= $start", "where event_at >= $start and price is not null")
+    made.reload()
+    assert made.refresh() == [("staging.ticks", month) for month in TOY_MONTHS]
+
+
+def test_a_correction_makes_the_months_whose_window_covers_it(made):
+    set_price(made, "2005-03-25", "12.9")
+    again = made.refresh()
+    assert set(again) == {
+        ("raw.ticks", MAR),
+        ("staging.ticks", MAR),
+        ("features.cents", MAR),
+        ("features.change", MAR),
+        ("features.change", APR),  # looks back one month
+        ("features.whole", MAR),
+        ("features.whole", APR),
+        ("reports.totals", ONCE),
+    }
+    assert len(again) == 8
+    # 12.5 became 12.9: whole units came out the same, so the label behind them was left alone.
+
+
+def test_a_late_row_is_a_row_of_the_month_that_it_is_about(made):
+    lines = (made.home / "ticks.csv").read_text()
+    (made.home / "ticks.csv").write_text(lines + "CCC,2005-01-07T21:00:00Z,2005-01-27T21:00:00Z,1.0\n")
+    again = made.refresh()
+    assert again[0] == ("raw.ticks", JAN)
+    assert {month for name, month in again if name == "features.change"} == {JAN, FEB}
+
+
+def test_a_changed_contract_judges_the_rows_again(made):
+    made.edit("checks/staging/ticks.yaml", "min_value: 0,", "min_value: 0.5,")
+    made.reload()
+    assert made.refresh() == [("staging.ticks", month) for month in TOY_MONTHS]
+
+
+def test_words_about_columns_and_quality_make_nothing(made):
+    made.edit("checks/staging/ticks.yaml", "Price paid.", "What was paid.")
+    made.edit("checks/staging/ticks.yaml", "max_value: 500", "max_value: 600")
+    made.reload()
+    assert made.refresh() == []
+
+
+def test_a_new_column_is_in_every_row_after_one_refresh(made):
+    made.edit("sql/staging/ticks.sql", "price\n", "price, price * 2 as twice\n")
+    made.reload()
+    assert {name for name, _ in made.refresh()} >= {"staging.ticks"}
+    assert made.rows("select count(*), count(twice), max(twice - 2 * price) from staging.ticks") == [(36, 36, 0.0)]
+
+
+def test_a_new_file_makes_itself_alone(made):
+    made.write(
+        "sql/features/half.sql",
+        """
+        -- One row per (symbol, decision_at): half of the price.
+        select symbol, decision_at, price / 2 as half
+        from features.change
+        where decision_at >= $start and decision_at < $end
+        """,
+    )
+    made.reload()
+    assert made.refresh() == [("features.half", month) for month in TOY_MONTHS]
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory):
+    """A copy of the real project, and books that say that all of it is made, though nothing is."""
+    home = copy_project(tmp_path_factory.mktemp("books") / "home", date(2002, 11, 1), date(2005, 7, 1))
+    project = load_project(load_settings(home))
+    state = {}
+    for asset in project.assets.values():  # upstream first, so that each sees the hashes before it
+        for partition in project.partitions(asset):
+            made = Made(1, f"rows of {asset.name}", in_hash(project, asset, partition, state), asset.code_version, 1)
+            state |= {(output.asset, partition): made for output in asset.outputs}
+    assert stale(project, state) == []
+    return home, state
+
+
+def stale_after(books, path: str, old: str, new: str) -> set[tuple[str, str]]:
+    """(asset, why) of what is stale once `old` has become `new` in one file of the project."""
+    home, state = books
+    file = home / path
+    text = file.read_text()
+    assert text.count(old) == 1
+    try:
+        file.write_text(text.replace(old, new))
+        return {(s.asset, s.why) for s in stale(load_project(load_settings(home)), state)}
+    finally:
+        file.write_text(text)
+
+
+def test_a_changed_recipe_touches_its_own_four_assets_alone(books):
+    for name in ("gbm", "dpo_orders"):
+        found = stale_after(books, f"models_registry/adapters/{name}.yaml", "seed: 7", "seed: 8")
+        own = {f"models.{name}", f"models.predictions.{name}", f"reports.evaluations.{name}", f"reports.backtests.{name}"}
+        assert found == {(asset, "code") for asset in own}
+    assert stale_after(books, "models_registry/adapters/gbm.yaml", "description: Gradient", "description: A gradient") == set()
+
+
+def test_declarations_that_tables_follow_are_part_of_their_version(books):
+    assert stale_after(books, "objectives.yaml", "near_tie_bps: 5.0", "near_tie_bps: 6.0") == {
+        ("datasets.preference_pairs", "code")
+    }
+    assert stale_after(books, "models_registry/base/nano.yaml", "seed: 7", "seed: 8") == {("models.nano", "code")}
+
+
+@pytest.mark.parametrize(
+    ("table", "month", "readers"),
+    [
+        (
+            "staging.bar_versions",
+            "2004-03-01",
+            {
+                "staging.bars": ("2004-03-01", "2004-03-01"),
+                "features.price": ("2004-03-01", "2005-06-01"),  # 33 months, of which the span has 16
+                "labels.triple_barrier": ("2004-02-01", "2004-03-01"),  # looks ahead
+                "datasets.preference_pairs": ("2004-02-01", "2004-03-01"),
+            },
+        ),
+        (
+            "features.price",
+            "2004-03-01",
+            {
+                "features.decision_points": ("2004-03-01", "2004-04-01"),  # the market's last row of the month before
+                "labels.triple_barrier": ("2004-03-01", "2004-03-01"),
+            },
+        ),
+    ],
+)
+def test_a_correction_of_one_month_makes_the_months_whose_window_covers_it(books, table, month, readers):
+    home, state = books
+    project = load_project(load_settings(home))
+    corrected = state | {(table, month): replace(state[table, month], out_hash="corrected")}
+    months: dict[str, list[str]] = {}
+    for item in stale(project, corrected):
+        assert item.why == "inputs"
+        if project.assets[item.asset].by == "months":
+            months.setdefault(item.asset, []).append(item.partition)
+    assert {name: (found[0], found[-1]) for name, found in months.items()} == readers
+    assert all(len(month_ranges(found)) == 1 for found in months.values())
+
+
+# ---------------------------------------------------------------------- upstream
+
+
+def test_the_window_of_a_month_is_clipped_to_the_span(toy):
+    change = toy.project.assets["features.change"]
+    assert toy.project.upstream(change, JAN) == [("staging.ticks", JAN)]
+    assert toy.project.upstream(change, MAR) == [("staging.ticks", FEB), ("staging.ticks", MAR)]
+    totals = toy.project.assets["reports.totals"]
+    assert toy.project.upstream(totals, ONCE) == [("features.change", month) for month in TOY_MONTHS]
+
+
+def test_gaps_are_told_as_ranges(toy):
+    with pytest.raises(TapehouseError, match=r"staging\.ticks 2005-01-01 … 2005-03-01 \(3\)"):
+        require_upstream(toy.project, toy.project.assets["features.change"], [FEB, MAR], {})
+
+
+def test_definitions_of_time_are_part_of_what_is_read(toy, tmp_path):
+    asset, state = toy.project.assets["staging.ticks"], {}
+    before = in_hash(toy.project, asset, JAN, state)
+    assert before == in_hash(toy.project, asset, JAN, state)
+    other = House(toy_project(tmp_path / "other"))
+    other.edit("sources.yaml", "decision_lag_minutes: 5", "decision_lag_minutes: 6")
+    assert in_hash(other.reload(), other.project.assets["staging.ticks"], JAN, state) != before
+
+
+@given(st.sets(st.sampled_from([f"{y}-{m:02}-01" for y in (2004, 2005) for m in range(1, 13)])))
+def test_ranges_of_months_cover_them_and_nothing_else(months):
+    every = [f"{y}-{m:02}-01" for y in (2004, 2005) for m in range(1, 13)]
+    ranges = month_ranges(months)
+    assert sorted(months) == [m for first, last in ranges for m in every if first <= m <= last]
+    assert all(every.index(b[0]) - every.index(a[1]) > 1 for a, b in pairwise(ranges))

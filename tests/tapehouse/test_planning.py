@@ -1,0 +1,119 @@
+"""What is made next: selections and waves."""
+
+import pytest
+
+from tapehouse.errors import TapehouseError
+from tapehouse.lineage import Stale, stale
+from tapehouse.planning import Wave, next_wave, plan, select
+from tapehouse.project import ONCE, load_project
+from tapehouse.settings import load_settings
+from tests.house import ROOT, TOY_MONTHS
+
+JAN, FEB, MAR, APR = TOY_MONTHS[:4]
+
+
+@pytest.fixture(scope="module")
+def project():
+    """The real project as it is declared."""
+    return load_project(load_settings(ROOT))
+
+
+SELECTIONS = {
+    "features/price": {"features.price"},
+    "features.price": {"features.price"},
+    "raw/*": {"raw.bars", "raw.corporate_actions", "raw.instruments", "raw.quarantine"},
+    "+staging/bars": {"staging.bars", "staging.bar_versions", "raw.bars"},
+    "+features/decision_points": {
+        "features.decision_points",
+        "features.price",
+        "raw.bars",
+        "raw.corporate_actions",
+        "raw.instruments",
+        "staging.bar_versions",
+    },
+    "reports/leaderboard+": {"reports.leaderboard", "reports.pages"},
+    "models/predictions/gbm": {"models.predictions.gbm"},
+    "reports/backtest_equity/gbm": {"reports.backtests.gbm"},  # one asset writes three tables
+    "models/gbm, models/momentum": {"models.gbm", "models.momentum"},
+    " models/gbm+ , raw/instruments ": {
+        "raw.instruments",
+        "models.gbm",
+        "models.predictions.gbm",
+        "reports.evaluations.gbm",
+        "reports.backtests.gbm",
+        "reports.leaderboard",
+        "reports.pages",
+    },
+}
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_selections(project, selection):
+    assert select(project, selection) == SELECTIONS[selection]
+
+
+@pytest.mark.parametrize("selection", [None, "*", "+*", "*/*", "raw/*+, models/*"])
+def test_selections_of_nearly_everything(project, selection):
+    found = select(project, selection)
+    assert found >= {"raw.bars", "reports.leaderboard", "models.gbm"}
+    if selection in (None, "*"):
+        assert found == set(project.assets)
+
+
+@pytest.mark.parametrize("selection", ["features/prices", "raw/bars, nothing", "+", ""])
+def test_a_selection_of_nothing_is_an_error(project, selection):
+    with pytest.raises(TapehouseError, match=r"--select .*no such asset; `tapehouse assets` lists them"):
+        select(project, selection)
+
+
+def test_ancestors_and_descendants_both(project):
+    around = select(project, "+features/price+")
+    assert around >= {"raw.bars", "features.price", "labels.triple_barrier", "reports.leaderboard"}
+    assert "raw.quarantine" not in around
+
+
+# ---------------------------------------------------------------------- waves
+
+
+def test_the_first_wave_takes_all_tables_of_one_cadence_that_can_go_together(toy):
+    project = toy.project
+    wave = next_wave(project, plan(project, {}))
+    by_month = {a.name for a in toy.monthly()}
+    assert wave == Wave("months", tuple(n for n in project.assets if n in by_month), JAN, TOY_MONTHS[-1])
+    assert wave.partitions(project) == list(TOY_MONTHS)
+    assert next_wave(project, []) is None
+
+
+def test_waves_of_everything_are_few(toy):
+    """Six tables by month in one run, the report in another."""
+    waves = []
+    while (wave := next_wave(toy.project, plan(toy.project, toy.state()))) is not None:
+        waves.append(wave)
+        for name in wave.assets:
+            toy.make(name, wave.partitions(toy.project))
+    assert [(w.by, len(w.assets)) for w in waves] == [("months", 6), ("once", 1)]
+
+
+def test_behind_a_stale_table_what_exists_waits_until_it_is_known_to_be_stale(toy):
+    project = toy.project
+    todo = [Stale("raw.ticks", FEB, "inputs"), Stale("staging.ticks", FEB, "code"), Stale("features.change", MAR, "inputs")]
+    assert next_wave(project, todo) == Wave("months", ("raw.ticks",), FEB, FEB)
+    todo = [Stale("raw.ticks", FEB, "inputs"), Stale("staging.ticks", FEB, "missing")]
+    assert next_wave(project, todo) == Wave("months", ("raw.ticks", "staging.ticks"), FEB, FEB)
+
+
+def test_a_gap_makes_two_waves(toy):
+    todo = [Stale("raw.ticks", month, "missing") for month in (JAN, FEB, APR)]
+    assert next_wave(toy.project, todo) == Wave("months", ("raw.ticks",), JAN, FEB)
+
+
+def test_what_is_made_once_waits_for_all_months(toy):
+    todo = [Stale("features.change", APR, "inputs"), Stale("reports.totals", ONCE, "inputs")]
+    assert next_wave(toy.project, todo) == Wave("months", ("features.change",), APR, APR)
+    assert next_wave(toy.project, todo[1:]) == Wave("once", ("reports.totals",), ONCE, ONCE)
+
+
+def test_within_and_names_restrict_a_plan(toy):
+    todo = plan(toy.project, {}, {"staging.ticks"}, {FEB})
+    assert todo == [Stale("staging.ticks", FEB, "missing")]
+    assert stale(toy.project, {}, ["raw.ticks"]) == [Stale("raw.ticks", month, "missing") for month in TOY_MONTHS]
