@@ -17,7 +17,7 @@ POINTS, LABELS = "features.decision_points", "labels.triple_barrier"
 BARS, ACTIONS = "staging.bar_versions", "raw.corporate_actions"
 
 # What each step's rows follow from; a change in any of these modules makes the step stale.
-TRAINING = ("tapehouse.training.sft", "tapehouse.training.dpo", "tapehouse.training.lora", "tapehouse.training.jobs")
+TRAINING = ("tapehouse.training.__main__", "tapehouse.training.jobs")
 FITTING = ("tapehouse.baselines",)
 ANSWERING = ("tapehouse.inference", "tapehouse.prompts")
 JUDGING = ("tapehouse.evaluation",)
@@ -51,6 +51,8 @@ def _asset(recipe: Recipe, source: Path, name: str, doc: str, outputs: dict[str,
 def _model(recipe: Recipe, source: Path) -> Asset:
     if recipe.kind == "adapter":
         reads = (Read(TOKENS[recipe.method], window="train"), Read(f"models.{recipe.base}"), Read("models.tokenizer"))
+        if recipe.init_from:
+            reads += (Read("models.adapters", writer=f"models.{recipe.init_from}"),)
         modules, build = TRAINING, train_adapter
     else:
         reads = (Read(POINTS, window="train"), Read(LABELS, window="train")) if recipe.method == "gbm" else ()
@@ -137,7 +139,12 @@ def train_adapter(b, recipe: Recipe) -> pl.DataFrame:
     job, out = b.workdir / "job", b.workdir / "out"
     tokens = b.read(TOKENS[recipe.method])
     tokenizer = stored_tokenizer_path(b.read("models.tokenizer"), b.settings.root)
-    export_job(job, recipe, tokens, b.settings.root / base["path"], tokenizer, recipe.seed, provenance, b.settings.threads)
+    root, parent = b.settings.root, None
+    if recipe.init_from:
+        parent = root / b.read("models.adapters").row(0, named=True)["path"]
+    export_job(
+        job, recipe, tokens, root / base["path"], tokenizer, recipe.seed, provenance, b.settings.threads, init_dir=parent
+    )
     manifest = run_job(job, out, lambda facts: b.progress(progress_line(facts)), b.launch)
     metrics = read_metrics(out)
     weights = store_by_digest(out)
