@@ -247,7 +247,7 @@ def _python_asset(path: Path, home: Path, docs: dict[str, TableDoc]) -> Asset:
     marked = [f for f in vars(module).values() if isinstance(getattr(f, "declaration", None), Declaration)]
     if len(marked) != 1:
         raise TapehouseError(
-            f"{path}: one file is one table: exactly one function must carry @table(…) from tapehouse.tables, found {len(marked)}"
+            f"{path}: one file is one table: exactly one function must carry @table(…) of tapehouse.tables, found {len(marked)}"
         )
     declared: Declaration = marked[0].declaration
     text = (module.__doc__ or "").strip()
@@ -303,10 +303,13 @@ def _completed(table: Table, asset: Asset) -> TableDoc:
     if asset.by == "months" and time is None:
         time = next((c for c in TIME_COLUMNS if c in (table.types or grain)), None)
         if time is None:
-            raise TapehouseError(f"{where}: a table made by month needs a time column ({' or '.join(TIME_COLUMNS)}), or `time:`")
+            raise TapehouseError(f"{where}: a table made by month needs a column {' or '.join(TIME_COLUMNS)}, or `time:`")
     missing = [c for c in (*grain, *([time] if time else [])) if table.types and c not in table.types]
     if missing:
-        raise TapehouseError(f"{where}: grain or time names {missing}, which are no columns; there are {list(table.types)}")
+        checks = f"checks/{table.name.replace('.', '/')}.yaml"
+        raise TapehouseError(
+            f"{where} with {checks}: grain or time names {missing}, which are no columns; there are {list(table.types)}"
+        )
     return doc.model_copy(update={"grain": grain, "time": time})
 
 
@@ -326,7 +329,10 @@ def _check_names(assets: list[Asset]) -> None:
 
 def _sorted(assets: list[Asset], writers: dict[str, list[str]]) -> list[Asset]:
     by_name = {a.name: a for a in sorted(assets, key=lambda a: a.name)}
-    graph = {n: sorted({w for r in a.reads for w in ([r.writer] if r.writer else writers[r.table])}) for n, a in by_name.items()}
+    graph = {
+        name: sorted({w for r in asset.reads for w in ([r.writer] if r.writer else writers[r.table])})
+        for name, asset in by_name.items()
+    }
     try:
         return [by_name[n] for n in TopologicalSorter(graph).static_order()]
     except CycleError as error:
