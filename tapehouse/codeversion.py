@@ -13,12 +13,21 @@ PLUMBING = {
     "tapehouse.codeversion",
     "tapehouse.engine",
     "tapehouse.errors",
+    "tapehouse.expectations",
+    "tapehouse.frames",
+    "tapehouse.judging",
+    "tapehouse.lineage",
+    "tapehouse.planning",
+    "tapehouse.extensions",
     "tapehouse.project",
-    "tapehouse.report",
+    "tapehouse.reading",
+    "tapehouse.scratch",
     "tapehouse.settings",
+    "tapehouse.show",
     "tapehouse.tables",
     "tapehouse.tracking",
     "tapehouse.warehouse",
+    "tapehouse.writerlock",
 }
 
 

@@ -1,26 +1,24 @@
 """The warehouse: DuckLake on DuckDB. The only place that opens a connection.
 
-Tables are Parquet files, a small SQL catalog holds snapshots. Readers are never blocked; writers take one file lock, and
+Tables are Parquet files, a small SQL catalog holds snapshots. Readers are never blocked; writers take one lock, and
 each change is one transaction that ends in one new snapshot of every table at once.
 """
 
-import importlib.util
 import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 import polars as pl
-from filelock import FileLock, Timeout
 
 from tapehouse.errors import TapehouseError
+from tapehouse.extensions import load_statement
 from tapehouse.settings import Settings
+from tapehouse.writerlock import WriterLock
 
 LAKE = "lake"
-LOCK_SECONDS = 600
 EXTENSIONS = ("ducklake", "sqlite_scanner", "postgres_scanner")
 
 META_TABLES = {
@@ -60,7 +58,7 @@ class Warehouse:
     def __init__(self, settings: Settings):
         self.settings = settings
         self.root = settings.root
-        self._lock = FileLock(str(self.root / ".writer.lock"), timeout=LOCK_SECONDS)
+        self._lock = WriterLock(self.root, settings.catalog)
         self._opened: dict[object, duckdb.DuckDBPyConnection] = {}
         self._guard = threading.RLock()
 
@@ -102,11 +100,11 @@ class Warehouse:
         """Whether the catalog has been created (a PostgreSQL catalog is assumed to be there)."""
         return self.settings.catalog != "sqlite" or (self.root / "catalog.sqlite").exists()
 
-    def tables(self) -> dict[str, dict[str, str]]:
-        """`{schema.table: {column: DuckDB type in lower case}}` of the lake's newest state."""
+    def tables(self, cursor: duckdb.DuckDBPyConnection | None = None) -> dict[str, dict[str, str]]:
+        """`{schema.table: {column: DuckDB type in lower case}}` of the lake's newest state, or as the cursor sees it."""
         found: dict[str, dict[str, str]] = {}
         rows = (
-            self.connect(read_only=False)
+            (cursor or self.connect(read_only=False))
             .execute(
                 "select schema_name || '.' || table_name, column_name, lower(data_type) from duckdb_columns() "
                 f"where database_name = '{LAKE}' and not internal order by 1, column_index"
@@ -124,16 +122,10 @@ class Warehouse:
         """One transaction under the writer lock: committed with its message at the block's end, rolled back if it raises.
 
         Raises:
-            TapehouseError: another writer holds the lock for longer than `LOCK_SECONDS`.
+            TapehouseError: another writer holds the lock for longer than ten minutes.
         """
         cursor = self.connect(read_only=False)
-        try:
-            self._lock.acquire()
-        except Timeout:
-            raise TapehouseError(
-                f"{self._lock.lock_file}: another writer has held the lock for {LOCK_SECONDS} s; is a run stuck?"
-            ) from None
-        try:
+        with self._lock.held():
             cursor.begin()
             try:
                 yield cursor
@@ -144,9 +136,8 @@ class Warehouse:
             except BaseException:
                 cursor.rollback()
                 raise
-        finally:
-            self._lock.release()
-            cursor.close()
+            finally:
+                cursor.close()
 
     def overwrite(
         self, changes: Sequence[Change], who: str = "tapehouse", message: str = "", extra: dict | None = None
@@ -172,10 +163,10 @@ class Warehouse:
         """
         schema = table.split(".")[0]
         wanted = {c: short_type(t) for c, t in columns.items()}
-        have = self.tables().get(table) if self.exists() else None
-        if have == wanted:
+        if self.exists() and self.tables().get(table) == wanted:
             return
         with self.writing("tapehouse", f"define {table}") as cursor:
+            have = self.tables(cursor).get(table)  # again, under the lock: another process may have been faster
             if have is None:
                 cursor.execute(f"create schema if not exists {schema}")
                 body = ", ".join(f'"{c}" {t}' for c, t in wanted.items())
@@ -210,20 +201,22 @@ class Warehouse:
 
     def compact(self) -> None:
         """Merge small files; every snapshot stays readable. Run it while nothing else writes."""
-        with self._lock:
+        with self._lock.held():
             self.connect(read_only=False).execute(f"call ducklake_merge_adjacent_files('{LAKE}')")
 
     def expire(self, keep_last: int = 100) -> list[int]:
-        """Forget old snapshots, except the last `keep_last` and every pinned one, and delete files no snapshot needs.
+        """Forget old snapshots and delete files that no snapshot needs.
+
+        The last `keep_last` (at least the newest) and every pinned one are kept.
 
         Returns:
             The ids of the snapshots that were expired.
         """
-        with self._lock:
+        with self._lock.held():
             cursor = self.connect(read_only=False)
             ids = [r[0] for r in cursor.execute(f"select snapshot_id from ducklake_snapshots('{LAKE}') order by 1").fetchall()]
             pinned = self.pinned()
-            old = [i for i in ids[: max(0, len(ids) - keep_last)] if i not in pinned]
+            old = [i for i in ids[: -max(1, keep_last)] if i not in pinned]
             if old:
                 cursor.execute(f"call ducklake_expire_snapshots('{LAKE}', versions => {old})")
             cursor.execute(f"call ducklake_cleanup_old_files('{LAKE}', cleanup_all => true)")
@@ -236,6 +229,7 @@ class Warehouse:
             for connection in self._opened.values():
                 connection.close()
             self._opened.clear()
+            self._lock.close()
 
     # ------------------------------------------------------------------ opening
 
@@ -258,7 +252,7 @@ class Warehouse:
         wanted = [e for e in EXTENSIONS if e != "postgres_scanner" or self.settings.catalog != "sqlite"]
         if str(self._data_path()).startswith("s3://"):
             wanted.append("httpfs")
-        return "".join(f"{_load_statement(name)}; " for name in wanted)
+        return "".join(f"{load_statement(name)}; " for name in wanted)
 
     def _data_path(self) -> str:
         return self.settings.data_path or f"{self.root / 'data'}/"
@@ -296,12 +290,3 @@ def apply_change(cursor: duckdb.DuckDBPyConnection, change: Change) -> None:
 def short_type(name: str) -> str:
     """DuckDB's long type names as they are written in `checks/`: `timestamp with time zone` is `timestamptz`."""
     return name.lower().strip().replace("timestamp with time zone", "timestamptz").replace("int32", "integer")
-
-
-def _load_statement(name: str) -> str:
-    module = f"duckdb_extension_{name}"
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        return f"install {name}; load {name}"
-    files = sorted((Path(spec.origin).parent / "extensions").glob(f"v*/{name}.duckdb_extension"))
-    return f"load '{files[-1]}'"
