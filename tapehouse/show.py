@@ -1,5 +1,6 @@
 """Results for the terminal: queries, the DuckDB client, and the summary that ends a run."""
 
+import json
 import re
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -63,14 +64,18 @@ def run_query(
         return result.pl()
     except duckdb.Error as error:
         raise TapehouseError(str(error)) from None
+    except pl.exceptions.PolarsError as error:  # an interval, for one
+        raise TapehouseError(f"the result has a column that cannot be shown; cast it to varchar ({error})") from None
 
 
 def write_rows(rows: pl.DataFrame, form: str, out: Console) -> None:
     """Print rows as a table (DuckDB's own, at most 100 rows, and it says so), CSV or JSON (all of them)."""
     if form == "json":
-        sys.stdout.write(_printable(rows).write_json() + "\n")
+        sys.stdout.write(_as_text(rows).write_json() + "\n")
     elif form == "csv":
-        sys.stdout.write(_printable(rows).write_csv())
+        flat = _as_text(rows)
+        nested = [pl.Series(c, [_json(v) for v in flat[c]], pl.String) for c, t in flat.schema.items() if t.is_nested()]
+        sys.stdout.write(flat.with_columns(nested).write_csv())
     else:
         width = out.width if out.is_terminal else PIPE_WIDTH
         con = duckdb.connect()
@@ -118,11 +123,15 @@ def _leaderboard(fold: str, rows: pl.DataFrame) -> RichTable:
     return table
 
 
-def _printable(rows: pl.DataFrame) -> pl.DataFrame:
-    """Nested values as text, which CSV needs."""
-    nested = [c for c, t in rows.schema.items() if t.is_nested()]
-    texts = ([None if v is None else str(list(v)) for v in rows[c]] for c in nested)
-    return rows.with_columns(pl.Series(c, t, dtype=pl.String) for c, t in zip(nested, texts, strict=True))
+def _as_text(rows: pl.DataFrame) -> pl.DataFrame:
+    """Bytes, which neither form of text can hold, as hexadecimal digits."""
+    return rows.with_columns(pl.col(c).bin.encode("hex") for c, t in rows.schema.items() if t == pl.Binary)
+
+
+def _json(value: object) -> str | None:
+    if value is None:
+        return None
+    return json.dumps(value.to_list() if isinstance(value, pl.Series) else value, default=str)
 
 
 def _date(text: str | None, option: str) -> date | None:
