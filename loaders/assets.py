@@ -11,8 +11,9 @@ import dagster as dg
 from loaders.partitions import partition_mapping, partitions_def
 from loaders.pipes import launcher
 from resources.warehouse import WarehouseResource
-from tapehouse.engine import Outcome, OutputOutcome, materialise
+from tapehouse.engine import Outcome, materialise
 from tapehouse.expectations import Result, describe
+from tapehouse.judging import OutputOutcome
 from tapehouse.project import ONCE, Asset, Output, Project
 
 log = logging.getLogger("tapehouse")

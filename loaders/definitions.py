@@ -1,5 +1,6 @@
 """The four declarative folders as one set of Dagster definitions."""
 
+import warnings
 from pathlib import Path
 
 import dagster as dg
@@ -16,6 +17,8 @@ from tapehouse.settings import load_settings
 
 def build_definitions(home: Path) -> dg.Definitions:
     """Everything that the project at `home` declares."""
+    # Partition mappings that allow missing upstream months are marked beta; said once for each dependency, it drowns the log.
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
     return definitions_of(load_project(load_settings(home)))
 
 

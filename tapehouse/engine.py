@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,19 +12,17 @@ import duckdb
 import polars as pl
 
 from tapehouse.errors import TapehouseError
-from tapehouse.expectations import Result, evaluate
 from tapehouse.folds import Fold
-from tapehouse.hashing import frame_hash
-from tapehouse.lineage import Made, State, in_hash, read_state, require_upstream
+from tapehouse.frames import duckdb_type, normalise
+from tapehouse.judging import OutputOutcome, judge, partition_of
+from tapehouse.lineage import Made, State, in_hash, month_ranges, read_state, require_upstream
 from tapehouse.project import ONCE, Asset, Output, Project, Table
 from tapehouse.reading import query, read_table
 from tapehouse.settings import Settings
 from tapehouse.sqlfile import SqlFile
-from tapehouse.warehouse import LAKE, Change, Warehouse, apply_change, short_type
+from tapehouse.warehouse import LAKE, Change, Warehouse, apply_change
 
 log = logging.getLogger("tapehouse")
-# When a row arrived, and provenance that differs between repetitions of the same result, are no content.
-UNHASHED = {"ingested_at", "snapshot", "git_commit", "manifest"}
 BIG_TABLE_YEARS = {"event_at", "decision_at"}
 
 
@@ -90,33 +88,12 @@ class Build:
         """Rows that the table already holds in [start, end); empty before the first time."""
         table = self.project.tables[self.asset.outputs[0].table]
         where = _range_sql(table.time, self.start, self.end) if table.time else "true"
-        columns = ", ".join(f'"{c}"' for c in table.types)
+        columns = ", ".join(f'"{c}"' for c in table.types) or "*"
         return self.cursor.execute(f"select {columns} from {LAKE}.{table.name} where {where} order by all").pl()
 
     def note(self, **numbers: Any) -> None:
         """Numbers, texts or paths to show with the materialisation."""
         self.notes.update(numbers)
-
-
-@dataclass(frozen=True)
-class PartitionOutcome:
-    """One partition of one output: rows and content hash, and whether the rows differ from those before."""
-
-    partition: str
-    rows: int
-    out_hash: str
-    changed: bool
-
-
-@dataclass
-class OutputOutcome:
-    """What became of one table in a materialisation."""
-
-    output: Output
-    made: list[PartitionOutcome]
-    contract: list[Result]
-    quality: list[Result]
-    failed: dict[str, list[str]]  # partition -> reasons; these kept their last good rows
 
 
 @dataclass
@@ -157,18 +134,16 @@ def materialise(
     asset = project.assets[name]
     partitions = partitions or (project.partitions(asset) if asset.by != "folds" else [])
     _check_partitions(project, asset, partitions)
-    ensure_tables(project, warehouse, asset)
+    ensure_tables(project, warehouse, [*(r.table for r in asset.reads), *(o.table for o in asset.outputs)])
     with warehouse.reading() as (cursor, snapshot):
         state = read_state(cursor)
         require_upstream(project, asset, partitions, state)
         hashes = {p: in_hash(project, asset, p, state) for p in partitions}
         build = make_build(project, asset, partitions, cursor, snapshot, run_id=run_id, **build_options)
         started = time.monotonic()
-        produced = asset.build(build)
-    frames = produced if isinstance(produced, dict) else {asset.outputs[0].table: produced}
-    outcomes = [_judge(project, asset, output, frames[output.table], partitions, state) for output in asset.outputs]
-    if any(o.table not in project.tables or not project.tables[o.table].types for o in asset.outputs):
-        raise TapehouseError(f"{asset.name}: no columns are declared for its table; write its check file")
+        frames = run_build(build)
+    ensure_tables(project, warehouse, frames)  # a table without a check file has the columns that its build returned
+    outcomes = [judge(project, asset, output, frames[output.table], partitions, state) for output in asset.outputs]
     _swap(warehouse, asset, outcomes, frames, project, state, hashes, snapshot, run_id)
     rows = sum(m.rows for o in outcomes for m in o.made)
     where = _said(partitions)
@@ -188,130 +163,36 @@ def make_build(
     return Build(project, asset, partitions, cursor, snapshot, start, end, fold, **options)
 
 
-def ensure_tables(project: Project, warehouse: Warehouse, asset: Asset) -> None:
-    """Create or adapt the tables that the asset writes and those that it reads."""
-    warehouse.initialise() if not warehouse.exists() else None
+def run_build(build: Build) -> dict[str, pl.DataFrame]:
+    """Table name to the rows that the build function returns, in the table's columns, types and order.
+
+    Raises:
+        TapehouseError: other tables, columns or types than declared.
+    """
+    asset, tables = build.asset, [o.table for o in build.asset.outputs]
+    produced = asset.build(build)
+    frames = produced if isinstance(produced, dict) else {tables[0]: produced}
+    where = str(asset.source or asset.name)
+    if set(frames) != set(tables) or not all(isinstance(f, pl.DataFrame) for f in frames.values()):
+        said = {name: type(frame).__name__ for name, frame in frames.items()}
+        raise TapehouseError(f"{where}: a build returns a polars frame for each of {tables}, got {said}")
+    for name, frame in frames.items():
+        table = build.project.tables[name]
+        if not table.types:
+            table.types = {c: duckdb_type(t) for c, t in frame.schema.items()}
+    return {name: normalise(build.project.tables[name], frame, where) for name, frame in frames.items()}
+
+
+def ensure_tables(project: Project, warehouse: Warehouse, names: Iterable[str]) -> None:
+    """Create the tables that are missing and adapt those whose declared columns have changed."""
+    if not warehouse.exists():
+        warehouse.initialise()
     known = warehouse.tables()
-    for name in [*(r.table for r in asset.reads), *(o.table for o in asset.outputs)]:
+    for name in dict.fromkeys(names):
         table = project.tables[name]
         if table.types and known.get(name) != table.types:
             by_year = f'year("{table.time}")' if table.time in BIG_TABLE_YEARS else None
             warehouse.ensure(name, table.types, by_year)
-
-
-def normalise(table: Table, frame: pl.DataFrame, where: str) -> pl.DataFrame:
-    """The frame with the declared columns in the declared order and types, sorted by grain.
-
-    Raises:
-        TapehouseError: columns are missing or unknown, or a column's type differs from the declared one.
-    """
-    missing = [c for c in table.types if c not in frame.columns]
-    unknown = [c for c in frame.columns if c not in table.types]
-    if missing or unknown:
-        raise TapehouseError(f"{where}: the rows do not have the declared columns: missing {missing}, unknown {unknown}")
-    frame = frame.select(list(table.types))
-    wrong = []
-    for column, kind in table.types.items():
-        have = duckdb_type(frame.schema[column])
-        if have == kind:
-            continue
-        if frame.schema[column] == pl.Null or (have, kind) in SAFE_CASTS:
-            frame = frame.with_columns(pl.col(column).cast(POLARS_TYPES[kind], strict=True))
-        else:
-            wrong.append(f"{column} is {have}, declared {kind}")
-    if wrong:
-        raise TapehouseError(f"{where}: {'; '.join(wrong)}")
-    grain = list(table.doc.grain)
-    return frame.sort(grain, nulls_last=True) if grain else frame
-
-
-POLARS_TYPES: dict[str, Any] = {
-    "varchar": pl.String,
-    "double": pl.Float64,
-    "bigint": pl.Int64,
-    "integer": pl.Int32,
-    "boolean": pl.Boolean,
-    "date": pl.Date,
-    "timestamptz": pl.Datetime("us", "UTC"),
-    "integer[]": pl.List(pl.Int32),
-    "bigint[]": pl.List(pl.Int64),
-    "double[]": pl.List(pl.Float64),
-    "varchar[]": pl.List(pl.String),
-}
-# Widening, or narrowing that polars checks value by value; a float never becomes an integer.
-SAFE_CASTS = {
-    ("integer", "bigint"),
-    ("bigint", "integer"),
-    ("smallint", "integer"),
-    ("tinyint", "integer"),
-    ("uinteger", "bigint"),
-    ("uinteger", "integer"),
-    ("ubigint", "bigint"),
-    ("float", "double"),
-    ("bigint[]", "integer[]"),
-    ("uinteger[]", "integer[]"),
-}
-
-
-def duckdb_type(dtype: pl.DataType) -> str:
-    """The DuckDB name of a polars type, as written in `checks/`."""
-    for name, known in POLARS_TYPES.items():
-        if dtype == known:
-            return name
-    if isinstance(dtype, pl.List):
-        return f"{duckdb_type(dtype.inner)}[]"
-    names = {pl.UInt32: "uinteger", pl.UInt64: "ubigint", pl.Float32: "float", pl.Int16: "smallint", pl.Int8: "tinyint"}
-    return names.get(dtype.base_type(), short_type(str(dtype)))
-
-
-def partition_of(table: Table, asset: Asset, partitions: list[str]) -> pl.Expr:
-    """The partition key of each row."""
-    if asset.by == "months":
-        return pl.col(table.time).dt.truncate("1mo").dt.date().cast(pl.String)
-    return pl.lit(partitions[0])
-
-
-def _judge(
-    project: Project, asset: Asset, output: Output, frame: pl.DataFrame, partitions: list[str], state: State
-) -> OutputOutcome:
-    table = project.tables[output.table]
-    where = str(asset.source or asset.name)
-    frame = normalise(table, frame, where)
-    check_file = str(project.settings.home / "checks" / Path(*table.name.split(".")).with_suffix(".yaml"))
-    placed = frame.with_columns(partition_of(table, asset, partitions).alias("__partition"))
-    strays = placed.filter(~pl.col("__partition").is_in(partitions) | pl.col("__partition").is_null())
-    if strays.height:
-        raise TapehouseError(f"{where}: {strays.height} rows lie outside the range that was asked for, such as {strays.row(0)}")
-    for column, value in output.key:
-        if not (frame[column] == value).all():
-            raise TapehouseError(f"{where}: writes rows of {table.name} whose {column} is not {value!r}")
-    contract = [_grain_result(table, frame), *evaluate(frame, table.doc.contract, check_file)]
-    quality = evaluate(frame, table.doc.quality, check_file) if frame.height else []
-    failed: dict[str, list[str]] = {}
-    keys = placed["__partition"]
-    for result in contract:
-        if not result.success:
-            for partition in sorted(set(keys.gather(list(result.rows)).to_list())) if result.rows else partitions:
-                failed.setdefault(partition, []).append(f"{result.expectation}: {result.detail}")
-    parts = {p: f.drop("__partition") for (p,), f in placed.partition_by("__partition", as_dict=True).items()}
-    empty = frame.clear()
-    made = []
-    for partition in partitions:
-        rows = parts.get(partition, empty)
-        digest = frame_hash(rows.drop([c for c in rows.columns if c in UNHASHED]))
-        before = state.get((output.asset, partition))
-        changed = before is None or before.out_hash != digest
-        made.append(PartitionOutcome(partition, rows.height, digest, changed))
-    return OutputOutcome(output, made, contract, quality, failed)
-
-
-def _grain_result(table: Table, frame: pl.DataFrame) -> Result:
-    grain = list(table.doc.grain)
-    doubled = frame.select(pl.struct(grain).is_duplicated().alias("d"))["d"].arg_true() if frame.height else pl.Series([])
-    nulls = frame.select(pl.any_horizontal(pl.col(grain).is_null()).alias("n"))["n"].arg_true() if frame.height else pl.Series([])
-    rows = tuple(sorted({*doubled.to_list(), *nulls.to_list()}))
-    detail = f"{len(rows)} rows share or lack a key, such as {frame.select(grain).row(rows[0])}" if rows else ""
-    return Result(f"grain({', '.join(grain)})", not rows, rows, detail)
 
 
 def _swap(
@@ -332,7 +213,7 @@ def _swap(
     good: set[str] = set()
     for outcome in outcomes:
         table, output = project.tables[outcome.output.table], outcome.output
-        frame = normalise(table, frames[output.table], str(asset.source))
+        frame = frames[output.table]
         fresh = [m for m in outcome.made if m.partition not in failed]
         good |= {m.partition for m in fresh}
         dirty = [m.partition for m in fresh if m.changed or (output.asset, m.partition) not in state]
@@ -349,20 +230,32 @@ def _swap(
     which = f'asset in ({names}) and "partition" in ({keys})'
     changes.append(Change("meta.partitions", pl.DataFrame(books), which))
     if asset.pinned:
-        pins = [{"snapshot": snapshot, "asset": asset.name, "partition": p, "run_id": run_id, "made_at": now} for p in sorted(good)]
-        changes.append(Change("meta.pins", pl.DataFrame(pins), which))
+        pin = {"snapshot": snapshot, "asset": asset.name, "run_id": run_id, "made_at": now}
+        pins = [{**pin, "partition": p} for p in sorted(good)]
+        changes.append(Change("meta.pins", pl.DataFrame(pins), "false"))  # appended: older models keep their snapshots
     message = f"{asset.name} {_said(sorted(good))}".strip()
     extra = {"run_id": run_id, "asset": asset.name, "partitions": sorted(good)}
     with warehouse.writing("tapehouse", message, extra) as cursor:
+        _require_unchanged(cursor, asset, state, which)
         for change in changes:
             apply_change(cursor, change)
+
+
+def _require_unchanged(cursor: duckdb.DuckDBPyConnection, asset: Asset, state: State, which: str) -> None:
+    """Refuse to replace rows that another run has written since these were read: a raw table would lose what it added."""
+    rows = cursor.execute(f'select asset, "partition", out_hash from meta.partitions where {which}').fetchall()
+    for name, partition, digest in rows:
+        before = state.get((name, partition))
+        if before is None or before.out_hash != digest:
+            raise TapehouseError(
+                f"{asset.name} {partition}: another run wrote this partition while it was being made; nothing was changed, "
+                "run it again"
+            )
 
 
 def _selection(project: Project, asset: Asset, table: Table, output: Output, partitions: list[str]) -> str:
     terms = [f"\"{column}\" = '{value}'" for column, value in output.key]
     if asset.by == "months":
-        from tapehouse.lineage import month_ranges
-
         spans = [project.span(first, last) for first, last in month_ranges(partitions)]
         terms.append("(" + " or ".join(_range_sql(table.time, *span) for span in spans) + ")")
     elif asset.by == "folds":

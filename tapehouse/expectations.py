@@ -47,14 +47,16 @@ def _result(entry: Entry, expectation, outcomes, where: str) -> Result:
     label = describe(entry)
     outcome = next(o for o in outcomes if (o.expectation_config.meta or {}).get("entry") == label)
     raised = outcome.exception_info or {}
-    if raised.get("raised_exception") or any(isinstance(v, dict) and v.get("raised_exception") for v in raised.values()):
-        raise TapehouseError(f"{where}: {label} could not be computed: {raised}")
+    faults = [v for v in (raised, *raised.values()) if isinstance(v, dict) and v.get("raised_exception")]
+    if faults:
+        raise TapehouseError(f"{where}: {label} could not be computed: {faults[0].get('exception_message')}")
     result = outcome.result or {}
     rows = tuple(sorted(result.get("unexpected_index_list") or ()))
     if outcome.success:
         detail = f"observed {result['observed_value']}" if "observed_value" in result else ""
     elif rows or "partial_unexpected_list" in result:
-        detail = f"{result.get('unexpected_count', len(rows))} rows, such as {(result.get('partial_unexpected_list') or [])[:SHOWN]}"
+        shown = (result.get("partial_unexpected_list") or [])[:SHOWN]
+        detail = f"{result.get('unexpected_count', len(rows))} rows, such as {shown}"
     else:
         detail = f"observed {result.get('observed_value')}"
     return Result(label, bool(outcome.success), rows, detail)

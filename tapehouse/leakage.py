@@ -118,7 +118,8 @@ def _mutated_actions(
         frames.append(_restamped(past.with_columns(ratio=pl.col("ratio") * 3, amount=pl.col("amount") * 2), cut, rng))
     if bars is not None:
         after = bars.filter(pl.col("event_at") > cut).unique("symbol", keep="first", maintain_order=True)
-        midnight = pl.col("session").cast(pl.Datetime("us")).dt.replace_time_zone("America/New_York").dt.convert_time_zone("UTC")
+        local = pl.col("session").cast(pl.Datetime("us")).dt.replace_time_zone("America/New_York")
+        midnight = local.dt.convert_time_zone("UTC")
         new = after.select(
             symbol="symbol",
             kind=pl.lit("split"),

@@ -7,7 +7,7 @@ import duckdb
 import polars as pl
 from dateutil.relativedelta import relativedelta
 
-from tapehouse.engine import make_build, normalise
+from tapehouse.engine import make_build, run_build
 from tapehouse.project import Asset, Project, month_start
 from tapehouse.warehouse import LAKE
 
@@ -71,9 +71,7 @@ def rebuild(project: Project, raw: Frames, targets: Iterable[str], first: str, l
 def build_months(project: Project, asset: Asset, con: duckdb.DuckDBPyConnection, first: str, last: str) -> Frames:
     """What an asset's build function returns for the months `first` to `last`, reading from `con`."""
     months = [m for m in project.months if first <= m <= last] if asset.by == "months" else project.partitions(asset)
-    produced = asset.build(make_build(project, asset, months, con))
-    frames = produced if isinstance(produced, dict) else {asset.outputs[0].table: produced}
-    return {name: normalise(project.tables[name], frame, str(asset.source)) for name, frame in frames.items()}
+    return run_build(make_build(project, asset, months, con))
 
 
 def read_raw(con: duckdb.DuckDBPyConnection, project: Project, targets: Iterable[str], first: str, last: str) -> Frames:
@@ -86,7 +84,8 @@ def read_raw(con: duckdb.DuckDBPyConnection, project: Project, targets: Iterable
         where = ""
         if table.time:
             start, stop = project.span(begin, end)
-            where = f" where {table.time} >= timestamptz '{start.isoformat()}' and {table.time} < timestamptz '{stop.isoformat()}'"
+            begin_sql, stop_sql = (f"timestamptz '{at.isoformat()}'" for at in (start, stop))
+            where = f" where {table.time} >= {begin_sql} and {table.time} < {stop_sql}"
         frames[name] = con.execute(f"select * from {LAKE}.{name}{where} order by all").pl().select(list(table.types))
     return frames
 

@@ -1,0 +1,93 @@
+"""Judging new rows before they are visible: partitions, content hashes, the contract's verdict on each."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from tapehouse.errors import TapehouseError
+from tapehouse.expectations import Result, evaluate
+from tapehouse.hashing import frame_hash
+from tapehouse.lineage import State
+from tapehouse.project import Asset, Output, Project, Table
+
+# When a row arrived, and provenance that differs between repetitions of the same result, are no content.
+UNHASHED = {"ingested_at", "snapshot", "git_commit", "manifest"}
+
+
+@dataclass(frozen=True)
+class PartitionOutcome:
+    """One partition of one output: rows and content hash, and whether the rows differ from those before."""
+
+    partition: str
+    rows: int
+    out_hash: str
+    changed: bool
+
+
+@dataclass
+class OutputOutcome:
+    """What became of one table in a materialisation."""
+
+    output: Output
+    made: list[PartitionOutcome]
+    contract: list[Result]
+    quality: list[Result]
+    failed: dict[str, list[str]]  # partition -> reasons; these kept their last good rows
+
+
+def judge(
+    project: Project, asset: Asset, output: Output, frame: pl.DataFrame, partitions: list[str], state: State
+) -> OutputOutcome:
+    """Hash each partition and judge it by the table's contract and quality entries.
+
+    Args:
+        frame: normalised rows of all `partitions`.
+        state: the books before, to tell which partitions have changed.
+
+    Raises:
+        TapehouseError: rows outside the partitions, or of another key than the asset's own.
+    """
+    table = project.tables[output.table]
+    where = str(asset.source or asset.name)
+    check_file = str(project.settings.home / "checks" / Path(*table.name.split(".")).with_suffix(".yaml"))
+    placed = frame.with_columns(partition_of(table, asset, partitions).alias("__partition"))
+    strays = placed.filter(~pl.col("__partition").is_in(partitions) | pl.col("__partition").is_null())
+    if strays.height:
+        raise TapehouseError(f"{where}: {strays.height} rows lie outside the range that was asked for, such as {strays.row(0)}")
+    for column, value in output.key:
+        if not (frame[column] == value).all():
+            raise TapehouseError(f"{where}: writes rows of {table.name} whose {column} is not {value!r}")
+    contract = [_grain_result(table, frame), *evaluate(frame, table.doc.contract, check_file)]
+    quality = evaluate(frame, table.doc.quality, check_file) if frame.height else []
+    failed: dict[str, list[str]] = {}
+    keys = placed["__partition"]
+    for result in contract:
+        if not result.success:
+            for partition in sorted(set(keys.gather(list(result.rows)).to_list())) if result.rows else partitions:
+                failed.setdefault(partition, []).append(f"{result.expectation}: {result.detail}")
+    parts = {p: f.drop("__partition") for (p,), f in placed.partition_by("__partition", as_dict=True).items()}
+    empty = frame.clear()
+    made = []
+    for partition in partitions:
+        rows = parts.get(partition, empty)
+        digest = frame_hash(rows.drop([c for c in rows.columns if c in UNHASHED]))
+        before = state.get((output.asset, partition))
+        changed = before is None or before.out_hash != digest
+        made.append(PartitionOutcome(partition, rows.height, digest, changed))
+    return OutputOutcome(output, made, contract, quality, failed)
+
+
+def _grain_result(table: Table, frame: pl.DataFrame) -> Result:
+    grain = list(table.doc.grain)
+    doubled_or_null = pl.struct(grain).is_duplicated() | pl.any_horizontal(pl.col(grain).is_null())
+    rows = tuple(frame.select(bad=doubled_or_null)["bad"].arg_true().to_list()) if frame.height else ()
+    detail = f"{len(rows)} rows share or lack a key, such as {frame.select(grain).row(rows[0])}" if rows else ""
+    return Result(f"grain({', '.join(grain)})", not rows, rows, detail)
+
+
+def partition_of(table: Table, asset: Asset, partitions: list[str]) -> pl.Expr:
+    """The partition key of each row."""
+    if asset.by == "months":
+        return pl.col(table.time).dt.truncate("1mo").dt.date().cast(pl.String)
+    return pl.lit(partitions[0])
