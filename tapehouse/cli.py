@@ -19,7 +19,9 @@ from tapehouse.errors import TapehouseError
 from tapehouse.settings import Settings, find_home, load_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-out, err = Console(), Console(stderr=True)
+PIPE_WIDTH = 160  # a log is not folded to a terminal's 80 columns
+out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+err = Console(stderr=True, width=None if sys.stderr.isatty() else PIPE_WIDTH)
 
 # No library phones home: set before any of them is imported.
 QUIET = {

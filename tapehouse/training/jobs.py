@@ -13,8 +13,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +32,7 @@ from tapehouse.training.manifest import weights_digest
 
 # What a row must have been known by, so that a fold's training window can be purged on it.
 KNOWN_AT: Final = {"sft": "label_known_at", "dpo": "reward_known_at"}
+ERROR_LINES: Final = 15
 NEEDED: Final = {
     "sft": ("input_ids", "prompt_length"),
     "dpo": ("prompt_ids", "chosen_ids", "rejected_ids"),
@@ -142,18 +145,20 @@ def run_job(
     Raises TapehouseError with the end of the process's error output where it fails.
     """
     threads = json.loads((jobdir / "job.json").read_text())["threads"]
-    if launch is not None:
-        launch(command(jobdir, outdir), environment(threads))
-        return json.loads((outdir / "manifest.json").read_text())
-    log = jobdir / "stderr.log"
-    with log.open("w") as errors:
-        process = subprocess.Popen(
-            command(jobdir, outdir),
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env={**os.environ, **environment(threads)},
-        )
+    run = launch or partial(run_process, on_progress=on_progress)
+    run(command(jobdir, outdir), environment(threads))
+    return json.loads((outdir / "manifest.json").read_text())
+
+
+def run_process(
+    command: list[str], env: dict[str, str], on_progress: Callable[[dict[str, Any]], None] | None = None
+) -> None:
+    """Run a command with `env` beside this process's variables; its JSON lines on standard output go to `on_progress`.
+
+    Raises TapehouseError with the end of the process's error output where it fails.
+    """
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, **env})
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -165,10 +170,10 @@ def run_job(
             if process.poll() is None:
                 process.kill()
                 process.wait()
-    if code != 0:
-        tail = "\n".join(log.read_text().splitlines()[-15:])
-        raise TapehouseError(f"training in {jobdir} ended with code {code}; the end of {log}:\n{tail}")
-    return json.loads((outdir / "manifest.json").read_text())
+        if code != 0:
+            errors.seek(0)
+            tail = "\n".join(errors.read().splitlines()[-ERROR_LINES:])
+            raise TapehouseError(f"{' '.join(command)} ended with code {code}; the end of its errors:\n{tail}")
 
 
 def store_by_digest(outdir: Path) -> Path:
