@@ -10,7 +10,7 @@ def frame_hash(frame: pl.DataFrame) -> str:
     """SHA-256 over names, types, null masks and values, column by column, in the given row order.
 
     Values under a null are not hashed (their bits are undefined); floats are hashed by their bits, so that a change in the
-    last place is a change. Supports numbers, booleans, strings, dates, times and lists of those.
+    last place is a change. Supports numbers, decimals, booleans, strings, dates, times and lists of those.
 
     Returns:
         32 hexadecimal digits (the digest's first half).
@@ -38,7 +38,7 @@ def text_hash(*parts: str) -> str:
 def _supported(kind: pl.DataType) -> bool:
     if isinstance(kind, pl.List):
         return _supported(kind.inner)
-    return kind.is_integer() or kind.is_float() or kind.is_temporal() or kind in (pl.Boolean, pl.String, pl.Null)
+    return kind.is_numeric() or kind.is_temporal() or kind in (pl.Boolean, pl.String, pl.Null)
 
 
 def _update(digest, column: pl.Series) -> None:
@@ -47,6 +47,8 @@ def _update(digest, column: pl.Series) -> None:
     if nulls:
         digest.update(np.packbits(column.is_null().to_numpy()).tobytes())
         column = column.drop_nulls()
+    if column.dtype.is_decimal():
+        column = column.cast(pl.String)  # exact; as numbers numpy would make floats of them
     if isinstance(column.dtype, pl.List):
         digest.update(column.list.len().cast(pl.UInt32).to_numpy().tobytes())
         _update(digest, column.explode(empty_as_null=False) if column.len() else column.explode())

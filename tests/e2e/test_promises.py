@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 
 from tapehouse.baselines import fit, predict
-from tapehouse.engine import make_build, normalise
+from tapehouse.engine import make_build
 from tapehouse.folds import first_train_end, training_rows
+from tapehouse.frames import normalise
 from tapehouse.hashing import frame_hash
 from tapehouse.leakage import find_leaks, mutate
 from tapehouse.lineage import month_ranges

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tapehouse.engine import duckdb_type
 from tapehouse.errors import TapehouseError
+from tapehouse.frames import duckdb_type
 from tests.house import TOY_MONTHS, House
 
 JAN, FEB, MAR = TOY_MONTHS[:3]

@@ -15,6 +15,7 @@ VALUES = {
     pl.UInt32: st.integers(0, 2**32 - 1),
     pl.Float64: st.floats(),
     pl.Boolean: st.booleans(),
+    pl.Decimal(38, 2): st.decimals(-(10**30), 10**30, places=2),
     pl.String: st.text(st.characters(codec="utf-8"), max_size=5),
     pl.Date: st.dates(),
     pl.Datetime("us", "UTC"): st.datetimes(timezones=st.just(UTC)),
