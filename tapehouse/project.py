@@ -324,7 +324,13 @@ def _check_names(assets: list[Asset]) -> None:
             by_output[output.asset] = asset
         for read in asset.reads:
             if read.table not in tables:
-                raise TapehouseError(f"{asset.source}: reads {read.table}, which no file in assets/ or sql/ makes")
+                raise TapehouseError(f"{_line_of(read, asset)}: reads {read.table}, which no file in assets/ or sql/ makes")
+
+
+def _line_of(read: Read, asset: Asset) -> str:
+    lines = asset.source.read_text().splitlines() if asset.source is not None else []
+    found = next((f":{number}" for number, line in enumerate(lines, start=1) if read.table in line), "")
+    return f"{asset.source or asset.name}{found}"
 
 
 def _sorted(assets: list[Asset], writers: dict[str, list[str]]) -> list[Asset]:

@@ -19,9 +19,15 @@ from tapehouse.warehouse import short_type
 
 HEADER_MONTHS = re.compile(r"^(lookback|lookahead):\s*(\d+)\s+months?$")
 AS_KNOWN = "_as_known"  # the table macro `schema.table_as_known(at)` reads `schema.table`
-# Sums of doubles depend on the order of their rows, and DuckDB's order on the range and the threads.
-ORDER_DEPENDENT = re.compile(r"^(sum|avg|mean|stddev|var|corr|covar|regr|kurtosis|skewness|fsum|favg|kahan|sumkahan)")
+# Sums of doubles depend on the order of their rows, and DuckDB's order on the range and the threads. Of whole numbers and
+# decimals sums and means are exact; the second group computes in doubles whatever it is given.
+SUMS = re.compile(r"^(sum|avg|mean|fsum|favg|kahan|sumkahan)")
+IN_DOUBLES = re.compile(
+    r"^(stddev|var|corr|covar|regr|kurtosis|skewness|sem$|entropy|product$|geomean|geometric_mean|weighted_avg|wavg"
+    r"|approx_quantile|reservoir_quantile)"
+)
 EXACT_TYPES = {exp.DataType.Type.DECIMAL, *exp.DataType.INTEGER_TYPES, exp.DataType.Type.BOOLEAN}
+INEXACT_IN_THE_LAKE = re.compile(r"hugeint")  # what sum() makes of integers; DuckLake stores it as a double
 Source = tuple[str, str]  # (schema.table, column)
 
 
@@ -30,7 +36,7 @@ class SqlFile:
     """A parsed file of `sql/<schema>/<table>.sql`.
 
     Attributes:
-        text: the SELECT without its header; `$start` and `$end` are bound to the partition range.
+        text: the whole file; `$start` and `$end` are bound to the partition range.
         doc: the header's prose; its first line says the grain and what a row means.
         reads: the tables that the query reads, in order of appearance.
     """
@@ -78,10 +84,7 @@ def parse_sql_file(path: Path, text: str | None = None) -> SqlFile:
     try:
         statements = [s for s in sqlglot.parse(text, dialect="duckdb") if s is not None]
     except SqlglotError as error:
-        detail = error.errors[0] if getattr(error, "errors", None) else {}
-        line = f":{detail['line']}" if detail.get("line") else ""
-        what = detail.get("description") or str(error)
-        raise TapehouseError(f"{path}{line}: does not parse: {what} near {detail.get('highlight')!r}") from None
+        raise TapehouseError(f"{path}{_where(text, error)}") from None
     if len(statements) != 1 or not isinstance(statements[0], exp.Query):
         raise TapehouseError(f"{path}: a SQL asset is exactly one SELECT, found {len(statements)} statements")
     tree = statements[0]
@@ -99,7 +102,11 @@ def described(file: SqlFile, con: duckdb.DuckDBPyConnection) -> dict[str, str]:
         rows = con.execute(f"describe {bound}").fetchall()
     except duckdb.Error as error:
         raise TapehouseError(f"{file.path}: {error}") from None
-    return {row[0]: short_type(row[1]) for row in rows}
+    types = {row[0]: short_type(row[1]) for row in rows}
+    for column, kind in types.items():
+        if INEXACT_IN_THE_LAKE.search(kind):
+            raise TapehouseError(f"{file.path}: {column} is {kind}, which the lake does not keep exactly; cast it to bigint")
+    return types
 
 
 @dataclass(frozen=True)
@@ -134,9 +141,23 @@ def analyse(file: SqlFile, schemas: dict[str, dict[str, str]]) -> Lineage:
     columns = {p.alias_or_name: tuple(sorted(_sources(root, p))) for p in root.expression.selects}
     deciding: set[Source] = set()
     for scope in traverse_scope(tree):
-        for clause in _row_clauses(scope.expression):
+        for clause in _row_clauses(scope):
             deciding |= _sources(scope, clause)
     return Lineage(columns, tuple(sorted(deciding)))
+
+
+def _where(text: str, error: SqlglotError) -> str:
+    """Line and words of a parse error; of one inside a quoted text or a comment only DuckDB knows the line."""
+    details = getattr(error, "errors", None)
+    if details:
+        found = details[0]
+        return f":{found['line']}: does not parse: {found['description']} near {found['highlight']!r}"
+    try:
+        duckdb.extract_statements(text)
+    except duckdb.Error as said:
+        line = re.search(r"^LINE (\d+):", str(said), re.MULTILINE)
+        return f":{line.group(1) if line else 1}: does not parse: {said}"
+    return f":1: does not parse: {error}"
 
 
 def _tables(path: Path, tree: exp.Query) -> tuple[str, ...]:
@@ -144,43 +165,51 @@ def _tables(path: Path, tree: exp.Query) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for node in tree.find_all(exp.Table):
         name = node.this.name if isinstance(node.this, exp.Anonymous) else node.name
-        if not node.db and name in ctes:
+        if not node.db and (name in ctes or isinstance(node.this, exp.GenerateSeries)):
             continue
         if not node.db:
-            raise TapehouseError(f"{path}: table {name!r} has no schema; write it as schema.{name}")
+            line = min((part.meta["line"] for part in node.find_all(exp.Expression) if "line" in part.meta), default=1)
+            remedy = f"write it as schema.{name}" if name else "a SQL asset reads the tables of assets alone"
+            raise TapehouseError(f"{path}:{line}: table {name or node.sql('duckdb')!r} has no schema; {remedy}")
         found[f"{node.db}.{name.removesuffix(AS_KNOWN)}"] = None
     return tuple(found)
 
 
-def _row_clauses(select: exp.Expression) -> list[exp.Expression]:
-    clauses = [select.args.get(key) for key in ("where", "group", "having", "qualify", "order")]
+def _row_clauses(scope: Scope) -> list[exp.Expression]:
+    select = scope.expression
+    clauses = [select.args.get(key) for key in ("where", "group", "having", "qualify", "distinct", "order")]
     clauses += [join.args.get("on") for join in select.args.get("joins") or []]
-    clauses += list(select.find_all(exp.Window))
-    return [c for c in clauses if c is not None]
+    for window in scope.find_all(exp.Window):  # its order, not what it computes
+        clauses += [*(window.args.get("partition_by") or []), window.args.get("order")]
+    return [c for c in clauses if isinstance(c, exp.Expression)]  # the `distinct` of a UNION is a flag
 
 
 def _sources(scope: Scope, node: exp.Expression) -> set[Source]:
     found: set[Source] = set()
     for column in node.find_all(exp.Column):
         origin = scope.sources.get(column.table)
-        if isinstance(origin, exp.Table):
+        if isinstance(origin, exp.Table) and origin.db:
             found.add((f"{origin.db}.{origin.name}", column.name))
         elif isinstance(origin, Scope):
             for part in _branches(origin):
-                for projection in part.expression.selects:
-                    if projection.alias_or_name == column.name:
-                        found |= _sources(part, projection)
+                found |= _projected(part, column.name)
+        elif not column.table and node.key in ("order", "distinct"):  # these may name what is selected
+            found |= _projected(scope, column.name)
     return found
+
+
+def _projected(scope: Scope, name: str) -> set[Source]:
+    return {s for p in scope.expression.selects if p.alias_or_name == name for s in _sources(scope, p)}
 
 
 def _refuse_float_aggregates(file: SqlFile, tree: exp.Expression) -> None:
     for call in tree.find_all(exp.Func):
         name = (call.name if isinstance(call, exp.Anonymous | exp.AnonymousAggFunc) else call.sql_name()).lower()
-        if not ORDER_DEPENDENT.match(name) or name.startswith("list_"):
+        if name.startswith("list_") or not (SUMS.match(name) or IN_DOUBLES.match(name)):
             continue
         argument = call.this if isinstance(call.this, exp.Expression) else next(iter(call.expressions), None)
         kind = argument.type.this if argument is not None and argument.type is not None else None
-        if kind not in EXACT_TYPES:
+        if kind not in EXACT_TYPES or IN_DOUBLES.match(name):
             raise TapehouseError(
                 f"{file.path}: {name}({argument.sql('duckdb') if argument is not None else ''}) adds floating-point values in "
                 "an order that varies with the range and the threads (promise 3); cast to a decimal, use "
