@@ -6,6 +6,7 @@ positions shifted by padding.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -54,9 +55,13 @@ def predict(
 def load_model(base_dir: Path, adapter_dir: Path | None) -> LlamaForCausalLM:
     """The base in float32, with the adapter merged into its weights where there is one."""
     from transformers import LlamaForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # a bar for a model of 4 MB
     model = LlamaForCausalLM.from_pretrained(base_dir, local_files_only=True)
     if adapter_dir is not None:
+        # On import bitsandbytes warns of an optional kernel package for 4-bit inference, which is not used here.
+        logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, adapter_dir, local_files_only=True).merge_and_unload()

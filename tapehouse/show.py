@@ -18,15 +18,16 @@ from tapehouse.warehouse import LAKE, Warehouse
 
 TABLE_ROWS = 100
 PIPE_WIDTH = 200
+# Column of reports.leaderboard: heading and format, short enough for 80 characters.
 SUMMARY = {
-    "subject": "",
-    "return": ".2%",
-    "sharpe": ".2f",
-    "sortino": ".2f",
-    "max_drawdown": ".2%",
-    "hit_rate": ".0%",
-    "turnover": ".1f",
-    "trades": "d",
+    "subject": ("subject", ""),
+    "return": ("return", ".2%"),
+    "sharpe": ("sharpe", ".2f"),
+    "sortino": ("sortino", ".2f"),
+    "max_drawdown": ("max dd", ".2%"),
+    "hit_rate": ("hit", ".0%"),
+    "turnover": ("turnover", ".1f"),
+    "trades": ("trades", "d"),
 }
 NEXT = """[bold]Next[/]
   make dev                                         the graph, its checks and backfills, in the browser
@@ -112,11 +113,11 @@ def print_summary(settings: Settings, out: Console) -> None:
 
 def _leaderboard(fold: str, rows: pl.DataFrame) -> RichTable:
     table = RichTable(title=f"Test block from {fold}", title_justify="left", box=SIMPLE)
-    for name in SUMMARY:
-        table.add_column(name.replace("_", " "), justify="left" if name == "subject" else "right", no_wrap=True)
+    for name, (heading, _) in SUMMARY.items():
+        table.add_column(heading, justify="left" if name == "subject" else "right", no_wrap=True)
     for row in rows.iter_rows(named=True):
         values = [f"{row['subject']}{' *' if row['kind'] == 'baseline' else ''}"]
-        for name, form in list(SUMMARY.items())[1:]:
+        for name, (_, form) in list(SUMMARY.items())[1:]:
             values.append("–" if row[name] is None else format(row[name], form))
         table.add_row(*values)
     table.caption, table.caption_justify = "* baseline", "left"
