@@ -9,7 +9,7 @@ from loaders.assets import asset_key
 from resources.warehouse import WarehouseResource
 from tapehouse.hashing import text_hash
 from tapehouse.leakage import Leak, find_leaks
-from tapehouse.lineage import read_state
+from tapehouse.lineage import State, read_state, stale
 from tapehouse.project import Asset, Project
 from tapehouse.scratch import month_of, needed_months, read_raw, shift_month
 from tapehouse.warehouse import LAKE, Warehouse
@@ -50,14 +50,18 @@ def _leakage_check(project: Project, asset: Asset) -> dg.AssetChecksDefinition:
 
 
 def check_leakage(project: Project, lake: Warehouse, name: str, cuts: int = CUTS) -> tuple[list[datetime], list[Leak]]:
-    """Leaks of a stored table at `cuts` instants, drawn by the snapshot from the months for which all it needs is there."""
+    """Leaks of a stored table at `cuts` instants, drawn by the snapshot from the months for which all it needs is there.
+
+    Months in which the table or anything behind it is stale are passed over: made again they differ for another reason.
+    """
     with lake.reading() as (cursor, snapshot):
         state = read_state(cursor)
+        old = _stale_behind(project, state, name)
+        whole = [m for m in project.months if _complete(project, state, old, name, m)]
         drawn: list[datetime] = []
         leaks: list[Leak] = []
         for number in range(cuts):
             seed = int(text_hash(name, str(snapshot), str(number))[:8], 16)
-            whole = [m for m in project.months if _complete(project, state, name, m)]
             if not whole:
                 return drawn, leaks
             start, end = project.span(*[whole[seed % len(whole)]] * 2)
@@ -78,13 +82,21 @@ def check_leakage(project: Project, lake: Warehouse, name: str, cuts: int = CUTS
     return drawn, leaks
 
 
-def _complete(project: Project, state, name: str, month: str) -> bool:
-    """Whether the table and all behind it have been made for a month and what it reads."""
+def _stale_behind(project: Project, state: State, name: str) -> set[tuple[str, str]]:
+    """Stale (asset, partition) of a table and all behind it. Raw rows count as stored, whatever their files say now."""
+    tables = needed_months(project, [name], project.months[0], project.months[-1])
+    writers = {w for table in tables for w in project.writers[table] if not table.startswith("raw.")}
+    return {(s.asset, s.partition) for s in stale(project, state, writers)}
+
+
+def _complete(project: Project, state: State, old: set[tuple[str, str]], name: str, month: str) -> bool:
+    """Whether the table and all behind it have been made, and are not stale, for a month and what it reads."""
     first = max(shift_month(month, -2), project.months[0])
     for table, (begin, end) in needed_months(project, [name], first, month).items():
         for writer in project.writers[table]:
             asset = project.assets[writer]
             wanted = [m for m in project.months if begin <= m <= end] if asset.by == "months" else project.partitions(asset)
-            if any((o.asset, p) not in state for o in asset.outputs if o.table == table for p in wanted):
+            outputs = [o.asset for o in asset.outputs if o.table == table]
+            if any((o, p) not in state or (writer, p) in old for o in outputs for p in wanted):
                 return False
     return True

@@ -90,4 +90,5 @@ def partition_of(table: Table, asset: Asset, partitions: list[str]) -> pl.Expr:
     """The partition key of each row."""
     if asset.by == "months":
         return pl.col(table.time).dt.truncate("1mo").dt.date().cast(pl.String)
-    return pl.lit(partitions[0])
+    # What the swap deletes is selected by this column: rows of another fold would stay beside their successors.
+    return pl.col(table.doc.partition or "fold") if asset.by == "folds" else pl.lit(partitions[0])

@@ -210,6 +210,99 @@ def test_a_query_sees_no_further_than_it_declares(toy):
     assert toy.rows(first) == [(None,)]
 
 
+# ---------------------------------------------------------------------- folds
+
+
+FOLD_TABLE = '''
+"""One row per (fold, symbol): a number that was fitted for a fold."""
+
+from tapehouse.tables import reads, table
+
+
+@table(reads("staging.ticks", window="train"))
+def build(b):
+    import polars as pl
+
+    ticks = b.read("staging.ticks")
+    assert ticks["event_at"].max() < b.fold.train_end
+    dearest = ticks.group_by("symbol", maintain_order=True).agg(dearest=pl.col("price").max())
+    return dearest.select(fold=pl.lit(FOLD), symbol="symbol", dearest="dearest")
+'''
+FOLD_CHECKS = """
+partition: fold
+columns:
+  fold: {type: varchar, doc: "The fold."}
+  symbol: {type: varchar, doc: "Ticker."}
+  dearest: {type: double, doc: "Highest price of the training window."}
+"""
+
+
+def test_each_fold_replaces_its_own_rows(toy):
+    toy.write("assets/models/dearest.py", FOLD_TABLE.replace("FOLD", "b.fold.id"))
+    toy.write("checks/models/dearest.yaml", FOLD_CHECKS)
+    toy.reload()
+    toy.refresh({"raw.ticks", "staging.ticks"})
+    folds = list(toy.project.folds)
+    for fold in (folds[1], folds[0], folds[1]):
+        toy.make("models.dearest", [fold])
+    assert toy.rows("select fold, symbol, dearest from models.dearest order by all") == [
+        (folds[0], "AAA", 12.0),  # trained to 14 March
+        (folds[0], "BBB", 22.0),
+        (folds[1], "AAA", 13.5),
+        (folds[1], "BBB", 23.5),
+    ]
+    assert "one run makes one fold" in refused(toy, "models.dearest", folds)
+    assert len(toy.rows('select distinct snapshot, "partition" from meta.pins')) >= 2
+    # Only what the training window reads makes a fold stale.
+    spoil(toy, "2005-05-01", "99")
+    toy.refresh({"raw.ticks", "staging.ticks"})
+    assert toy.refresh({"models.dearest"}) == []
+    spoil(toy, FEB, "50")
+    toy.refresh({"raw.ticks", "staging.ticks"})
+    assert toy.refresh({"models.dearest"}) == [("models.dearest", fold) for fold in folds]
+
+
+def test_rows_of_another_fold_are_refused(toy):
+    toy.write("assets/models/dearest.py", FOLD_TABLE.replace("FOLD", '"2001-01-01"'))
+    toy.write("checks/models/dearest.yaml", FOLD_CHECKS)
+    toy.reload()
+    toy.refresh({"raw.ticks", "staging.ticks"})
+    said = refused(toy, "models.dearest", [next(iter(toy.project.folds))])
+    assert "assets/models/dearest.py: 2 rows lie outside the range that was asked for" in said
+
+
+def test_a_partition_that_another_run_wrote_meanwhile_is_not_overwritten(toy):
+    toy.write(
+        "assets/features/slow.py",
+        '''
+        """One row per (symbol, event_at): rows during whose making another run finishes."""
+
+        from tapehouse.tables import reads, table
+
+
+        @table(reads("raw.ticks"))
+        def build(b):
+            import polars as pl
+
+            b.progress("halfway")
+            return b.read("raw.ticks").select("symbol", "event_at", run=pl.lit(b.run_id))
+        ''',
+    )
+    toy.write(
+        "checks/features/slow.yaml",
+        CHECKS.replace('units: {type: bigint, doc: "Whole dollars."}', 'run: {type: varchar, doc: "Whose."}'),
+    )
+    toy.reload()
+    toy.make("raw.ticks", [FEB])
+
+    def other_run_finishes(_):
+        toy.make("features.slow", [FEB], run_id="faster", progress=print)
+
+    with pytest.raises(TapehouseError, match="another run wrote this partition while it was being made"):
+        toy.make("features.slow", [FEB], run_id="slower", progress=other_run_finishes)
+    assert toy.rows("select distinct run from features.slow") == [("faster",)]
+
+
 # ---------------------------------------------------------------------- pins
 
 
