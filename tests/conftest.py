@@ -10,6 +10,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from tests.house import House, copy_project, toy_project
 
 
+def pytest_configure(config):
+    # Said once for every dependency and expectation; neither is ours to change.
+    config.addinivalue_line("filterwarnings", "ignore:Parameter `allow_nonexistent_upstream_partitions`")
+    config.addinivalue_line("filterwarnings", "ignore:This pattern is interpreted as a regular expression:UserWarning")
+
+
 @pytest.fixture(scope="session")
 def real(tmp_path_factory) -> House:
     """The real declarations from November 2002 to June 2005, raw to tokens, each table made as one range. Do not write to it.

@@ -12,7 +12,7 @@ from tapehouse.errors import TapehouseError
 from tapehouse.lineage import Made, in_hash, month_ranges, require_upstream, stale
 from tapehouse.project import ONCE, load_project
 from tapehouse.settings import load_settings
-from tests.house import TOY_MONTHS, House, copy_project, toy_project
+from tests.house import TOY_MONTHS, House, copy_project, set_span, toy_project
 
 JAN, FEB, MAR, APR, MAY, JUN = TOY_MONTHS
 CHAIN = ["raw.ticks", "staging.ticks", "features.change", "features.whole", "labels.dear", "reports.totals"]
@@ -122,6 +122,44 @@ def test_a_new_file_makes_itself_alone(made):
     )
     made.reload()
     assert made.refresh() == [("features.half", month) for month in TOY_MONTHS]
+
+
+def test_a_new_month_makes_itself_and_what_looks_ahead_into_it(made):
+    made.write(
+        "sql/labels/later.sql",
+        """
+        -- One row per (symbol, decision_at): the price of the tick after.
+        -- lookahead: 1 months
+        with
+
+        ticks as (
+            select symbol, decision_at, lead(price) over (partition by symbol order by decision_at) as next_price
+            from features.change
+        )
+
+        select symbol, decision_at, next_price
+        from ticks
+        where decision_at >= $start and decision_at < $end
+        """,
+    )
+    made.reload()
+    assert made.refresh() == [("labels.later", month) for month in TOY_MONTHS]
+    assert made.rows("select count(*) from labels.later where next_price is null") == [(2,)]
+    with (made.home / "ticks.csv").open("a") as file:
+        file.write("AAA,2005-07-05T21:00:00Z,2005-07-05T21:00:00Z,40.0\n")
+    set_span(made.home, date(2005, 1, 1), date(2005, 8, 1))
+    project = made.reload()
+    new = project.months[-1]
+    assert new == "2005-07-01"
+    assert set(made.refresh()) == {
+        *((asset.name, new) for asset in project.assets.values() if asset.by == "months"),
+        ("labels.later", JUN),
+        ("reports.totals", ONCE),
+    }
+    last = (
+        "select next_price from labels.later where symbol = 'AAA' and month(decision_at) = 6 order by decision_at desc limit 1"
+    )
+    assert made.rows(last) == [(40.0,)]
 
 
 @pytest.fixture(scope="module")
