@@ -2,7 +2,7 @@
 
 import hashlib
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from importlib.util import find_spec
@@ -155,10 +155,13 @@ class _Content:
 
     times: list[datetime]
     rows: list[str]
+    hashes: dict[tuple[datetime, datetime], str] = field(default_factory=dict)
 
     def between(self, start: datetime, end: datetime) -> str:
-        first, last = bisect_left(self.times, start), bisect_left(self.times, end)
-        return text_hash(*self.rows[first:last])
+        if (start, end) not in self.hashes:  # asked for again each time that something else has been made
+            first, last = bisect_left(self.times, start), bisect_left(self.times, end)
+            self.hashes[start, end] = text_hash(*self.rows[first:last])
+        return self.hashes[start, end]
 
 
 def _content(universe: Universe, part: str, column: str) -> _Content:
@@ -169,13 +172,21 @@ def _content(universe: Universe, part: str, column: str) -> _Content:
 
 def _identity(universe: Universe, source: str) -> tuple[Path, str]:
     """A declared file's path, and a hash of its content."""
-    path = locate(universe.sources[source].file, universe.folder)
-    stat = path.stat()
+    file = universe.sources[source].file
+    path = _located(file, universe.folder)
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        path = locate(file, universe.folder)  # says what is missing
+        stat = path.stat()
     return path, _digest(path, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size)
 
 
 def _used(universe: Universe) -> list[str]:
     return list(dict.fromkeys(instrument.source for instrument in universe.universe.values()))
+
+
+_located = lru_cache(maxsize=64)(locate)
 
 
 @lru_cache(maxsize=64)
