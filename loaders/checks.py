@@ -33,7 +33,8 @@ def _leakage_check(project: Project, asset: Asset) -> dg.AssetChecksDefinition:
         name="no_leak",
         blocking=True,
         description="Everything known after a cut is changed to other valid values, the table is made again, and every row "
-        f"with its cutoff before the cut must be the same to the bit. On {CUTS} cuts drawn by the snapshot.",
+        f"with its cutoff before the cut must be the same to the bit. On {CUTS} cuts drawn by the snapshot. A window that is "
+        "declared too short fails too, since fewer months are made again than were made at once.",
     )
     def no_leak(warehouse: WarehouseResource) -> dg.AssetCheckResult:
         cuts, leaks = check_leakage(project, warehouse.lake, asset.name)

@@ -300,6 +300,8 @@ def _completed(table: Table, asset: Asset) -> TableDoc:
     if not grain:
         raise TapehouseError(f"{where}: say the grain: start the first line with 'One row per (column, …): '")
     time = doc.time
+    if asset.sql is not None and asset.by == "once" and (time or any(c in TIME_COLUMNS for c in grain)):
+        raise TapehouseError(f"{where}: its rows have a time, so it is made by month: bind $start and $end in the query")
     if asset.by == "months" and time is None:
         time = next((c for c in TIME_COLUMNS if c in (table.types or grain)), None)
         if time is None:

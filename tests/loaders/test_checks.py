@@ -57,6 +57,36 @@ def test_it_looks_only_where_all_that_is_needed_has_been_made(house, tmp_path):
     assert check_leakage(empty.project, empty.warehouse, "features.price") == ([], [])
 
 
+def test_it_catches_a_window_that_is_declared_too_short(house):
+    """Made in a range the first bar of a month sees the one before it, made alone it does not (promise 3)."""
+    file = house.write(
+        "sql/features/short.sql",
+        """
+        -- One row per (symbol, decision_at): the close of the session before, with no look-back declared.
+        with
+
+        lagged as (
+            select symbol, event_at, lag(close) over (partition by symbol order by event_at) as close_before
+            from staging.bar_versions
+            where version = 1
+        )
+
+        select symbol, event_at + interval 5 minute as decision_at, close_before
+        from lagged
+        where event_at >= $start and event_at < $end
+        """,
+    )
+    try:
+        house.reload()
+        house.make("features.short")
+        cuts, leaks = check_leakage(house.project, house.warehouse, "features.short", cuts=8)
+        assert any(leak.column == "close_before" for leak in leaks)
+        assert len(leaks) <= len(cuts)
+    finally:
+        file.unlink()
+        house.reload()
+
+
 def test_it_passes_over_what_is_stale(house):
     """A changed query and rows of the old one differ, but not by a leak."""
     try:

@@ -115,6 +115,12 @@ WRONG = {
         "symbol, decision_at as at,",
         ["decision_at"],
     ),
+    "sql: rows with a time and no range": (
+        "sql/features/whole.sql",
+        "where decision_at >= $start and decision_at < $end",
+        "",
+        ["made by month", "bind $start and $end"],
+    ),
     "python: two tables": (
         "assets/raw/ticks.py",
         ADD,
