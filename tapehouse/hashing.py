@@ -29,10 +29,7 @@ def frame_hash(frame: pl.DataFrame) -> str:
 
 def text_hash(*parts: str) -> str:
     """SHA-256 of the parts, each set apart from the next; 32 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(f"{len(part)}:".encode() + part.encode())
-    return digest.hexdigest()[:32]
+    return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()[:32]
 
 
 def _supported(kind: pl.DataType) -> bool:

@@ -46,7 +46,7 @@ def in_hash(project: Project, asset: Asset, partition: str, state: State) -> str
     universe = project.settings.universe
     parts = [f"{universe.calendar}|{universe.interval}|{universe.benchmark}"]
     parts.append(f"{universe.decision_lag_minutes}|{universe.settlement_lag_days}")
-    for key in sorted(project.upstream(asset, partition)):
+    for key in _inputs(project, asset, partition):
         made = state.get(key)
         parts.append(f"{key[0]}@{key[1]}={made.out_hash if made else 'missing'}")
     if asset.by == "folds":
@@ -60,6 +60,14 @@ def in_hash(project: Project, asset: Asset, partition: str, state: State) -> str
             start, end = universe.start, universe.end
         parts.append(asset.fingerprint(project.settings, start, end))
     return text_hash(*parts)
+
+
+def _inputs(project: Project, asset: Asset, partition: str) -> list[tuple[str, str]]:
+    """The upstream partitions in order; kept, because every partition of a long history is asked after each run."""
+    kept = project.__dict__.setdefault("_inputs", {})
+    if (asset.name, partition) not in kept:
+        kept[asset.name, partition] = sorted(project.upstream(asset, partition))
+    return kept[asset.name, partition]
 
 
 @dataclass(frozen=True)
