@@ -117,9 +117,9 @@ def test_kinds_of_time():
 
 
 def test_what_cannot_be_hashed_is_refused():
-    with pytest.raises(TypeError, match="column 'x'.*Struct"):
+    with pytest.raises(TypeError, match=r"column 'x'.*Struct"):
         one([{"a": 1}])
-    with pytest.raises(TypeError, match="column 'x'.*Categorical"):
+    with pytest.raises(TypeError, match=r"column 'x'.*Categorical"):
         one(["a"], pl.Categorical)
 
 
