@@ -16,6 +16,12 @@ tradable as (
     where tradable
 ),
 
+benchmark as (
+    select symbol
+    from raw.instruments
+    where benchmark
+),
+
 -- An as-of join needs a unique key. Two rows of the market can share a known_at only if a correction arrives within the
 -- decision lag; the later decision is then taken.
 market as (
@@ -25,7 +31,7 @@ market as (
         ret_20d as market_ret_20d,
         realised_vol_20d as market_vol_20d
     from features.price
-    where symbol = '^GSPC'
+    where symbol in (select symbol from benchmark)
       and decision_at >= $start - interval 10 day
       and decision_at < $end
     qualify row_number() over (partition by interval, known_at order by decision_at desc) = 1

@@ -109,7 +109,9 @@ def instruments(universe: Universe) -> pl.DataFrame:
         pl.DataFrame(rows, schema_overrides={"valid_from": pl.Date})
         .join(all_sessions(universe.calendar), left_on="valid_from", right_on="session", maintain_order="left")
         .select(
-            *("instrument_id", "symbol", "name", "kind", "tradable", "currency"),
+            *("instrument_id", "symbol", "name", "kind", "tradable"),
+            (pl.col("symbol") == universe.benchmark).alias("benchmark"),
+            "currency",
             pl.lit(universe.calendar).alias("calendar"),
             *("tick_size", pl.col("lot_size").cast(pl.Int64), "multiplier", "valid_from"),
             pl.lit(None, pl.Date).alias("valid_to"),

@@ -73,6 +73,12 @@ def test_instruments(universe):
     valid_from = dict(rows.select("symbol", "valid_from").rows())
     assert valid_from["GOOG"] == date(2004, 8, 19) and valid_from["FB"] == date(2012, 5, 18)
     assert rows.filter("tradable")["symbol"].to_list() == list(universe.tradable)
+    assert rows.filter("benchmark")["symbol"].to_list() == ["^GSPC"]
+
+
+def test_another_benchmark(tmp_path):
+    universe = with_stocks(tmp_path, LINES, benchmark="^IXIC")
+    assert packaged.instruments(universe).filter("benchmark")["symbol"].to_list() == ["^IXIC"]
 
 
 def test_finding_a_file_imports_nothing_heavy():
