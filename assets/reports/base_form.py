@@ -1,0 +1,30 @@
+"""One row per (base): whether the base knows the form of an order, on prompts it has never seen.
+
+The prompts are those of decisions after the first fold's training end, for every objective. A base that does not hold the
+form makes whatever is trained on it a matter of form, too: the contract stops there.
+"""
+
+from tapehouse.tables import reads, table
+
+
+@table(
+    reads("models.nano"),
+    reads("models.tokenizer"),
+    reads("features.decision_points", window="all"),
+    files=("objectives.yaml",),
+)
+def build(b):
+    from tapehouse.base_form import form_figures, unseen_prompts
+    from tapehouse.folds import first_train_end
+    from tapehouse.inference import predict
+    from tapehouse.orders import load_objectives
+    from tapehouse.tokens import stored_tokenizer_path
+
+    base = b.read("models.nano")
+    words = load_objectives(b.settings.home / "objectives.yaml").words
+    prompts = unseen_prompts(b.read("features.decision_points"), words, first_train_end(b.folds))
+    tokenizer = stored_tokenizer_path(b.read("models.tokenizer"), b.settings.root)
+    answers = predict(b.settings.root / base["path"][0], None, tokenizer, prompts.to_list())
+    figures = form_figures(prompts, answers)
+    b.note(**figures.row(0, named=True))
+    return base.select("base", "digest").hstack(figures)
