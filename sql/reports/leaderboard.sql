@@ -13,7 +13,7 @@ evaluations as (
 ),
 
 models as (
-    select adapter, fold, method
+    select adapter, fold, kind, method
     from models.adapters
 ),
 
@@ -55,10 +55,7 @@ foresaw as (
 select
     earned.subject,
     earned.fold,
-    case
-        when models.method in ('always_hold', 'buy_and_hold', 'momentum', 'gbm') then 'baseline'
-        else 'adapter'
-    end as kind,
+    models.kind,
     models.method,
     case
         when earned.sharpe is not null

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 QUERY = (Path(__file__).parents[3] / "sql" / "reports" / "leaderboard.sql").read_text()
 LONG = {"subject": pl.String, "fold": pl.String, "metric": pl.String, "value": pl.Float64}
-MODELS = {"adapter": pl.String, "fold": pl.String, "method": pl.String}
+MODELS = {"adapter": pl.String, "fold": pl.String, "kind": pl.String, "method": pl.String}
 
 
 def leaderboard(backtests: list[tuple], evaluations: list[tuple], models: list[tuple]) -> pl.DataFrame:
@@ -39,7 +39,9 @@ def test_by_hand():
         ("always_hold", "a", "trades", 0.0),
         ("ours", "b", "sharpe", -1.0),
     ]
-    models = [("ours", "a", "dpo"), ("gbm", "a", "gbm"), ("always_hold", "a", "always_hold"), ("ours", "b", "dpo")]
+    ours, hold = ("adapter", "dpo"), ("baseline", "always_hold")
+    # A method that nobody has heard of: the kind comes from the model's row, never from its name.
+    models = [("ours", "a", *ours), ("gbm", "a", "baseline", "trees_2"), ("always_hold", "a", *hold), ("ours", "b", *ours)]
     rows = leaderboard(earned, [("ours", "a", "accuracy", 0.4), ("ours", "a", "hit_rate", 0.6)], models)
     found = rows.select("subject", "fold", "kind", "rank", "return", "sharpe", "trades", "accuracy", "label_hit_rate").rows()
     assert found == [
@@ -55,11 +57,11 @@ def test_by_hand():
 def test_ranks_follow_the_sharpe_ratio(ratios):
     subjects = [f"s{i}" for i in range(len(ratios))]
     earned = [(s, "a", "sharpe", r) for s, r in zip(subjects, ratios, strict=True)]
-    ranks = dict(leaderboard(earned, [], [(s, "a", "sft") for s in subjects]).select("subject", "rank").rows())
+    ranks = dict(leaderboard(earned, [], [(s, "a", "adapter", "sft") for s in subjects]).select("subject", "rank").rows())
     for subject, ratio in zip(subjects, ratios, strict=True):
         better = None if ratio is None else 1 + sum(r is not None and r > ratio for r in ratios)
         assert ranks[subject] == better
 
 
 def test_a_backtest_of_no_known_model_is_left_out():
-    assert leaderboard([("stray", "a", "sharpe", 1.0)], [], [("ours", "a", "sft")]).is_empty()
+    assert leaderboard([("stray", "a", "sharpe", 1.0)], [], [("ours", "a", "adapter", "sft")]).is_empty()
