@@ -16,6 +16,6 @@ def build(b):
     received = bars(b.settings.universe, b.start, b.end)
     stored = b.existing()
     rows = merge_versions(stored, received, BAR_KEY, b.ingested_at)
-    # The totals are of whole files, so that accepted + quarantined + duplicates = received can be seen to hold.
+    # The totals are of whole files, so that received = accepted + outside_span + quarantined + duplicates can be seen.
     b.note(bars_in_range=received.height, new_rows=rows.height - stored.height, **totals(b.settings.universe))
     return rows

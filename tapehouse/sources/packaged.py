@@ -2,7 +2,7 @@
 
 import hashlib
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from importlib.util import find_spec
@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from tapehouse.actions import Adjustment
+from tapehouse.calendars import TIMESTAMP
 from tapehouse.errors import TapehouseError
 from tapehouse.hashing import frame_hash, text_hash
 from tapehouse.ingest import Screened, screen_bars
@@ -70,7 +71,7 @@ def bars(universe: Universe, start: datetime, end: datetime) -> pl.DataFrame:
 def rejects(universe: Universe, start: datetime, end: datetime) -> pl.DataFrame:
     """Records that cannot be used with `start` <= filed_at < `end`, within the span: `ingest.REJECT_COLUMNS`.
 
-    One without a usable date is filed at the start of the span.
+    One without a usable date, or dated outside the span, is filed at the start of the span: no month lies elsewhere.
     """
     files = (receive(universe, source).screened.rejected for source in _used(universe))
     found = [_within(file, "filed_at", start, end, universe) for file in files]
@@ -80,12 +81,17 @@ def rejects(universe: Universe, start: datetime, end: datetime) -> pl.DataFrame:
 def totals(universe: Universe) -> dict[str, int]:
     """Records in the declared files, over their whole length, and what became of them.
 
-    `received` = `accepted` + `quarantined` + `duplicates`; `not_asked` counts records of symbols outside the universe.
+    `received` = `accepted` + `outside_span` + `quarantined` + `duplicates`. `accepted` bars are in `raw.bars`; good ones
+    dated outside the declared span (`outside_span`) are in no table, and nor are second copies of a bar (`duplicates`).
+    `not_asked` counts records of symbols outside the universe, and is no part of `received`.
     """
     found = [receive(universe, source) for source in _used(universe)]
+    good = sum(file.screened.accepted.height for file in found)
+    accepted = bars(universe, universe.start, universe.end).height
     return {
         "received": sum(file.asked for file in found),
-        "accepted": sum(file.screened.accepted.height for file in found),
+        "accepted": accepted,
+        "outside_span": good - accepted,
         "quarantined": sum(file.screened.rejected.height for file in found),
         "duplicates": sum(file.screened.duplicates for file in found),
         "not_asked": sum(file.not_asked for file in found),
@@ -215,18 +221,22 @@ def _receive(universe_json: str, source: str, path: Path, digest: str) -> Receiv
     left_out = set(file.symbols) - {s for s, i in universe.universe.items() if i.source == source}
     whole = pl.col("fault").is_null()  # a broken line may hide any symbol: it is never passed over
     asked = records.filter(~(whole & pl.col("symbol").str.strip_chars().is_in(left_out).fill_null(False)))
+    screened = screen_bars(
+        asked,
+        undated_at=universe.start,
+        date_format=file.date_format,
+        calendar=universe.calendar,
+        interval=universe.interval,
+        holds=file.symbols,
+        adjusted="vendor_adj_close" in file.columns,
+    )
+    # Filed under its own date, a record from outside the span would be in no month, and so in no table.
+    inside = pl.col("filed_at").is_between(universe.start, universe.end, closed="left")
+    filed_at = pl.when(inside).then("filed_at").otherwise(pl.lit(universe.start).cast(TIMESTAMP))
     return Received(
         asked=asked.height,
         not_asked=records.height - asked.height,
-        screened=screen_bars(
-            asked,
-            undated_at=universe.start,
-            date_format=file.date_format,
-            calendar=universe.calendar,
-            interval=universe.interval,
-            holds=file.symbols,
-            adjusted="vendor_adj_close" in file.columns,
-        ),
+        screened=replace(screened, rejected=screened.rejected.with_columns(filed_at=filed_at)),
     )
 
 

@@ -54,6 +54,10 @@ class House:
             cursor.execute(f"use {LAKE}")
             return cursor.execute(query).fetchall()
 
+    def drop_stocks_but(self, *starts: str) -> None:
+        header, *lines = self.stocks.read_text().splitlines()
+        self.stocks.write_text("\n".join([header, *(x for x in lines if x.startswith(starts))]) + "\n")
+
     def edit(self, old: str, new: str) -> None:
         text = self.stocks.read_text()
         assert text.count(old) == 1
@@ -125,3 +129,31 @@ def test_actions_of_the_span(house):
         ("IBM", "dividend", date(2005, 2, 8), 1.0, 0.18),
         ("MSFT", "dividend", date(2005, 2, 15), 1.0, 0.08),
     ]
+
+
+def test_every_record_received_is_in_a_table_or_counted(tmp_path):
+    house = House(tmp_path / "house")
+    house.drop_stocks_but("IBM,2005-02-", "IBM,2005-03-")
+    first, second, third, fourth, fifth = house.stocks.read_text().splitlines()[1:6]
+    house.edit(first, first.replace("2005-", "2055-"))  # no session can lie there: it has no usable date
+    house.edit(second, second.replace("2005-", "2004-"))  # a good bar, of a session before the span
+    high = third.split(",")[3]
+    house.edit(third, third.replace("2005-", "2003-").replace(f",{high},", ",0.5,", 1))  # bad, and before the span
+    house.edit(fourth, fourth.replace("IBM", "IBN"))
+    house.edit(fifth, f"{fifth}\n{fifth}")
+    for name in ("raw.instruments", "raw.bars", "raw.corporate_actions"):
+        house.make(0, tables=[name])
+    noted = materialise(house.project, house.warehouse, "raw.quarantine", ingested_at=CLOCK).notes
+    stocks = "source = 'bokeh-sampledata'"
+    kept = house.rows(f"select count(*) from raw.bars where {stocks}")[0][0]
+    rejected = house.rows("select origin, filed_at from raw.quarantine where table_name = 'raw.bars' order by origin")
+    start = datetime(2005, 2, 1, tzinfo=UTC)
+    assert [origin for origin, _ in rejected] == ["stocks.csv:2", "stocks.csv:4", "stocks.csv:5"]
+    assert [filed_at for _, filed_at in rejected[:2]] == [start, start] and rejected[2][1] > start
+    lines = len(house.stocks.read_text().splitlines()) - 1
+    assert lines == kept + 1 + len(rejected) + 1
+    # And over all files, from the tables.
+    ((bars,),) = house.rows("select count(*) from raw.bars")
+    ((quarantined,),) = house.rows("select count(*) from raw.quarantine where table_name = 'raw.bars'")
+    assert (noted["accepted"], noted["quarantined"], noted["duplicates"]) == (bars, quarantined, 1)
+    assert noted["received"] == bars + noted["outside_span"] + quarantined + noted["duplicates"]
