@@ -13,13 +13,9 @@ import polars as pl
 from tapehouse import evaluation, metrics
 from tapehouse.backtest.config import BacktestConfig
 from tapehouse.report import figures
+from tapehouse.report.caveats import DETAILS, HINDSIGHT
 from tapehouse.report.verdict import AHEAD, LOSES, Comparison, Record, compare, headline, number, percent, records
 
-HINDSIGHT = (
-    "The default universe is five companies that were chosen with hindsight: all of them survived and grew. Absolute "
-    "returns are therefore inflated, differences favour whoever is long or follows trends, and nothing here is evidence "
-    "that any of it could be traded."
-)
 OPEN_BLOCKS = 3  # blocks whose tables are not folded away
 ORIGIN = 2  # entries of the provenance at the head of the page
 BADGES = {AHEAD: "good", LOSES: "bad"}
@@ -88,6 +84,7 @@ def report_html(
         evaluations=_evaluations(evaluations, found),
         symbols=_symbols(trades, found),
         pairs=_pairs(pairs),
+        details="".join(f"<p><b>{escape(head)}</b> {escape(text)}</p>" for head, text in DETAILS),
         glossary=_glossary(),
         provenance=_provenance(provenance),
         figures=data,

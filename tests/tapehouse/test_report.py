@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapehouse import evaluation
+from tapehouse.report.caveats import DETAILS, HINDSIGHT
 from tapehouse.report.figures import equity_figure
-from tapehouse.report.page import HINDSIGHT, report_html
+from tapehouse.report.page import report_html
 from tapehouse.report.preview import preview_png
 from tapehouse.report.provenance import page_row, provenance
 from tapehouse.report.verdict import AHEAD, LOSES, NO_TRADES, NOT_PROVEN, compare, headline, number, percent, records
@@ -123,6 +124,15 @@ def test_first_screen_says_it_in_words(page):
     assert HINDSIGHT in head and "one window of one market" in head
     assert "25.0\N{NO-BREAK SPACE}% of its answers did not parse and acted as HOLD" in head
     assert head.index("ours loses") < head.index("chosen with hindsight")
+
+
+def test_what_speaks_against_the_figures_has_a_section(page):
+    head, body = page[: page.index("<section>")], page[page.index('<section id="against">') :]
+    assert '<a href="#against">' in head
+    for title, text in DETAILS:
+        assert title in body and text in body and text not in head
+    said = " ".join(text for _, text in DETAILS)
+    assert "first test block" in said and "10 bps" in said and "borrow fee" in said
 
 
 def test_page_is_self_contained_and_small(page):
