@@ -206,7 +206,11 @@ def _static_metadata(project: Project, asset: Asset, output: Output) -> dict[str
     if table.lineage is not None:
         metadata["dagster/column_lineage"] = dg.TableColumnLineage(
             {
-                column: [dg.TableColumnDep(asset_key(_writer(project, source)), name) for source, name in sources]
+                column: [
+                    dg.TableColumnDep(asset_key(output), name)
+                    for source, name in sources
+                    for output in _outputs(project, source)
+                ]
                 for column, sources in table.lineage.columns.items()
             }
         )
@@ -214,7 +218,6 @@ def _static_metadata(project: Project, asset: Asset, output: Output) -> dict[str
     return metadata
 
 
-def _writer(project: Project, table: str) -> str:
-    """The asset that makes a table; for a table of many writers, the table's own key."""
-    writers = project.writers[table]
-    return writers[0] if len(writers) == 1 else table
+def _outputs(project: Project, table: str) -> list[str]:
+    """The assets whose rows make up a table."""
+    return [o.asset for writer in project.writers[table] for o in project.assets[writer].outputs if o.table == table]

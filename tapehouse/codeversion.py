@@ -2,6 +2,7 @@
 
 import ast
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 
 from tapehouse.hashing import text_hash
@@ -70,11 +71,14 @@ def _module_file(module: str) -> Path | None:
 
 
 @lru_cache(maxsize=512)
-def _read(path: Path, mtime_ns: int) -> tuple[str, frozenset[str]]:
-    """Hash of a file's code without docstrings, and the modules of the package that it imports."""
+def _read(path: Path, stamp: tuple[int, ...]) -> tuple[str, frozenset[str]]:
+    """Hash of a file's code without docstrings and of the data files it names, and the modules of the package it imports."""
     tree = ast.parse(path.read_text(), filename=str(path))
     found: set[str] = set()
+    data: set[Path] = set()
     for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and path.is_relative_to(PACKAGE):
+            data |= _data_files(path.parent, node.value)
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -85,12 +89,48 @@ def _read(path: Path, mtime_ns: int) -> tuple[str, frozenset[str]]:
             first = node.body[0]
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
                 node.body = node.body[1:] or [ast.Pass()]
-    return text_hash(ast.dump(tree)), frozenset(name for name in found if name.startswith("tapehouse."))
+    texts = (f"{file.name}={file.read_text()}" for file in sorted(data))
+    return text_hash(ast.dump(tree), *texts), frozenset(name for name in found if name.startswith("tapehouse."))
+
+
+def _data_files(folder: Path, name: str) -> set[Path]:
+    """Files of the package that a string in a module beside them names: a template, or a folder of templates."""
+    if not name or len(name) > 80 or name != Path(name).name:
+        return set()
+    found = folder / name
+    if found.is_dir() and not list(found.glob("*.py")):
+        return {file for file in found.iterdir() if file.is_file()}
+    return {found} if found.is_file() and found.suffix != ".py" else set()
 
 
 def _shape(path: Path) -> str:
-    return _read(path, path.stat().st_mtime_ns)[0]
+    return _read(path, _stamp(path))[0]
 
 
 def _imports(path: Path) -> frozenset[str]:
-    return _read(path, path.stat().st_mtime_ns)[1]
+    return _read(path, _stamp(path))[1]
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Changes when the file, or a data file beside it, does."""
+    beside = (f for f in path.parent.rglob("*") if f.is_file() and f.suffix in (".txt", ".html", ".json", ".yaml"))
+    return tuple(f.stat().st_mtime_ns for f in (path, *sorted(beside)))
+
+
+# What decides a table's values besides our code: another version of these may give other bits.
+DATA_PACKAGES = ("duckdb", "exchange-calendars", "numba", "numpy", "polars")
+MODEL_PACKAGES = ("accelerate", "peft", "tokenizers", "torch", "transformers", "trl", "xgboost-cpu")
+
+
+@lru_cache(maxsize=2)
+def environment_version(models: bool) -> str:
+    """Versions of the packages that decide the bits of data tables, or of models too."""
+    names = DATA_PACKAGES + (MODEL_PACKAGES if models else ())
+    return " ".join(f"{name}={_package_version(name)}" for name in names)
+
+
+def _package_version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "none"

@@ -15,7 +15,7 @@ from tapehouse.errors import TapehouseError
 from tapehouse.folds import Fold
 from tapehouse.frames import duckdb_type, normalise
 from tapehouse.judging import OutputOutcome, judge, partition_of
-from tapehouse.lineage import Made, State, in_hash, month_ranges, read_state, require_upstream
+from tapehouse.lineage import Made, State, in_hash, month_ranges, read_state, require_fresh, require_upstream
 from tapehouse.project import ONCE, Asset, Output, Project, Table
 from tapehouse.reading import query, read_table
 from tapehouse.settings import Settings
@@ -88,7 +88,10 @@ class Build:
         """Rows that the table already holds in [start, end); empty before the first time."""
         table = self.project.tables[self.asset.outputs[0].table]
         where = _range_sql(table.time, self.start, self.end) if table.time else "true"
-        columns = ", ".join(f'"{c}"' for c in table.types) or "*"
+        stored = self.cursor.execute(f"describe {LAKE}.{table.name}").fetchall()
+        have = {row[0] for row in stored}
+        # A column declared since is null in the rows that are there.
+        columns = ", ".join(f'"{c}"' if c in have else f'null::{t} as "{c}"' for c, t in table.types.items()) or "*"
         return self.cursor.execute(f"select {columns} from {LAKE}.{table.name} where {where} order by all").pl()
 
     def note(self, **numbers: Any) -> None:
@@ -134,17 +137,24 @@ def materialise(
     asset = project.assets[name]
     partitions = partitions or (project.partitions(asset) if asset.by != "folds" else [])
     _check_partitions(project, asset, partitions)
-    ensure_tables(project, warehouse, [*(r.table for r in asset.reads), *(o.table for o in asset.outputs)])
+    create_tables(project, warehouse, [*(r.table for r in asset.reads), *(o.table for o in asset.outputs)])
     with warehouse.reading() as (cursor, snapshot):
-        state = read_state(cursor)
+        state, stored = read_state(cursor), warehouse.tables(cursor)
         require_upstream(project, asset, partitions, state)
+        _require_shapes(project, asset, stored)
+        if asset.pinned:
+            require_fresh(project, asset, state)
         hashes = {p: in_hash(project, asset, p, state) for p in partitions}
         build = make_build(project, asset, partitions, cursor, snapshot, run_id=run_id, **build_options)
         started = time.monotonic()
         frames = run_build(build)
-    ensure_tables(project, warehouse, frames)  # a table without a check file has the columns that its build returned
+    create_tables(project, warehouse, frames)  # a table without a check file has the columns that its build returned
+    reshaped = {name for name in frames if stored.get(name, project.tables[name].types) != project.tables[name].types}
     outcomes = [judge(project, asset, output, frames[output.table], partitions, state) for output in asset.outputs]
-    _swap(warehouse, asset, outcomes, frames, project, state, hashes, snapshot, run_id)
+    for outcome in outcomes:
+        if outcome.output.table in reshaped:
+            outcome.reshape()
+    _swap(warehouse, asset, outcomes, frames, reshaped, project, state, hashes, snapshot, run_id)
     rows = sum(m.rows for o in outcomes for m in o.made)
     where = _said(partitions)
     log.info("%s %s: %s rows in %.1f s", name.replace(".", "/"), where, f"{rows:,}", time.monotonic() - started)
@@ -183,16 +193,31 @@ def run_build(build: Build) -> dict[str, pl.DataFrame]:
     return {name: normalise(build.project.tables[name], frame, where) for name, frame in frames.items()}
 
 
-def ensure_tables(project: Project, warehouse: Warehouse, names: Iterable[str]) -> None:
-    """Create the tables that are missing and adapt those whose declared columns have changed."""
+def create_tables(project: Project, warehouse: Warehouse, names: Iterable[str]) -> None:
+    """Create the declared tables that are missing; one that exists is left as it is."""
     if not warehouse.exists():
         warehouse.initialise()
     known = warehouse.tables()
     for name in dict.fromkeys(names):
         table = project.tables[name]
-        if table.types and known.get(name) != table.types:
-            by_year = f'year("{table.time}")' if table.time in BIG_TABLE_YEARS else None
-            warehouse.ensure(name, table.types, by_year)
+        if table.types and name not in known:
+            warehouse.ensure(name, table.types, _by_year(table))
+
+
+def _by_year(table: Table) -> str | None:
+    return f'year("{table.time}")' if table.time in BIG_TABLE_YEARS else None
+
+
+def _require_shapes(project: Project, asset: Asset, stored: dict[str, dict[str, str]]) -> None:
+    """Refuse to read a table whose stored columns are not the declared ones: its rows are of another declaration."""
+    for read in asset.reads:
+        declared, have = project.tables[read.table].types, stored.get(read.table)
+        if declared and have is not None and have != declared:
+            unlike = sorted(c for c in {*declared, *have} if declared.get(c) != have.get(c))
+            raise TapehouseError(
+                f"{asset.name} reads {read.table}, whose stored columns {unlike} differ from the declared ones; "
+                f"make it again first (`tapehouse run --select {read.table.replace('.', '/')}`)"
+            )
 
 
 def _swap(
@@ -200,6 +225,7 @@ def _swap(
     asset: Asset,
     outcomes: list[OutputOutcome],
     frames: dict[str, pl.DataFrame],
+    reshaped: set[str],
     project: Project,
     state: State,
     hashes: dict[str, str],
@@ -237,6 +263,11 @@ def _swap(
     extra = {"run_id": run_id, "asset": asset.name, "partitions": sorted(good)}
     with warehouse.writing("tapehouse", message, extra) as cursor:
         _require_unchanged(cursor, asset, state, which)
+        for name in reshaped:
+            warehouse.adapt(cursor, name, project.tables[name].types)
+            # Rows that are not written here lack what the new columns say: they are no longer made, and read as missing.
+            writers = [f"'{o.asset}'" for w in project.writers[name] for o in project.assets[w].outputs if o.table == name]
+            cursor.execute(f"delete from meta.partitions where asset in ({', '.join(writers)})")
         for change in changes:
             apply_change(cursor, change)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tapehouse.errors import TapehouseError
 
@@ -32,6 +32,15 @@ class FoldSpec(BaseModel):
     purge_sessions: int = Field(12, ge=0)
     embargo_sessions: int = Field(12, ge=0)
     count: int | None = Field(2, ge=1)
+
+    @model_validator(mode="after")
+    def _leaves_something_to_train_on(self) -> FoldSpec:
+        if self.purge_sessions >= self.min_train_sessions:
+            raise ValueError(
+                f"purge_sessions {self.purge_sessions} leaves nothing of min_train_sessions {self.min_train_sessions}; "
+                "lower the one or raise the other"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -56,10 +65,28 @@ class Fold:
 def read_spec(path: Path = FOLDS_FILE) -> FoldSpec:
     """The fold specification in `path`. Raises TapehouseError naming the file and the bad key."""
     try:
-        return FoldSpec.model_validate(yaml.safe_load(path.read_text()) or {})
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TapehouseError(f"{path}: no such file; it says how test blocks are cut ({', '.join(_keys())})") from None
+    except yaml.YAMLError as error:
+        raise TapehouseError(f"{path}: not YAML: {error}") from None
+    if content is not None and not isinstance(content, dict):
+        raise TapehouseError(f"{path}: expected a mapping with the keys {', '.join(_keys())}; got a {type(content).__name__}")
+    try:
+        return FoldSpec.model_validate(content or {})
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise TapehouseError(f"{path}: {faults}") from error
+        raise TapehouseError(f"{path}: " + "; ".join(_explain(fault) for fault in error.errors())) from None
+
+
+def _keys() -> list[str]:
+    return list(FoldSpec.model_fields)
+
+
+def _explain(fault: dict) -> str:
+    key = ".".join(map(str, fault["loc"]))
+    if fault["type"] == "extra_forbidden":
+        return f"{key}: unknown key; the keys are {', '.join(_keys())}"
+    return f"{key}: {fault['msg'].removeprefix('Value error, ')}" if key else fault["msg"].removeprefix("Value error, ")
 
 
 def walk_forward(sessions: pl.DataFrame, spec: FoldSpec) -> list[Fold]:
@@ -86,7 +113,7 @@ def walk_forward(sessions: pl.DataFrame, spec: FoldSpec) -> list[Fold]:
             Fold(
                 id=days[first].isoformat(),
                 train_start=opens[0],
-                train_end=opens[max(first - spec.purge_sessions, 0)],
+                train_end=opens[first - spec.purge_sessions],
                 test_start=opens[first],
                 test_end=edge(end),
                 embargo_end=edge(end + spec.embargo_sessions),
@@ -102,11 +129,26 @@ def walk_forward(sessions: pl.DataFrame, spec: FoldSpec) -> list[Fold]:
 
 
 def load_folds(start: datetime, end: datetime, path: Path = FOLDS_FILE) -> list[Fold]:
-    """The folds of the span [start, end), from the file `path` and its exchange calendar."""
+    """The folds of the span [start, end), from the file `path` and its exchange calendar.
+
+    Raises:
+        TapehouseError: names the file and what in it cannot be: a key, the calendar, or blocks that do not fit the span.
+    """
+    from exchange_calendars.errors import InvalidCalendarName
+
     from tapehouse.calendars import sessions
 
     spec = read_spec(path)
-    return walk_forward(sessions(start, end, spec.calendar), spec)
+    try:
+        days = sessions(start, end, spec.calendar)
+    except InvalidCalendarName:
+        raise TapehouseError(f"{path}: calendar: no exchange calendar {spec.calendar!r}; XNYS is New York's") from None
+    try:
+        return walk_forward(days, spec)
+    except ValueError as error:
+        raise TapehouseError(
+            f"{path}: {error}; lower min_train_sessions or min_test_sessions, or declare a longer span in sources.yaml"
+        ) from error
 
 
 def first_train_end(folds: Sequence[Fold]) -> datetime:
@@ -130,9 +172,9 @@ def purge(
 def training_rows(
     rows: pl.DataFrame, fold: Fold, known_col: str = "label_known_at", start_col: str = "decision_at"
 ) -> pl.DataFrame:
-    """`rows` decided in the training window of `fold` whose outcome was known by the time its test block starts."""
+    """`rows` decided in the training window of `fold` and purged by the time at which their outcome was known."""
     in_window = pl.col(start_col).is_between(fold.train_start, fold.train_end, closed="left")
-    return rows.filter(in_window & (pl.col(known_col) <= fold.test_start))
+    return purge(rows.filter(in_window), fold, known_col, start_col)
 
 
 def block_rows(rows: pl.DataFrame, fold: Fold, time_col: str = "decision_at") -> pl.DataFrame:

@@ -35,7 +35,7 @@ SCHEMA: Final = {
 
 
 def predict(
-    base_dir: Path, adapter_dir: Path | None, tokenizer: Path, prompts: Sequence[str], batch: int = 128
+    base_dir: Path, adapter_dir: Path | None, tokenizer: Path, prompts: Sequence[str], batch: int = 128, threads: int = 1
 ) -> pl.DataFrame:
     """One row a prompt, in their order: text, parse_state, action, limit_price (currency), p_sell, p_hold, p_buy.
 
@@ -43,6 +43,9 @@ def predict(
     32 tokens, or is no text, has a null `text` and state 'not_text'; like an unparseable one it acts as HOLD. The
     probabilities are those of the first token after the prompt, renormalised over the three actions.
     """
+    import torch
+
+    torch.set_num_threads(threads)  # the order of sums, and so the last bits of probabilities
     vocabulary = load_tokenizer(tokenizer)
     texts, chances = generate(load_model(base_dir, adapter_dir), vocabulary, prompts, batch)
     answers = pl.Series("text", texts, dtype=pl.String)

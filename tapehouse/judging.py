@@ -1,6 +1,6 @@
 """Judging new rows before they are visible: partitions, content hashes, the contract's verdict on each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -34,6 +34,13 @@ class OutputOutcome:
     contract: list[Result]
     quality: list[Result]
     failed: dict[str, list[str]]  # partition -> reasons; these kept their last good rows
+
+    def reshape(self) -> None:
+        """The table's columns change with this commit: every row is written again, and a failure keeps all as it was."""
+        self.made = [replace(part, changed=True) for part in self.made]
+        if self.failed:
+            why = f"not written: the table's columns changed, and {', '.join(self.failed)} failed"
+            self.failed |= {part.partition: [why] for part in self.made if part.partition not in self.failed}
 
 
 def judge(

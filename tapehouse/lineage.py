@@ -120,6 +120,21 @@ def require_upstream(project: Project, asset: Asset, partitions: list[str], stat
         )
 
 
+def require_fresh(project: Project, asset: Asset, state: State) -> None:
+    """Refuse to make a model or report of something stale: its snapshot is to name one consistent state (promise 4).
+
+    Raises:
+        TapehouseError: names the stale assets behind it.
+    """
+    found = stale(project, state, project.ancestors(asset.name))
+    if found:
+        names = list(dict.fromkeys(s.asset.replace(".", "/") for s in found))
+        raise TapehouseError(
+            f"{asset.name}: not made, because {', '.join(names)} behind it changed since they were made ({found[0].why}); "
+            f"`tapehouse run --select +{asset.name.replace('.', '/')}` makes them first"
+        )
+
+
 def month_ranges(months: Iterable[str]) -> list[tuple[str, str]]:
     """Contiguous runs of months as (first, last)."""
     ranges: list[tuple[str, str]] = []

@@ -37,7 +37,7 @@ def next_wave(project: Project, todo: list[Stale]) -> Wave | None:
     waiting: dict[str, dict[str, str]] = {}
     for item in todo:
         waiting.setdefault(item.asset, {})[item.partition] = item.why
-    ready = [name for name in project.assets if name in waiting and not (_ancestors(project, name) & waiting.keys())]
+    ready = [name for name in project.assets if name in waiting and not (project.ancestors(name) & waiting.keys())]
     lead = min(ready, key=lambda name: ORDER[project.assets[name].by])
     by = project.assets[lead].by
     first, last = _first_range(project.assets[lead], waiting[lead])
@@ -47,7 +47,7 @@ def next_wave(project: Project, todo: list[Stale]) -> Wave | None:
         mine = waiting.get(name)
         if not mine or asset.by != by or _range_of(asset, mine, first) != (first, last):
             continue
-        upstream = _ancestors(project, name) & waiting.keys()
+        upstream = project.ancestors(name) & waiting.keys()
         outside = upstream - set(members)
         spilling = any(set(waiting[u]) - wanted for u in upstream if by == "months")
         fresh = all(mine[p] == "missing" for p in mine if p in wanted)
@@ -83,19 +83,11 @@ def select(project: Project, selection: str | None) -> set[str]:
             raise TapehouseError(f"--select {part}: no such asset; `tapehouse assets` lists them")
         named = set(found)  # `+x+` takes what x needs and what needs x, not all that needs what x needs
         if part.startswith("+"):
-            found |= {a for n in named for a in _ancestors(project, n)}
+            found |= {a for n in named for a in project.ancestors(n)}
         if part.endswith("+"):
-            found |= {n for n in project.assets if _ancestors(project, n) & named}
+            found |= {n for n in project.assets if project.ancestors(n) & named}
         chosen |= found
     return chosen
-
-
-def _ancestors(project: Project, name: str) -> set[str]:
-    cache = project.__dict__.setdefault("_ancestor_cache", {})
-    if name not in cache:
-        direct = {w for r in project.assets[name].reads for w in project.writers_of(r)}
-        cache[name] = direct.union(*(_ancestors(project, d) for d in direct)) if direct else set()
-    return cache[name]
 
 
 def _first_range(asset: Asset, partitions: dict[str, str]) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 from dateutil.relativedelta import relativedelta
 
-from tapehouse.codeversion import code_version
+from tapehouse.codeversion import code_version, environment_version
 from tapehouse.errors import TapehouseError
 from tapehouse.folds import Fold, load_folds
 from tapehouse.hashing import text_hash
@@ -82,6 +82,8 @@ class Project:
         self.assets: dict[str, Asset] = {}
         self.tables: dict[str, Table] = {}
         self.writers: dict[str, list[str]] = {}
+        self._ancestors: dict[str, set[str]] = {}
+        self._upstream: dict[tuple[str, str], list[tuple[str, str]]] = {}
         found = list(assets)
         for asset in found:
             for output in asset.outputs:
@@ -136,8 +138,21 @@ class Project:
         start, end = start - relativedelta(months=read.lookback_months), end + relativedelta(months=read.lookahead_months)
         return max(start, whole[0]), min(end, whole[1])
 
+    def ancestors(self, name: str) -> set[str]:
+        """Names of all assets behind an asset."""
+        if name not in self._ancestors:
+            direct = {w for read in self.assets[name].reads for w in self.writers_of(read)}
+            self._ancestors[name] = direct.union(*(self.ancestors(d) for d in direct)) if direct else set()
+        return self._ancestors[name]
+
     def upstream(self, asset: Asset, partition: str) -> list[tuple[str, str]]:
         """(asset output, partition) pairs whose rows one partition of `asset` reads."""
+        key = (asset.name, partition)
+        if key not in self._upstream:
+            self._upstream[key] = self._find_upstream(asset, partition)
+        return self._upstream[key]
+
+    def _find_upstream(self, asset: Asset, partition: str) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
         for read in asset.reads:
             for name in self.writers_of(read):
@@ -224,10 +239,10 @@ def load_project(settings: Settings) -> Project:
         *recipe_assets(home),
     ]
     _check_names(assets)
-    return Project(settings, [_versioned(a, docs) for a in assets], docs, folds)
+    return Project(settings, [_versioned(a, docs, settings.threads) for a in assets], docs, folds)
 
 
-def _versioned(asset: Asset, docs: dict[str, TableDoc]) -> Asset:
+def _versioned(asset: Asset, docs: dict[str, TableDoc], threads: int) -> Asset:
     """The asset with what its contract says made part of its code version: rows are judged anew when the contract changes."""
     contracts = [
         doc.model_dump_json(include={"grain", "time", "contract"}) + str(doc.types)
@@ -235,7 +250,10 @@ def _versioned(asset: Asset, docs: dict[str, TableDoc]) -> Asset:
         if doc is not None
     ]
     inputs = repr(asset.reads)
-    return Asset(**{**asset.__dict__, "code_version": text_hash(asset.code_version, inputs, *contracts)[:16]})
+    fitted = asset.name.startswith("models.")
+    # The number of threads decides the order of sums, and so the last bits of weights.
+    environment = environment_version(fitted) + (f" threads={threads}" if fitted else "")
+    return Asset(**{**asset.__dict__, "code_version": text_hash(asset.code_version, inputs, environment, *contracts)[:16]})
 
 
 def _python_asset(path: Path, home: Path, docs: dict[str, TableDoc]) -> Asset:

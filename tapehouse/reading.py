@@ -52,7 +52,7 @@ def query(
 def _selection(project: Project, read: Read, asset: Asset, parts: list[str]) -> str:
     table = project.tables[read.table]
     columns = ", ".join(f'"{c}"' for c in table.types) or "*"
-    terms = [] if read.writer is None else [f"\"{c}\" = '{v}'" for c, v in project.output_of(read, read.writer).key]
+    terms = _declared_rows(project, read)
     if table.time:
         start, end = project.window_of(read, asset, parts[0], parts[-1])
         stamp = f'"{table.time}"'
@@ -61,3 +61,15 @@ def _selection(project: Project, read: Read, asset: Asset, parts: list[str]) -> 
         terms.append(f"\"{table.doc.partition}\" = '{parts[0]}'")
     where = f" where {' and '.join(terms)}" if terms else ""
     return f"select {columns} from {LAKE}.{table.name}{where}"
+
+
+def _declared_rows(project: Project, read: Read) -> list[str]:
+    """Conditions that leave out rows of recipes and folds which are no longer declared."""
+    keys: dict[str, set[str]] = {}
+    for writer in project.writers_of(read):
+        for column, value in project.output_of(read, writer).key:
+            keys.setdefault(column, set()).add(value)
+    fold = project.tables[read.table].doc.partition
+    if fold and project.assets[project.writers_of(read)[0]].by == "folds":
+        keys[fold] = set(project.folds)
+    return [f'"{c}" in ({", ".join(repr(v) for v in sorted(values))})' for c, values in keys.items()]

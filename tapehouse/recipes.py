@@ -18,6 +18,9 @@ from tapehouse.errors import TapehouseError
 from tapehouse.hashing import text_hash
 from tapehouse.prompts import TEMPLATE, template_text
 
+# The token table that a method learns from.
+TOKENS = {"sft": "datasets.sft_tokens", "dpo": "datasets.preference_tokens"}
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

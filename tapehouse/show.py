@@ -112,7 +112,7 @@ def print_summary(settings: Settings, out: Console) -> None:
 
 
 def _leaderboard(fold: str, rows: pl.DataFrame) -> RichTable:
-    table = RichTable(title=f"Test block from {fold}", title_justify="left", box=SIMPLE)
+    table = RichTable(title=f"Test block from {fold}", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     for name, (heading, _) in SUMMARY.items():
         table.add_column(heading, justify="left" if name == "subject" else "right", no_wrap=True)
     for row in rows.iter_rows(named=True):

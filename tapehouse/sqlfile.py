@@ -26,6 +26,13 @@ IN_DOUBLES = re.compile(
     r"^(stddev|var|corr|covar|regr|kurtosis|skewness|sem$|entropy|product$|geomean|geometric_mean|weighted_avg|wavg"
     r"|approx_quantile|reservoir_quantile)"
 )
+# The clock, chance, and whichever row comes first.
+UNREPEATABLE = {
+    *("rand", "random", "uuid", "gen_random_uuid", "setseed"),
+    *("now", "today", "get_current_timestamp", "localtime", "localtimestamp"),
+    *("current_date", "current_time", "current_timestamp", "current_datetime"),
+    *("any_value", "arbitrary", "first", "last"),
+}
 EXACT_TYPES = {exp.DataType.Type.DECIMAL, *exp.DataType.INTEGER_TYPES, exp.DataType.Type.BOOLEAN}
 INEXACT_IN_THE_LAKE = re.compile(r"hugeint")  # what sum() makes of integers; DuckLake stores it as a double
 Source = tuple[str, str]  # (schema.table, column)
@@ -135,7 +142,7 @@ def analyse(file: SqlFile, schemas: dict[str, dict[str, str]]) -> Lineage:
         tree = annotate_types(tree, schema=nested, dialect="duckdb")
     except SqlglotError as error:
         raise TapehouseError(f"{file.path}: {error}") from None
-    _refuse_float_aggregates(file, tree)
+    _refuse_unrepeatable(file, tree)
     root = build_scope(tree)
     assert root is not None
     columns = {p.alias_or_name: tuple(sorted(_sources(root, p))) for p in root.expression.selects}
@@ -202,9 +209,14 @@ def _projected(scope: Scope, name: str) -> set[Source]:
     return {s for p in scope.expression.selects if p.alias_or_name == name for s in _sources(scope, p)}
 
 
-def _refuse_float_aggregates(file: SqlFile, tree: exp.Expression) -> None:
+def _refuse_unrepeatable(file: SqlFile, tree: exp.Expression) -> None:
     for call in tree.find_all(exp.Func):
         name = (call.name if isinstance(call, exp.Anonymous | exp.AnonymousAggFunc) else call.sql_name()).lower()
+        if name in UNREPEATABLE:
+            raise TapehouseError(
+                f"{file.path}: {name}() gives other values when the query runs again (promise 3); take the time from the rows, "
+                "a draw from a hash of the row's key, and one of many rows by min, max or an ordered window"
+            )
         if name.startswith("list_") or not (SUMS.match(name) or IN_DOUBLES.match(name)):
             continue
         argument = call.this if isinstance(call.this, exp.Expression) else next(iter(call.expressions), None)
@@ -213,7 +225,7 @@ def _refuse_float_aggregates(file: SqlFile, tree: exp.Expression) -> None:
             raise TapehouseError(
                 f"{file.path}: {name}({argument.sql('duckdb') if argument is not None else ''}) adds floating-point values in "
                 "an order that varies with the range and the threads (promise 3); cast to a decimal, use "
-                "list_sum(list(x) over w), or move it to a kernel in assets/"
+                "list_sum(list(x order by …) over w), or move it to a kernel in assets/"
             )
 
 

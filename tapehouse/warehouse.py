@@ -152,40 +152,54 @@ class Warehouse:
         self.overwrite([Change(table, rows, where="false")], who, message)
 
     def ensure(self, table: str, columns: dict[str, str], partitioned_by: str | None = None) -> None:
-        """Create `schema.table` with `columns` (name to DuckDB type) where it is missing, else adapt it.
+        """Create `schema.table` with `columns` (name to DuckDB type) where it is missing, else `adapt` it."""
+        wanted = {c: short_type(t) for c, t in columns.items()}
+        if self.exists() and self.tables().get(table) == wanted:
+            return
+        with self.writing("tapehouse", f"define {table}") as cursor:
+            self.adapt(cursor, table, columns, partitioned_by)
 
-        A new column is added (null in older rows), a removed one dropped, a changed type replaced: the rows of partitions that
-        are not made again in the same run stay, and read as stale by their code version. Raw tables hold what cannot be made
-        again, so from them nothing is dropped.
+    def adapt(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        table: str,
+        columns: dict[str, str],
+        partitioned_by: str | None = None,
+    ) -> bool:
+        """Create a table or give it the declared columns, inside the cursor's open transaction.
+
+        A new column is added (null in older rows), a removed one dropped, a changed type replaced. The caller answers for the
+        rows that it does not write again. Raw tables hold what cannot be made again, so from them nothing is dropped.
+
+        Returns:
+            Whether an existing table has changed.
 
         Raises:
             TapehouseError: a raw table's column was removed or changed its type.
         """
         schema = table.split(".")[0]
         wanted = {c: short_type(t) for c, t in columns.items()}
-        if self.exists() and self.tables().get(table) == wanted:
-            return
-        with self.writing("tapehouse", f"define {table}") as cursor:
-            have = self.tables(cursor).get(table)  # again, under the lock: another process may have been faster
-            if have is None:
-                cursor.execute(f"create schema if not exists {schema}")
-                body = ", ".join(f'"{c}" {t}' for c, t in wanted.items())
-                cursor.execute(f"create table if not exists {table} ({body})")
-                if partitioned_by:
-                    cursor.execute(f"alter table {table} set partitioned by ({partitioned_by})")
-                return
-            gone = [c for c, t in have.items() if wanted.get(c) != t]
-            if gone and schema == "raw":
-                raise TapehouseError(
-                    f"{table}: columns {gone} were removed or changed type, but raw rows cannot be made again; "
-                    "keep the column, or add one under a new name"
-                )
-            for column in [c for c in wanted if c not in have]:
+        have = self.tables(cursor).get(table)  # under the lock: another process may have been faster
+        if have is None:
+            cursor.execute(f"create schema if not exists {schema}")
+            body = ", ".join(f'"{c}" {t}' for c, t in wanted.items())
+            cursor.execute(f"create table if not exists {table} ({body})")
+            if partitioned_by:
+                cursor.execute(f"alter table {table} set partitioned by ({partitioned_by})")
+            return False
+        gone = [c for c, t in have.items() if wanted.get(c) != t]
+        if gone and schema == "raw":
+            raise TapehouseError(
+                f"{table}: columns {gone} were removed or changed type, but raw rows cannot be made again; "
+                "keep the column, or add one under a new name"
+            )
+        for column in [c for c in wanted if c not in have]:
+            cursor.execute(f'alter table {table} add column "{column}" {wanted[column]}')
+        for column in gone:
+            cursor.execute(f'alter table {table} drop column "{column}"')
+            if column in wanted:
                 cursor.execute(f'alter table {table} add column "{column}" {wanted[column]}')
-            for column in gone:
-                cursor.execute(f'alter table {table} drop column "{column}"')
-                if column in wanted:
-                    cursor.execute(f'alter table {table} add column "{column}" {wanted[column]}')
+        return have != wanted
 
     def initialise(self) -> None:
         """Create the catalog and the bookkeeping tables where they are missing."""

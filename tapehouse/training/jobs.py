@@ -177,10 +177,17 @@ def run_process(
 
 
 def store_by_digest(outdir: Path) -> Path:
-    """Rename a job's output to the digest of its weights, beside it: a stored model is never overwritten by another."""
-    stored = outdir.with_name(weights_digest(outdir))
-    shutil.rmtree(stored, ignore_errors=True)
-    return outdir.rename(stored)
+    """Move a job's output to a folder named by the digest of its weights: a stored model is never replaced by another."""
+    return move_files(outdir, outdir.with_name(weights_digest(outdir)))
+
+
+def move_files(source: Path, target: Path) -> Path:
+    """Move every file of a folder into `target`, one by one, so that a reader of equal files there never misses one."""
+    target.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.iterdir()):
+        file.replace(target / file.name)
+    source.rmdir()
+    return target
 
 
 def progress_line(facts: dict[str, Any]) -> str:

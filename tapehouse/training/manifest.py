@@ -46,10 +46,15 @@ def host_facts(threads: int) -> dict[str, Any]:
     """Versions, CPU and threads: weights are bit-equal where these are equal."""
     return {
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": package_versions(*PACKAGES),
         "cpu": _cpu_model(),
         "threads": threads,
     }
+
+
+def package_versions(*names: str) -> dict[str, str]:
+    """Installed versions by package name."""
+    return {name: metadata.version(name) for name in names}
 
 
 def _cpu_model() -> str:

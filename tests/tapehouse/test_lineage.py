@@ -199,7 +199,8 @@ def test_a_changed_recipe_touches_its_own_four_assets_alone(books):
 
 def test_declarations_that_tables_follow_are_part_of_their_version(books):
     assert stale_after(books, "objectives.yaml", "near_tie_bps: 5.0", "near_tie_bps: 6.0") == {
-        ("datasets.preference_pairs", "code")
+        ("datasets.preference_pairs", "code"),
+        ("reports.base_form", "code"),
     }
     assert stale_after(books, "models_registry/base/nano.yaml", "seed: 7", "seed: 8") == {("models.nano", "code")}
 

@@ -1,0 +1,30 @@
+"""Asking an adapter."""
+
+import polars as pl
+
+from tapehouse.recipes import Recipe
+from tapehouse.steps.rows import action_shares
+
+
+def run(b, recipe: Recipe) -> pl.DataFrame:
+    """The adapter's answer at every decision point of the test block."""
+    from tapehouse.baselines import PREDICTIONS
+    from tapehouse.inference import predict
+    from tapehouse.orders import load_objectives
+    from tapehouse.prompts import render_orders
+    from tapehouse.tokens import stored_tokenizer_path
+
+    points = b.read("features.decision_points")
+    words = load_objectives(b.settings.home / "objectives.yaml").words[recipe.prompt.objective]
+    prompts = render_orders(points, words)
+    folders = (b.read(t).row(0, named=True)["path"] for t in (f"models.{recipe.base}", "models.adapters"))
+    base, adapter = (b.settings.root / folder for folder in folders)
+    tokenizer = stored_tokenizer_path(b.read("models.tokenizer"), b.settings.root)
+    answers = predict(base, adapter, tokenizer, prompts.to_list(), recipe.prompt.batch_size, b.settings.threads)
+    b.note(unparseable=float((answers["parse_state"] != "ok").mean()), **action_shares(answers["action"]))
+    return pl.concat([points.select("symbol", "interval", "decision_at"), answers], how="horizontal").with_columns(
+        adapter=pl.lit(recipe.name),
+        fold=pl.lit(b.fold.id),
+        objective=pl.lit(recipe.prompt.objective),
+        limit_valid_sessions=pl.lit(recipe.prompt.limit_valid_sessions),
+    ).select(pl.col(name).cast(kind) for name, kind in PREDICTIONS.items())
