@@ -156,9 +156,7 @@ def first_train_end(folds: Sequence[Fold]) -> datetime:
     return min(fold.train_end for fold in folds)
 
 
-def purge(
-    rows: pl.DataFrame, fold: Fold, end_col: str = "label_end_at", start_col: str = "decision_at"
-) -> pl.DataFrame:
+def purge(rows: pl.DataFrame, fold: Fold, end_col: str = "label_end_at", start_col: str = "decision_at") -> pl.DataFrame:
     """`rows` whose [start_col, end_col] does not meet [test_start, embargo_end), in their order.
 
     Works on both sides of the block: a row that starts before the block and ends in it goes, as does one that starts in

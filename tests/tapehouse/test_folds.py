@@ -40,9 +40,7 @@ def opening(index: int) -> datetime:
     return datetime(2024, 1, 1, 14, 30, tzinfo=UTC) + timedelta(days=index)
 
 
-SMALL = FoldSpec(
-    test_sessions=5, min_train_sessions=10, min_test_sessions=3, purge_sessions=3, embargo_sessions=2, count=None
-)
+SMALL = FoldSpec(test_sessions=5, min_train_sessions=10, min_test_sessions=3, purge_sessions=3, embargo_sessions=2, count=None)
 
 
 def test_blocks_by_hand():
@@ -100,7 +98,7 @@ def test_purged_rows_never_meet_the_block(pairs):
     expected = [i for i, (a, b) in enumerate(pairs) if b is not None and forbidden.isdisjoint(range(a, a + b + 1))]
     assert kept["row"].to_list() == expected
     trained = training_rows(rows, fold)
-    assert set(trained["row"]) <= {i for i, (a, b) in enumerate(pairs) if b is not None and a < 17 and a + b + 1 <= 20}
+    assert set(trained["row"]) <= {i for i, (a, b) in enumerate(pairs) if b is not None and a < 17 and a + b + 1 < 20}
     assert trained.join(block_rows(rows, fold), on="row").is_empty()
 
 
@@ -112,10 +110,30 @@ def test_labels_decided_before_train_end_are_known_at_test_start():
         assert opening(last_decision_index + 10) + timedelta(hours=6.5, days=1) <= fold.test_start
 
 
-def test_bad_specifications_name_file_and_key(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("test_sesions: 120\n", r"test_sesions: unknown key; the keys are calendar, test_sessions"),
+        ("test_sessions: 0\n", r"test_sessions: Input should be greater than or equal to 1"),
+        ("{test_sessions: 120\n", r"not YAML: .*line 2"),
+        ("- 120\n", r"expected a mapping with the keys calendar, .*; got a list"),
+        ("{min_train_sessions: 10, purge_sessions: 10}\n", r"purge_sessions 10 leaves nothing of min_train_sessions 10; lower"),
+        ("calendar: XMRS\n", r"calendar: no exchange calendar 'XMRS'"),
+        ("min_train_sessions: 4000\n", r"no fold fits into 42 sessions: at least 4060 are needed; lower min_train_sessions"),
+    ],
+)
+def test_bad_specifications_name_file_key_and_remedy(tmp_path, text, said):
     bad = tmp_path / "folds.yaml"
-    bad.write_text("test_sesions: 120\n")
-    with pytest.raises(TapehouseError, match=r"folds.yaml: test_sesions"):
-        read_spec(bad)
+    bad.write_text(text)
+    with pytest.raises(TapehouseError, match=f"(?s)folds.yaml: {said}"):
+        load_folds(datetime(2000, 3, 1, tzinfo=UTC), datetime(2000, 5, 1, tzinfo=UTC), bad)
+
+
+def test_a_missing_specification_says_what_it_is_for(tmp_path):
+    with pytest.raises(TapehouseError, match=r"folds.yaml: no such file; it says how test blocks are cut \(calendar"):
+        read_spec(tmp_path / "folds.yaml")
+
+
+def test_a_calendar_too_short_for_a_block():
     with pytest.raises(ValueError, match="no fold fits"):
         walk_forward(calendar(12), SMALL)
