@@ -18,6 +18,7 @@ from tapehouse.tables import reads, table
 def build(b):
     import polars as pl
 
+    from tapehouse.files import replace_file
     from tapehouse.report.page import report_html
     from tapehouse.report.preview import preview_png
     from tapehouse.report.provenance import page_row, provenance
@@ -33,10 +34,9 @@ def build(b):
         provenance(b.snapshot, commit, b.read("models.folds"), b.read("models.adapters")),
         b.read("datasets.preference_pairs"),
     )
-    folder = b.settings.reports_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    page, preview = folder / "index.html", folder / "index.png"
-    page.write_text(html, encoding="utf-8")
-    preview.write_bytes(preview_png(leaderboard, equity))
+    picture = preview_png(leaderboard, equity)
+    page, preview = (b.settings.reports_dir / name for name in ("index.html", "index.png"))
+    replace_file(page, html.encode())
+    replace_file(preview, picture)
     b.note(report=page, preview=preview)
     return pl.DataFrame([page_row("index", page, b.settings.root, b.snapshot, commit)])
