@@ -107,9 +107,7 @@ def _restamped(rows: pl.DataFrame, cut: datetime, rng: np.random.Generator) -> p
     return rows.with_columns(known_at=late, ingested_at=late)
 
 
-def _mutated_actions(
-    actions: pl.DataFrame, bars: pl.DataFrame | None, cut: datetime, rng: np.random.Generator
-) -> pl.DataFrame:
+def _mutated_actions(actions: pl.DataFrame, bars: pl.DataFrame | None, cut: datetime, rng: np.random.Generator) -> pl.DataFrame:
     past, future = actions.filter(pl.col("known_at") <= cut), actions.filter(pl.col("known_at") > cut)
     kept = future.filter(pl.Series(rng.random(future.height) > 0.3))
     kept = kept.with_columns(ratio=pl.col("ratio") * 2, amount=pl.col("amount") * 3)
@@ -145,17 +143,16 @@ def _differences(table: Table, before: pl.DataFrame, after: pl.DataFrame, cut: d
         gone = present.join(missing_from, on=keys, how="anti", nulls_equal=True)
         if gone.height:
             leaks.append(Leak(table.name, "(row)", cut, str(gone.select(grain).row(0)), what, f"{gone.height} rows"))
-    for one, other in (decided, decided[::-1]):
-        source = after if one is decided[0] else before
-        pairs = one.join(source, on=keys, how="inner", nulls_equal=True, suffix="__other", maintain_order="left")
-        for column in columns:
-            unlike = _unlike(pairs[column], pairs[f"{column}__other"])
-            if unlike.any() and not any(leak.column == column for leak in leaks):
-                row = pairs.filter(unlike).row(0, named=True)
-                values = (row[column], row[f"{column}__other"])
-                was, became = values if one is decided[0] else values[::-1]
-                leaks.append(Leak(table.name, column, cut, str(tuple(row[c] for c in grain)), str(was), str(became)))
-        del other
+    # A changed value may itself move a row's cutoff: decided before the cut on either side is enough.
+    cutoffs = {cutoff} if cutoff in grain else {cutoff, f"{cutoff}__after"}
+    pairs = before.join(after, on=keys, how="inner", nulls_equal=True, suffix="__after", maintain_order="left")
+    pairs = pairs.filter(pl.any_horizontal(pl.col(name) <= cut for name in sorted(cutoffs)))
+    for column in columns:
+        unlike = _unlike(pairs[column], pairs[f"{column}__after"])
+        if unlike.any():
+            row = pairs.filter(unlike).row(0, named=True)
+            key, was, became = (str(x) for x in (tuple(row[c] for c in grain), row[column], row[f"{column}__after"]))
+            leaks.append(Leak(table.name, column, cut, key, was, became))
     return leaks
 
 

@@ -15,12 +15,11 @@ import polars as pl
 
 from tapehouse.orders import Objective, Objectives, order_outcomes
 from tapehouse.paths import SETTLEMENT_LAG, Paths, settled_paths
+from tapehouse.prompts import PRICE_BAND
 from tapehouse.versions import microseconds
 
 HASH_KEY = b"tapehouse.pairs.1"
 TICK_SIZE = 0.01
-# A limit farther from the close than this is no order that anyone would place; answers beyond it are not parsed.
-LIMIT_BAND = 0.20
 SIDES = {1: "BUY", -1: "SELL"}
 UTC_DATETIME = pl.Datetime("us", "UTC")
 SCHEMA = {
@@ -121,7 +120,7 @@ def _of_objective(
         for which in ("near", "far")
     }
     near_limit, far_limit = limits["near"], limits["far"]
-    sane = (np.abs(far_limit / close - 1.0) <= LIMIT_BAND) & (side * (near_limit - far_limit) > 0) & (far_limit > 0)
+    sane = (np.abs(far_limit / close - 1.0) <= PRICE_BAND) & (side * (near_limit - far_limit) > 0) & (far_limit > 0)
     placed = drawn.with_columns(near_limit=near_limit, far_limit=far_limit).filter(sane)
     paid = {
         which: order_outcomes(

@@ -214,11 +214,6 @@ def hold_instead(answers: pl.Series) -> pl.Series:
     return pl.Series("answer", texts, dtype=pl.String)
 
 
-def wording(objective: str) -> str:
-    """Wording of an objective's identifier: `fill_certainty` reads 'fill certainty'."""
-    return objective.replace("_", " ")
-
-
 def _require(points: pl.DataFrame, columns: tuple[str, ...]) -> None:
     missing = [name for name in columns if name not in points.columns]
     if missing:
