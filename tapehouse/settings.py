@@ -1,20 +1,24 @@
 """Settings: one typed, frozen object from the environment and `.env`."""
 
+import os
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
+from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tapehouse.errors import TapehouseError
 
 PROJECT_MARK = "workspace.yaml"
+PREFIX = "TAPEHOUSE_"
 
 
 class Settings(BaseSettings):
     """Where the project and its warehouse lie, and what the machine may use. Variables carry the prefix `TAPEHOUSE_`."""
 
-    model_config = SettingsConfigDict(env_prefix="TAPEHOUSE_", frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", populate_by_name=True)
 
     home: Path = Field(description="The project folder: assets/, sql/, checks/, models_registry/.")
     warehouse: Path = Field(Path("warehouse"), description="Folder of the catalog, data files and models.")
@@ -79,6 +83,7 @@ def load_settings(home: Path | None = None, **overrides) -> Settings:
         TapehouseError: names each variable with a bad value.
     """
     home = (home or find_home()).resolve()
+    _refuse_unknown(home / ".env")
     try:
         return Settings(_env_file=home / ".env", home=home, **overrides)
     except ValidationError as error:
@@ -87,6 +92,17 @@ def load_settings(home: Path | None = None, **overrides) -> Settings:
         raise TapehouseError(f"bad settings in {where}:\n" + "\n".join(lines)) from None
 
 
+def _refuse_unknown(dotenv: Path) -> None:
+    """A misspelt variable would be ignored, and its default used without a word."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    given = {**(dotenv_values(dotenv) if dotenv.is_file() else {}), **os.environ}
+    for name in sorted(given):
+        if name.startswith(PREFIX) and name not in known:
+            near = get_close_matches(name, known, n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"the variables are {sorted(known)}"
+            raise TapehouseError(f"environment or {dotenv}: unknown variable {name}; {remedy}")
+
+
 def _variable(loc: tuple) -> str:
     name = str(loc[0])
-    return name if name.isupper() else f"TAPEHOUSE_{name.upper()}"
+    return name if name.isupper() else f"{PREFIX}{name.upper()}"

@@ -15,7 +15,7 @@ from tapehouse.settings import load_settings
 from tests.house import ROOT, toy_project
 
 SNAPSHOT = ROOT / "tests" / "loaders" / "snapshot.json"
-REGENERATE = "TAPEHOUSE_REGENERATE_SNAPSHOT"
+REGENERATE = "REGENERATE_SNAPSHOT"
 HEAVY = (
     "torch",
     "transformers",
@@ -87,7 +87,7 @@ def mapping(found) -> str:
 
 
 def test_snapshot(graph):
-    """Set TAPEHOUSE_REGENERATE_SNAPSHOT=1 to write it anew, and read the difference before it is committed."""
+    """Set REGENERATE_SNAPSHOT=1 to write it anew, and read the difference before it is committed."""
     said = {
         "assets": told(graph[0]),
         "jobs": sorted(job.name for job in graph[1].jobs),

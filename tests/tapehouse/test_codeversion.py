@@ -142,3 +142,11 @@ def test_two_files_differ_exactly_when_their_code_does(tmp_path_factory, left, r
     (folder / "left.py").write_text(f"VALUE = {left}\n")
     (folder / "right.py").write_text(f"# {comment}\nVALUE = {right}  # {comment}\n")
     assert (code_version(folder / "left.py") == code_version(folder / "right.py")) == (left == right)
+
+
+def test_templates_are_part_of_the_module_that_names_them():
+    from tapehouse.codeversion import PACKAGE, _data_files
+
+    assert {f.name for f in _data_files(PACKAGE, "templates")} == {f.name for f in (PACKAGE / "templates").iterdir()}
+    assert {f.name for f in _data_files(PACKAGE / "report", "page.html")} == {"page.html"}
+    assert _data_files(PACKAGE, "a sentence. / with a slash") == set()

@@ -227,3 +227,14 @@ def test_every_column_of_the_real_tables_is_described_once_with_its_type():
         assert set(table.doc.columns) == set(table.types), table.name
         assert all(column.doc for column in table.doc.columns.values())
         assert table.doc.owner.startswith("team:")
+
+
+def test_rows_of_recipes_and_folds_no_longer_declared_are_not_read():
+    from tapehouse.reading import _selection
+
+    project = load_project(load_settings(ROOT))
+    leaderboard = project.assets["reports.leaderboard"]
+    read = next(r for r in leaderboard.reads if r.table == "reports.backtests")
+    query = _selection(project, read, leaderboard, [""])
+    assert "'gbm'" in query and all(repr(fold) in query for fold in project.folds)
+    assert '"subject" in (' in query and '"fold" in (' in query

@@ -100,3 +100,9 @@ def test_the_example_lists_every_setting():
     named = {line.lstrip("# ").split("=")[0] for line in example.read_text().splitlines() if "=" in line}
     known = {f.validation_alias or f"TAPEHOUSE_{name.upper()}" for name, f in Settings.model_fields.items() if name != "home"}
     assert named == known
+
+
+def test_a_misspelt_variable_is_named_with_the_likely_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("TAPEHOUSE_THREAD", "4")
+    with pytest.raises(TapehouseError, match="unknown variable TAPEHOUSE_THREAD; did you mean TAPEHOUSE_THREADS"):
+        load_settings(tmp_path)

@@ -283,3 +283,11 @@ def test_lineage_survives_any_depth_of_ctes(columns, depth):
     greatest = f"greatest({', '.join(columns)}, 0)"
     found = lineage(f"with {', '.join(layers)} select symbol, {greatest} as v from a{depth}")
     assert found.columns["v"] == tuple(sorted({("raw.bars", c) for c in columns}))
+
+
+@pytest.mark.parametrize("call", ["random()", "now()", "current_date", "any_value(close)", "first(close)", "uuid()"])
+def test_what_another_run_would_not_repeat_is_refused(call):
+    query = f"-- One row per (symbol): x.\nselect symbol, {call} as v from raw.bars group by symbol"
+    file = parse_sql_file(Path("f.sql"), query)
+    with pytest.raises(TapehouseError, match=r"f\.sql: \w+\(\) gives other values when the query runs again"):
+        analyse(file, {"raw.bars": {"symbol": "varchar", "close": "double"}})
