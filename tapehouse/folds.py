@@ -160,7 +160,9 @@ def purge(rows: pl.DataFrame, fold: Fold, end_col: str = "label_end_at", start_c
     """`rows` whose [start_col, end_col] does not meet [test_start, embargo_end), in their order.
 
     Works on both sides of the block: a row that starts before the block and ends in it goes, as does one that starts in
-    the block or its embargo, and one that spans it. A row without an end is not known to have ended, and goes too.
+    the block or its embargo, and one that spans it. A row without an end is not known to have ended, and goes too. The
+    folds made here train on what lies before their block (`training_rows`); the side behind it is for whoever trains on
+    both, as cross-validation does.
     """
     before = pl.col(end_col) < fold.test_start
     after = (pl.col(start_col) >= fold.embargo_end) & pl.col(end_col).is_not_null()
