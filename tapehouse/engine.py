@@ -143,7 +143,7 @@ def materialise(
         require_upstream(project, asset, partitions, state)
         _require_shapes(project, asset, stored)
         if asset.pinned:
-            require_fresh(project, asset, state)
+            require_fresh(project, asset, partitions, state)
         hashes = {p: in_hash(project, asset, p, state) for p in partitions}
         build = make_build(project, asset, partitions, cursor, snapshot, run_id=run_id, **build_options)
         started = time.monotonic()

@@ -120,19 +120,35 @@ def require_upstream(project: Project, asset: Asset, partitions: list[str], stat
         )
 
 
-def require_fresh(project: Project, asset: Asset, state: State) -> None:
+def require_fresh(project: Project, asset: Asset, partitions: list[str], state: State) -> None:
     """Refuse to make a model or report of something stale: its snapshot is to name one consistent state (promise 4).
 
     Raises:
         TapehouseError: names the stale assets behind it.
     """
-    found = stale(project, state, project.ancestors(asset.name))
+    behind = _behind(project, asset, partitions)
+    found = [s for s in stale(project, state, project.ancestors(asset.name)) if (s.asset, s.partition) in behind]
     if found:
         names = list(dict.fromkeys(s.asset.replace(".", "/") for s in found))
         raise TapehouseError(
             f"{asset.name}: not made, because {', '.join(names)} behind it changed since they were made ({found[0].why}); "
             f"`tapehouse run --select +{asset.name.replace('.', '/')}` makes them first"
         )
+
+
+def _behind(project: Project, asset: Asset, partitions: list[str]) -> set[tuple[str, str]]:
+    """Every (asset, partition) that these partitions of an asset rest on, directly or not: of a fold, not the other folds."""
+    maker = {o.asset: a for a in project.assets.values() for o in a.outputs}
+    seen: set[tuple[str, str]] = set()
+    open_ = [(asset, p) for p in partitions]
+    while open_:
+        at, partition = open_.pop()
+        for output, part in project.upstream(at, partition):
+            key = (maker[output].name, part)
+            if key not in seen:
+                seen.add(key)
+                open_.append((maker[output], part))
+    return seen
 
 
 def month_ranges(months: Iterable[str]) -> list[tuple[str, str]]:

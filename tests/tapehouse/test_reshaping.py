@@ -4,7 +4,9 @@ import pytest
 
 from tapehouse import engine
 from tapehouse.errors import TapehouseError
-from tests.house import TOY_MONTHS, House
+from tapehouse.project import load_project
+from tapehouse.settings import load_settings
+from tests.house import ROOT, TOY_MONTHS, House
 
 JAN, FEB, MAR = TOY_MONTHS[:3]
 NARROW = ("select symbol, event_at, known_at, price\n", "select symbol, event_at, known_at, cast(price as float) as price\n")
@@ -86,3 +88,14 @@ def test_a_report_is_not_made_of_stale_tables(made):
         made.make("reports.totals")
     made.make("features.change")
     made.make("reports.totals")
+
+
+def test_a_fold_rests_on_its_own_fold_alone():
+    from tapehouse.lineage import _behind
+
+    project = load_project(load_settings(ROOT))
+    first, second = project.folds
+    behind = _behind(project, project.assets["models.predictions.dpo_orders"], [first])
+    assert ("models.sft_orders", first) in behind and ("models.dpo_orders", first) in behind
+    assert not [key for key in behind if key[1] == second]
+    assert ("raw.bars", project.months[0]) in behind
