@@ -10,7 +10,8 @@ MAX_EVENTS = 1000
 def build_sensors() -> list[dg.SensorDefinition]:
     """`alert_failed_run` and `alert_failed_checks`, on by default."""
 
-    @dg.run_failure_sensor(default_status=dg.DefaultSensorStatus.RUNNING)
+    # A run from the shell names no code location, so only a sensor of all locations sees it.
+    @dg.run_failure_sensor(default_status=dg.DefaultSensorStatus.RUNNING, monitor_all_code_locations=True)
     def alert_failed_run(context: dg.RunFailureSensorContext, alerts: AlertsResource) -> None:
         """A run failed: its error, and the checks that failed in it."""
         lines = [context.failure_event.message or "", *failed_checks(context.instance, context.dagster_run.run_id)]
@@ -19,7 +20,11 @@ def build_sensors() -> list[dg.SensorDefinition]:
             lines.append(f"{event.step_key}: {_root_cause(error)}")
         _send(context, alerts, f"Tapehouse: run {context.dagster_run.run_id[:8]} failed", lines)
 
-    @dg.run_status_sensor(run_status=dg.DagsterRunStatus.SUCCESS, default_status=dg.DefaultSensorStatus.RUNNING)
+    @dg.run_status_sensor(
+        run_status=dg.DagsterRunStatus.SUCCESS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        monitor_all_code_locations=True,
+    )
     def alert_failed_checks(context: dg.RunStatusSensorContext, alerts: AlertsResource) -> None:
         """A run succeeded, but checks that do not block failed in it."""
         lines = failed_checks(context.instance, context.dagster_run.run_id)
