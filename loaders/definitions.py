@@ -11,7 +11,8 @@ from loaders.checks import build_checks
 from loaders.jobs import build_jobs
 from resources.alerts import AlertsResource
 from resources.warehouse import WarehouseResource
-from tapehouse.project import Project, load_project
+from tapehouse.declarations import load_project
+from tapehouse.project import Project
 from tapehouse.settings import load_settings
 
 

@@ -15,10 +15,11 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 
 from loaders.assets import asset_key
 from resources.warehouse import open_warehouse
+from tapehouse.declarations import load_project
 from tapehouse.errors import TapehouseError
 from tapehouse.lineage import State, read_state
 from tapehouse.planning import Wave, next_wave, plan
-from tapehouse.project import Project, load_project
+from tapehouse.project import Project
 from tapehouse.settings import Settings
 
 log = logging.getLogger("tapehouse")

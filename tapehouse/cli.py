@@ -107,8 +107,8 @@ def stale(select: Select = None) -> None:
     """List partitions whose inputs, code or recipe have changed since they were made."""
     settings = _settings()
     from tapehouse import planning
+    from tapehouse.declarations import load_project
     from tapehouse.lineage import month_ranges, read_state
-    from tapehouse.project import load_project
     from tapehouse.warehouse import Warehouse
 
     project, lake = load_project(settings), Warehouse(settings)
@@ -167,7 +167,7 @@ def snapshots(limit: Annotated[int, typer.Option("--limit")] = 20) -> None:
 @app.command()
 def assets() -> None:
     """List every asset: how it is partitioned, what it reads, and its meaning."""
-    from tapehouse.project import load_project
+    from tapehouse.declarations import load_project
 
     project = load_project(_settings())
     table = RichTable("asset", "by", "reads", "one row is")

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parent
 PLUMBING = {
     "tapehouse.cli",
     "tapehouse.codeversion",
+    "tapehouse.declarations",
     "tapehouse.engine",
     "tapehouse.errors",
     "tapehouse.expectations",

@@ -1,5 +1,6 @@
 """Judging new rows before they are visible: partitions, content hashes, the contract's verdict on each."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,9 +71,13 @@ def judge(
     failed: dict[str, list[str]] = {}
     keys = placed["__partition"]
     for result in contract:
-        if not result.success:
-            for partition in sorted(set(keys.gather(list(result.rows)).to_list())) if result.rows else partitions:
-                failed.setdefault(partition, []).append(f"{result.expectation}: {result.detail}")
+        if result.success:
+            continue
+        broken = Counter(keys.gather(list(result.rows)).to_list()) if result.rows else dict.fromkeys(partitions, 0)
+        for partition, count in sorted(broken.items()):
+            # The detail speaks of the whole range; a month is told how many of the rows are its own.
+            own = f"{count} rows here; over the range " if len(broken) > 1 and count else ""
+            failed.setdefault(partition, []).append(f"{result.expectation}: {own}{result.detail}")
     parts = {p: f.drop("__partition") for (p,), f in placed.partition_by("__partition", as_dict=True).items()}
     empty = frame.clear()
     made = []

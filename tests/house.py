@@ -7,10 +7,11 @@ from pathlib import Path
 
 import polars as pl
 
+from tapehouse.declarations import load_project
 from tapehouse.engine import Outcome, materialise
 from tapehouse.lineage import State, read_state
 from tapehouse.planning import Wave, next_wave, plan
-from tapehouse.project import Asset, Project, load_project
+from tapehouse.project import Asset, Project
 from tapehouse.settings import load_settings
 from tapehouse.warehouse import LAKE, Warehouse
 

@@ -3,9 +3,9 @@
 import polars as pl
 import pytest
 
+from tapehouse.declarations import load_project
 from tapehouse.expectations import evaluate
 from tapehouse.frames import POLARS_TYPES
-from tapehouse.project import load_project
 from tapehouse.settings import load_settings
 from tests.house import ROOT
 

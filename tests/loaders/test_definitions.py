@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from loaders.definitions import build_definitions, definitions_of
-from tapehouse.project import load_project
+from tapehouse.declarations import load_project
 from tapehouse.settings import load_settings
 from tests.house import ROOT, toy_project
 

@@ -6,7 +6,7 @@ import pytest
 from loaders.assets import asset_key
 from loaders.definitions import definitions_of
 from loaders.partitions import partition_mapping, partitions_def
-from tapehouse.project import load_project
+from tapehouse.declarations import load_project
 from tapehouse.settings import load_settings
 from tests.house import ROOT
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tapehouse.declarations import load_project
 from tapehouse.errors import TapehouseError
 from tapehouse.lineage import Made, in_hash, month_ranges, require_upstream, stale
-from tapehouse.project import ONCE, load_project
+from tapehouse.project import ONCE
 from tapehouse.settings import load_settings
 from tests.house import TOY_MONTHS, House, copy_project, set_span, toy_project
 

@@ -2,10 +2,11 @@
 
 import pytest
 
+from tapehouse.declarations import load_project
 from tapehouse.errors import TapehouseError
 from tapehouse.lineage import Stale, stale
 from tapehouse.planning import Wave, next_wave, plan, select
-from tapehouse.project import ONCE, load_project
+from tapehouse.project import ONCE
 from tapehouse.settings import load_settings
 from tests.house import ROOT, TOY_MONTHS
 

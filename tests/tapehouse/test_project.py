@@ -2,8 +2,8 @@
 
 import pytest
 
+from tapehouse.declarations import load_project
 from tapehouse.errors import TapehouseError
-from tapehouse.project import load_project
 from tapehouse.settings import load_settings
 from tests.house import ROOT, TOY_MONTHS
 

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 import yaml
 
+from tapehouse.declarations import load_project
 from tapehouse.engine import materialise
-from tapehouse.project import load_project
 from tapehouse.settings import load_settings
 from tapehouse.sources.packaged import locate
 from tapehouse.warehouse import LAKE, Warehouse

@@ -1,0 +1,122 @@
+"""Reading the declarations: `assets/**.py`, `sql/**.sql`, `checks/**.yaml` and `models_registry/`, here and nowhere else."""
+
+import importlib.util
+from pathlib import Path
+
+from tapehouse.codeversion import code_version, environment_version
+from tapehouse.errors import TapehouseError
+from tapehouse.folds import load_folds
+from tapehouse.hashing import text_hash
+from tapehouse.project import Asset, Output, Project
+from tapehouse.recipe_assets import recipe_assets
+from tapehouse.settings import Settings
+from tapehouse.sqlfile import parse_sql_file
+from tapehouse.tables import TIME_COLUMNS, Cadence, Declaration, Read, TableDoc, header_grain, load_doc
+
+
+def load_project(settings: Settings) -> Project:
+    """Read the folders of the project at `settings.home`.
+
+    Raises:
+        TapehouseError: names the file (and line or key) that does not parse, reads a table that nothing makes, declares a
+            table twice, or depends on itself.
+    """
+    home = settings.home
+    docs = {
+        ".".join(path.relative_to(home / "checks").with_suffix("").parts): load_doc(path)
+        for path in sorted((home / "checks").glob("*/*.yaml"))
+    }
+    folds = load_folds(settings.universe.start, settings.universe.end, home / "models_registry" / "folds.yaml")
+    assets = [
+        *(_python_asset(path, home, docs) for path in sorted((home / "assets").glob("*/*.py"))),
+        *(_sql_asset(path, home) for path in sorted((home / "sql").glob("*/*.sql"))),
+        *recipe_assets(home),
+    ]
+    _check_names(assets)
+    return Project(settings, [_versioned(a, docs, settings.threads) for a in assets], docs, folds)
+
+
+def _versioned(asset: Asset, docs: dict[str, TableDoc], threads: int) -> Asset:
+    """The asset with what its contract says made part of its code version: rows are judged anew when the contract changes."""
+    contracts = [
+        doc.model_dump_json(include={"grain", "time", "contract"}) + str(doc.types)
+        for doc in (docs.get(o.table) for o in asset.outputs)
+        if doc is not None
+    ]
+    inputs = repr(asset.reads)
+    fitted = asset.name.startswith("models.")
+    # The number of threads decides the order of sums, and so the last bits of weights.
+    environment = environment_version(fitted) + (f" threads={threads}" if fitted else "")
+    return Asset(**{**asset.__dict__, "code_version": text_hash(asset.code_version, inputs, environment, *contracts)[:16]})
+
+
+def _python_asset(path: Path, home: Path, docs: dict[str, TableDoc]) -> Asset:
+    name = f"{path.parent.name}.{path.stem}"
+    spec = importlib.util.spec_from_file_location(f"assets.{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    marked = [f for f in vars(module).values() if isinstance(getattr(f, "declaration", None), Declaration)]
+    if len(marked) != 1:
+        raise TapehouseError(
+            f"{path}: one file is one table: exactly one function must carry @table(…) of tapehouse.tables, found {len(marked)}"
+        )
+    declared: Declaration = marked[0].declaration
+    text = (module.__doc__ or "").strip()
+    if not text:
+        raise TapehouseError(f"{path}:1: the first line must be a docstring, 'One row per (…): what a row means'")
+    doc = docs.get(name, TableDoc())
+    grain = doc.grain or header_grain(text)
+    if doc.time or any(c in TIME_COLUMNS for c in grain):
+        by: Cadence = "months"
+    else:
+        by = "folds" if doc.partition else "once"
+    return Asset(
+        name=name,
+        doc=text,
+        by=by,
+        reads=declared.reads,
+        outputs=(Output(name, name),),
+        build=marked[0],
+        code_version=code_version(path, *((home / name).read_text() for name in declared.files)),
+        fingerprint=declared.fingerprint,
+        source=path,
+    )
+
+
+def _sql_asset(path: Path, home: Path) -> Asset:
+    file = parse_sql_file(path)
+    name = f"{path.parent.name}.{path.stem}"
+    ranged = {"start", "end"} & file.parameters
+    return Asset(
+        name=name,
+        doc=file.doc,
+        by="months" if ranged else "once",
+        reads=tuple(Read(t, file.lookback_months, file.lookahead_months, "range" if ranged else "all") for t in file.reads),
+        outputs=(Output(name, name),),
+        build=lambda b: b.sql(file),
+        code_version=file.version,
+        source=path,
+        sql=file,
+        kind="sql",
+    )
+
+
+def _check_names(assets: list[Asset]) -> None:
+    by_output: dict[str, Asset] = {}
+    tables = {o.table for a in assets for o in a.outputs}
+    for asset in assets:
+        for output in asset.outputs:
+            if output.asset in by_output:
+                other = by_output[output.asset].source
+                raise TapehouseError(f"{asset.source}: {output.asset} is declared in {other} too; one table is one file")
+            by_output[output.asset] = asset
+        for read in asset.reads:
+            if read.table not in tables:
+                raise TapehouseError(f"{_line_of(read, asset)}: reads {read.table}, which no file in assets/ or sql/ makes")
+
+
+def _line_of(read: Read, asset: Asset) -> str:
+    lines = asset.source.read_text().splitlines() if asset.source is not None else []
+    found = next((f":{number}" for number, line in enumerate(lines, start=1) if read.table in line), "")
+    return f"{asset.source or asset.name}{found}"
