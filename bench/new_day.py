@@ -31,10 +31,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.harness import report  # noqa: E402
+from tapehouse.declarations import load_project  # noqa: E402
 from tapehouse.engine import materialise  # noqa: E402
 from tapehouse.lineage import read_state  # noqa: E402
 from tapehouse.planning import next_wave, plan  # noqa: E402
-from tapehouse.declarations import load_project  # noqa: E402
 from tapehouse.settings import load_settings  # noqa: E402
 from tapehouse.sources.packaged import locate  # noqa: E402
 from tapehouse.warehouse import Warehouse  # noqa: E402
