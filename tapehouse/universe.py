@@ -1,14 +1,25 @@
-"""What the warehouse covers: span, calendar, instruments and their files, as declared in `sources.yaml`."""
+"""What the warehouse covers: spans, calendar, instruments, sources and what they feed, as declared in `sources.yaml`."""
 
 from datetime import UTC, date, datetime
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tapehouse.errors import TapehouseError
+from tapehouse.sources.base import OFFERS, SourceDeclaration
 
 BAR_FIELDS = ("symbol", "session", "open", "high", "low", "close", "volume", "vendor_adj_close")
 
@@ -36,7 +47,20 @@ class Span(_Frozen):
         return self
 
 
-class BarFile(_Frozen):
+class Days(_Frozen):
+    """The half-open range of dates [start, end) of tables made by day: books, trades, funding."""
+
+    start: date
+    end: date
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Days":
+        if self.start >= self.end:
+            raise ValueError(f"start {self.start} must lie before end {self.end}")
+        return self
+
+
+class BarFile(SourceDeclaration):
     """A delimited text file of daily bars.
 
     `file` is a path relative to `sources.yaml`, or `package:NAME/path` for a file inside an installed package.
@@ -47,6 +71,7 @@ class BarFile(_Frozen):
     where the adjusted close is computed from the close as printed.
     """
 
+    offer: str = "bars"
     file: str
     columns: dict[str, str]
     date_format: str = "%Y-%m-%d"
@@ -76,18 +101,37 @@ class BarFile(_Frozen):
         return self.holds if self.symbol is None else (self.symbol,)
 
 
+def _chain(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Chain = Annotated[tuple[str, ...], BeforeValidator(_chain), Field(min_length=1)]
+
+
 class Instrument(_Frozen):
-    """One line of the universe. `id` is permanent: it outlives a change of ticker."""
+    """One line of the universe. `id` is permanent: it outlives a change of ticker.
+
+    `source` names where bars and corporate actions come from: one source, or several, of which each next one is asked
+    for what the one before it failed to give.
+    """
 
     id: str
     name: str
     kind: Literal["equity", "index"]
     tradable: bool
-    source: str
+    source: Chain
     currency: str = "USD"
+    calendar: str | None = None
     tick_size: float = Field(default=0.01, gt=0)
     lot_size: int = Field(default=1, ge=1)
     multiplier: float = Field(default=1.0, gt=0)
+
+
+class Feed(_Frozen):
+    """One line of `feeds`: the sources of an offer (a chain, as with `Instrument.source`) and the symbols asked of them."""
+
+    source: Chain
+    symbols: tuple[str, ...] = ()
 
 
 class Universe(_Frozen):
@@ -95,27 +139,74 @@ class Universe(_Frozen):
 
     folder: Path
     span: Span
+    days: Days
     calendar: str
     interval: Literal["1d"]
     decision_lag_minutes: int = Field(ge=0)
     settlement_lag_days: int = Field(ge=0)
     benchmark: str
     universe: dict[str, Instrument]
-    sources: dict[str, BarFile]
+    sources: dict[str, SerializeAsAny[SourceDeclaration]]
+    feeds: dict[str, tuple[Feed, ...]] = Field(default_factory=dict)
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _by_kind(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        declared, faults = {}, []
+        for name, keys in value.items():
+            try:
+                declared[name] = _declared_source(name, keys)
+            except ValueError as error:
+                faults.append(str(error))
+        if faults:
+            raise ValueError("\n".join(faults))
+        return declared
 
     @model_validator(mode="after")
     def _references(self) -> "Universe":
         if self.benchmark not in self.universe:
             raise ValueError(f"benchmark {self.benchmark} is not in universe")
         for symbol, instrument in self.universe.items():
-            if instrument.source not in self.sources:
-                raise ValueError(f"universe.{symbol}.source {instrument.source!r} is not in sources")
-            if symbol not in self.sources[instrument.source].symbols:
-                raise ValueError(f"sources.{instrument.source} does not hold {symbol}")
+            for source in instrument.source:
+                self._offered(f"universe.{symbol}.source", source, "bars")
+                held = self.sources[source].symbols
+                if held is not None and symbol not in held:
+                    raise ValueError(f"sources.{source} does not hold {symbol}")
         ids = [instrument.id for instrument in self.universe.values()]
         if len(set(ids)) < len(ids):
             raise ValueError("universe: two instruments share one id")
+        for offer, lines in self.feeds.items():
+            if offer not in OFFERS or offer in ("bars", "actions"):
+                known = [name for name in OFFERS if name not in ("bars", "actions")]
+                raise ValueError(f"feeds.{offer}: no such offer; there are {known} (bars and actions follow from the universe)")
+            for line in lines:
+                for source in line.source:
+                    self._offered(f"feeds.{offer}.source", source, offer)
         return self
+
+    def _offered(self, key: str, source: str, offer: str) -> None:
+        if source not in self.sources:
+            raise ValueError(f"{key} {source!r} is not in sources")
+        if offer not in self.sources[source].offers:
+            raise ValueError(f"{key} {source!r} gives no {offer}; it gives {list(self.sources[source].offers)}")
+
+    def lines(self, offer: str) -> list[Feed]:
+        """Who feeds an offer with which symbols: by chain of sources for bars and actions, else as `feeds` declares."""
+        if offer not in ("bars", "actions"):
+            return list(self.feeds.get(offer, ()))
+        chains: dict[tuple[str, ...], list[str]] = {}
+        for symbol, instrument in self.universe.items():
+            chain = tuple(name for name in instrument.source if offer in self.sources[name].offers)
+            if chain:
+                chains.setdefault(chain, []).append(symbol)
+        return [Feed(source=chain, symbols=tuple(symbols)) for chain, symbols in chains.items()]
+
+    def calendar_of(self, symbol: str) -> str:
+        """The calendar that a symbol trades by: its own, or that of the universe."""
+        instrument = self.universe.get(symbol)
+        return instrument.calendar if instrument is not None and instrument.calendar else self.calendar
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -142,6 +233,36 @@ class Universe(_Frozen):
         """First instant after the span, UTC."""
         return _midnight(self.span.end)
 
+    @property
+    def first_day(self) -> datetime:
+        """First instant of the tables made by day, UTC."""
+        return _midnight(self.days.start)
+
+    @property
+    def last_day(self) -> datetime:
+        """First instant after the tables made by day, UTC."""
+        return _midnight(self.days.end)
+
+
+def _declared_source(name: str, keys: Any) -> SourceDeclaration:
+    """The typed declaration of one source, by the module of `tapehouse/sources/` that its `kind` names."""
+    if isinstance(keys, SourceDeclaration):
+        return keys
+    kind = keys.get("kind") if isinstance(keys, dict) else None
+    if kind not in kinds():
+        raise ValueError(f"sources.{name}.kind: {kind!r} is no source; there are {kinds()}")
+    declaration = BarFile if kind == "files" else import_module(f"tapehouse.sources.{kind}").Declaration
+    try:
+        return declaration.model_validate(keys)
+    except ValidationError as error:
+        raise ValueError("\n".join(_said(fault, f"sources.{name}") for fault in error.errors())) from None
+
+
+def kinds() -> list[str]:
+    """What `kind:` of a source may say: the modules of `tapehouse/sources/` that declare offers."""
+    found = (Path(__file__).parent / "sources").glob("*.py")
+    return ["files", *sorted(path.stem for path in found if "\nOFFERS = " in path.read_text() and path.stem != "base")]
+
 
 def load_universe(path: Path) -> Universe:
     """Read `sources.yaml`. Raises `UniverseError` that names the file and the key for anything unknown or ill-typed."""
@@ -160,12 +281,15 @@ def load_universe(path: Path) -> Universe:
     try:
         return Universe(folder=path.parent.resolve(), **content)
     except ValidationError as error:
-        raise UniverseError("\n".join(f"{path}: {_said(fault)}" for fault in error.errors())) from error
+        lines = [line for fault in error.errors() for line in _said(fault).splitlines()]
+        raise UniverseError("\n".join(f"{path}: {line}" for line in lines)) from error
 
 
-def _said(fault: dict) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
+def _said(fault: dict, within: str = "") -> str:
     message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
+    if message.startswith("sources."):
+        return message  # it names its key itself
+    key = ".".join(filter(None, [within, *(str(part) for part in fault["loc"])]))
     return f"{key}: {message}" if key else message
 
 

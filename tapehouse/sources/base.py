@@ -12,11 +12,14 @@ Nothing else is registered anywhere: `tapehouse.feeds` finds the module by its n
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from tapehouse.settings import Settings
+if TYPE_CHECKING:  # settings hold the universe, which holds declarations
+    from tapehouse.settings import Settings
 
 # Offer -> the raw table that it feeds.
 OFFERS = {
@@ -42,6 +45,12 @@ class SourceDeclaration(BaseModel):
     kind: str
 
     @property
+    def offers(self) -> tuple[str, ...]:
+        """What the source delivers: its one declared `offer`, or all that its module offers."""
+        offer = getattr(self, "offer", None)
+        return (offer,) if offer else import_module(f"tapehouse.sources.{self.kind}").OFFERS
+
+    @property
     def symbols(self) -> tuple[str, ...] | None:
         """Symbols that the source may hold; None where any may be asked for."""
         return None
@@ -64,7 +73,7 @@ class Ask:
     symbols: tuple[str, ...]
     start: datetime
     end: datetime
-    settings: Settings
+    settings: "Settings"
 
 
 @dataclass(frozen=True)

@@ -107,9 +107,9 @@ def instruments(universe: Universe) -> pl.DataFrame:
 
     rows = []
     for symbol, instrument in universe.universe.items():
-        accepted = receive(universe, instrument.source).screened.accepted.filter(pl.col("symbol") == symbol)
+        accepted = receive(universe, instrument.source[0]).screened.accepted.filter(pl.col("symbol") == symbol)
         if accepted.height:
-            about = instrument.model_dump(exclude={"id"})
+            about = instrument.model_dump(exclude={"id", "calendar"}) | {"source": instrument.source[0]}
             rows.append({"instrument_id": instrument.id, "symbol": symbol, **about, "valid_from": accepted["session"][0]})
     return (
         pl.DataFrame(rows, schema_overrides={"valid_from": pl.Date})
@@ -191,7 +191,7 @@ def _identity(universe: Universe, source: str) -> tuple[Path, str]:
 
 
 def _used(universe: Universe) -> list[str]:
-    return list(dict.fromkeys(instrument.source for instrument in universe.universe.values()))
+    return list(dict.fromkeys(source for instrument in universe.universe.values() for source in instrument.source))
 
 
 _located = lru_cache(maxsize=64)(locate)
@@ -218,7 +218,7 @@ def _receive(universe_json: str, source: str, path: Path, digest: str) -> Receiv
     universe = Universe.model_validate_json(universe_json)
     file = universe.sources[source]
     records = read_delimited(path, file.columns, source, file.symbol)
-    left_out = set(file.symbols) - {s for s, i in universe.universe.items() if i.source == source}
+    left_out = set(file.symbols) - {s for s, i in universe.universe.items() if source in i.source}
     whole = pl.col("fault").is_null()  # a broken line may hide any symbol: it is never passed over
     asked = records.filter(~(whole & pl.col("symbol").str.strip_chars().is_in(left_out).fill_null(False)))
     screened = screen_bars(
