@@ -59,7 +59,7 @@ NOW, BEFORE = "2013-03-01", "2013-02-01"
 # A day reaches its own month, and the labels and pairs of the month before, whose windows end in it.
 REACHED = {
     *((name, NOW) for name in ("raw.bars", "raw.corporate_actions", "raw.quarantine")),
-    *((name, NOW) for name in ("staging.bar_versions", "staging.bars", "features.price", "features.decision_points")),
+    *((name, NOW) for name in ("staging.bars", "features.price", "features.decision_points")),
     *((name, month) for name in ("labels.triple_barrier", "datasets.preference_pairs") for month in (BEFORE, NOW)),
 }
 

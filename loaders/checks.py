@@ -10,6 +10,7 @@ from resources.warehouse import WarehouseResource
 from tapehouse.hashing import text_hash
 from tapehouse.leakage import Leak, find_leaks
 from tapehouse.lineage import State, read_state, stale
+from tapehouse.partitions import DATED
 from tapehouse.project import Asset, Project
 from tapehouse.scratch import month_of, needed_months, read_raw, shift_month
 from tapehouse.warehouse import LAKE, Warehouse
@@ -96,7 +97,8 @@ def _complete(project: Project, state: State, old: set[tuple[str, str]], name: s
     for table, (begin, end) in needed_months(project, [name], first, month).items():
         for writer in project.writers[table]:
             asset = project.assets[writer]
-            wanted = [m for m in project.months if begin <= m <= end] if asset.by == "months" else project.partitions(asset)
+            keys = project.partitions(asset)
+            wanted = [k for k in keys if begin <= k <= end] if asset.by in DATED else keys
             outputs = [o.asset for o in asset.outputs if o.table == table]
             if any((o, p) not in state or (writer, p) in old for o in outputs for p in wanted):
                 return False

@@ -18,6 +18,7 @@ from resources.warehouse import open_warehouse
 from tapehouse.declarations import load_project
 from tapehouse.errors import TapehouseError
 from tapehouse.lineage import State, read_state
+from tapehouse.partitions import DATED
 from tapehouse.planning import Wave, next_wave, plan
 from tapehouse.project import Project
 from tapehouse.settings import Settings
@@ -97,7 +98,7 @@ class Driver:
         tags = {"tapehouse/from": "shell"}
         if wave.by == "folds":
             tags[PARTITION_NAME_TAG] = wave.first
-        elif wave.by == "months":
+        elif wave.by in DATED:
             tags |= {ASSET_PARTITION_RANGE_START_TAG: wave.first, ASSET_PARTITION_RANGE_END_TAG: wave.last}
         started = time.monotonic()
         result = dg.execute_job(

@@ -1,7 +1,8 @@
-"""Partitions and how they map: months of the span, walk-forward folds, and what is made once."""
+"""Partitions and how they map: months of the span, days of books and trades, walk-forward folds, and what is made once."""
 
 import dagster as dg
 
+from tapehouse.partitions import DATED
 from tapehouse.project import Asset, Project
 from tapehouse.tables import Read
 
@@ -13,16 +14,23 @@ def partitions_def(project: Project, asset: Asset) -> dg.PartitionsDefinition | 
         return dg.MonthlyPartitionsDefinition(
             start_date=span.start.isoformat(), end_date=span.end.isoformat(), timezone="UTC", fmt="%Y-%m-%d"
         )
+    if asset.by == "days":
+        days = project.settings.universe.days
+        return dg.DailyPartitionsDefinition(start_date=days.start.isoformat(), end_date=days.end.isoformat(), timezone="UTC")
     return dg.StaticPartitionsDefinition(list(project.folds)) if asset.by == "folds" else None
 
 
 def partition_mapping(read: Read, downstream: Asset, upstream: Asset) -> dg.PartitionMapping | None:
     """How partitions of `downstream` depend on those of `upstream`, as Dagster shows and uses it."""
-    if downstream.by == upstream.by == "months":
+    if downstream.by in DATED and upstream.by in DATED:
+        # Between days and months whole partitions are named; the range that is read is in the input hash.
+        back, ahead = (
+            (read.lookback_months, read.lookahead_months)
+            if upstream.by == "months"
+            else (read.lookback_days, read.lookahead_days)
+        )
         return dg.TimeWindowPartitionMapping(
-            start_offset=-read.lookback_months,
-            end_offset=read.lookahead_months,
-            allow_nonexistent_upstream_partitions=True,
+            start_offset=-back, end_offset=ahead, allow_nonexistent_upstream_partitions=True
         )
     if downstream.by == upstream.by or upstream.by == "once":
         return None

@@ -4,7 +4,8 @@ import logging
 import os
 import sys
 import time
-from datetime import date
+from datetime import UTC, date, datetime
+from datetime import time as time_of_day
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -74,24 +75,29 @@ def backfill(from_: FromDate, to: ToDate, select: Select = None) -> None:
     """Make every partition of a date range again, as a backfill in the UI does: one run a table set, one commit a table."""
     driver = _driver(_settings())
     from tapehouse import planning
+    from tapehouse.partitions import DATED, key_of
     from tapehouse.planning import Wave
 
-    first, last = _month(from_, "--from"), _month(to, "--to")
-    months = [m for m in driver.project.months if first <= m <= last]
-    if not months:
-        span = driver.project.months
-        raise TapehouseError(f"--from {from_} --to {to}: no month of the span; it runs from {span[0]} to {span[-1]}")
-    chosen = planning.select(driver.project, select)
-    names = tuple(n for n, a in driver.project.assets.items() if n in chosen and a.by == "months")
-    left = sorted(chosen - set(names))
-    if not names:
+    project = driver.project
+    start, end = _date(from_, "--from"), _date(to, "--to")
+    chosen = planning.select(project, select)
+    dated = {by: tuple(n for n, a in project.assets.items() if n in chosen and a.by == by) for by in DATED}
+    if not any(dated.values()):
         raise TapehouseError(f"--select {select}: nothing there is made by date; `tapehouse run --select …` makes it")
+    keys = {
+        by: [key for key in getattr(project, by) if key_of(by, start) <= key <= key_of(by, end)] for by in DATED if dated[by]
+    }
+    if not any(keys.values()):
+        spans = "; ".join(f"{by} run from {getattr(project, by)[0]} to {getattr(project, by)[-1]}" for by in keys)
+        raise TapehouseError(f"--from {from_} --to {to}: nothing of the span; {spans}")
     say = _say_wave(driver)
-    for group in _by_dependency(driver.project, names):
-        wave = Wave("months", group, months[0], months[-1])
-        say(wave, len(names))
-        driver.execute(wave)
-    out.print(f"[green]Backfilled[/] {len(names)} tables from {months[0]} to {months[-1]}.")
+    for by, names in ((by, dated[by]) for by in keys if keys[by]):
+        for group in _by_dependency(project, names):
+            wave = Wave(by, group, keys[by][0], keys[by][-1])
+            say(wave, len(names))
+            driver.execute(wave)
+        out.print(f"[green]Backfilled[/] {len(names)} tables by {by} from {keys[by][0]} to {keys[by][-1]}.")
+    left = sorted(chosen - {n for by in keys if keys[by] for n in dated[by]})
     if left and select is not None:
         out.print(f"Not made by date, left to `tapehouse run`: {', '.join(left)}")
 
@@ -108,7 +114,8 @@ def stale(select: Select = None) -> None:
     settings = _settings()
     from tapehouse import planning
     from tapehouse.declarations import load_project
-    from tapehouse.lineage import month_ranges, read_state
+    from tapehouse.lineage import read_state
+    from tapehouse.partitions import DATED, contiguous
     from tapehouse.warehouse import Warehouse
 
     project, lake = load_project(settings), Warehouse(settings)
@@ -121,7 +128,8 @@ def stale(select: Select = None) -> None:
     for name in dict.fromkeys(s.asset for s in found):
         for why in dict.fromkeys(s.why for s in found if s.asset == name):
             parts = [s.partition for s in found if s.asset == name and s.why == why]
-            ranges = month_ranges(parts) if project.assets[name].by == "months" else [(p, p) for p in parts]
+            by = project.assets[name].by
+            ranges = contiguous(by, parts) if by in DATED else [(p, p) for p in parts]
             words = ", ".join(a if a == b else f"{a} … {b}" for a, b in ranges) or "all"
             table.add_row(name.replace(".", "/"), why, words)
     out.print(table)
@@ -250,7 +258,7 @@ def _say_wave(driver):
 
 
 def _by_dependency(project, names: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """The months' assets in groups that one run can hold: an asset made once between two of them parts the groups."""
+    """Assets of one cadence in groups that one run can hold: an asset made once between two of them parts the groups."""
     groups: list[list[str]] = []
     for name in names:
         between = [w for r in project.assets[name].reads for w in project.writers_of(r) if project.assets[w].by == "once"]
@@ -261,9 +269,9 @@ def _by_dependency(project, names: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [tuple(g) for g in groups]
 
 
-def _month(text: str, option: str) -> str:
+def _date(text: str, option: str) -> datetime:
     try:
-        return date.fromisoformat(text).replace(day=1).isoformat()
+        return datetime.combine(date.fromisoformat(text), time_of_day.min, UTC)
     except ValueError:
         raise TapehouseError(f"{option} {text}: not a date; write it as 2008-01-31") from None
 

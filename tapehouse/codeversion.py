@@ -19,6 +19,7 @@ PLUMBING = {
     "tapehouse.frames",
     "tapehouse.judging",
     "tapehouse.lineage",
+    "tapehouse.partitions",
     "tapehouse.planning",
     "tapehouse.extensions",
     "tapehouse.project",

@@ -1,6 +1,7 @@
 """Reading the declarations: `assets/**.py`, `sql/**.sql`, `checks/**.yaml` and `models_registry/`, here and nowhere else."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 from tapehouse.codeversion import code_version, environment_version
@@ -12,6 +13,8 @@ from tapehouse.recipe_assets import recipe_assets
 from tapehouse.settings import Settings
 from tapehouse.sqlfile import parse_sql_file
 from tapehouse.tables import TIME_COLUMNS, Cadence, Declaration, Read, TableDoc, header_grain, load_doc
+
+QUARANTINE = "raw.quarantine"
 
 
 def load_project(settings: Settings) -> Project:
@@ -67,8 +70,8 @@ def _python_asset(path: Path, home: Path, docs: dict[str, TableDoc]) -> Asset:
         raise TapehouseError(f"{path}:1: the first line must be a docstring, 'One row per (…): what a row means'")
     doc = docs.get(name, TableDoc())
     grain = doc.grain or header_grain(text)
-    if doc.time or any(c in TIME_COLUMNS for c in grain):
-        by: Cadence = "months"
+    if declared.cadence or doc.time or any(c in TIME_COLUMNS for c in grain):
+        by: Cadence = declared.cadence or "months"
     else:
         by = "folds" if doc.partition else "once"
     return Asset(
@@ -76,12 +79,17 @@ def _python_asset(path: Path, home: Path, docs: dict[str, TableDoc]) -> Asset:
         doc=text,
         by=by,
         reads=declared.reads,
-        outputs=(Output(name, name),),
+        outputs=(Output(name, name), *([_rejects_of(name)] if declared.rejects else [])),
         build=marked[0],
         code_version=code_version(path, *((home / name).read_text() for name in declared.files)),
         fingerprint=declared.fingerprint,
         source=path,
     )
+
+
+def _rejects_of(name: str) -> Output:
+    """A raw table's share of the quarantine: rows of its own, swapped in the same commit as the rows that were accepted."""
+    return Output(f"{QUARANTINE}.{name.split('.')[1]}", QUARANTINE, (("table_name", name),))
 
 
 def _sql_asset(path: Path, home: Path) -> Asset:
@@ -91,8 +99,8 @@ def _sql_asset(path: Path, home: Path) -> Asset:
     return Asset(
         name=name,
         doc=file.doc,
-        by="months" if ranged else "once",
-        reads=tuple(Read(t, file.lookback_months, file.lookahead_months, "range" if ranged else "all") for t in file.reads),
+        by=file.cadence if ranged else "once",
+        reads=tuple(replace(file.window, table=t, window="range" if ranged else "all") for t in file.reads),
         outputs=(Output(name, name),),
         build=lambda b: b.sql(file),
         code_version=file.version,

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +15,13 @@ from tapehouse.errors import TapehouseError
 from tapehouse.folds import Fold
 from tapehouse.frames import duckdb_type, normalise
 from tapehouse.judging import OutputOutcome, judge, partition_of
-from tapehouse.lineage import Made, State, in_hash, month_ranges, read_state, require_fresh, require_upstream
+from tapehouse.lineage import Made, State, in_hash, read_state, require_fresh, require_upstream
+from tapehouse.partitions import DATED, contiguous
 from tapehouse.project import ONCE, Asset, Output, Project, Table
-from tapehouse.reading import query, read_table
+from tapehouse.reading import query, read_table, stream_table
 from tapehouse.settings import Settings
 from tapehouse.sqlfile import SqlFile
+from tapehouse.tables import Read
 from tapehouse.warehouse import LAKE, Change, Warehouse, apply_change
 
 log = logging.getLogger("tapehouse")
@@ -31,7 +33,7 @@ class Build:
     """What a build function is given: its range or fold, its declared inputs, and places for what it makes beside rows.
 
     Attributes:
-        start, end: the range being made, [start, end) in UTC; the whole span for what is not made by month.
+        start, end: the range being made, [start, end) in UTC; the whole span for what is not made by date.
         fold: the fold being made, for tables made by fold.
         snapshot: the warehouse snapshot that every read sees.
         ingested_at: the time at which new raw rows arrive.
@@ -74,20 +76,32 @@ class Build:
         Raises:
             TapehouseError: the table is not among the inputs that the file declares.
         """
+        return read_table(self.cursor, self.project, self._declared(name), self.asset, self.partitions)
+
+    def _declared(self, name: str) -> Read:
         found = [r for r in self.asset.reads if r.table == name]
         if not found:
             declared = [r.table for r in self.asset.reads]
             raise TapehouseError(f"{self.asset.source or self.asset.name}: reads {name}, but declares only {declared}")
-        return read_table(self.cursor, self.project, found[0], self.asset, self.partitions)
+        return found[0]
+
+    def stream(self, name: str, rows: int = 100_000) -> Iterator[pl.DataFrame]:
+        """The same rows as `read`, in frames of about `rows` rows: for inputs that are larger than the memory.
+
+        Finish with one stream before the next read: they share a cursor.
+        """
+        yield from stream_table(self.cursor, self.project, self._declared(name), self.asset, self.partitions, rows)
 
     def sql(self, file: SqlFile) -> pl.DataFrame:
         """The result of a SQL file; it sees its declared inputs inside their declared windows, and nothing else."""
         return query(self.cursor, self.project, file, self.asset, self.partitions, self.start, self.end)
 
-    def existing(self) -> pl.DataFrame:
-        """Rows that the table already holds in [start, end); empty before the first time."""
-        table = self.project.tables[self.asset.outputs[0].table]
-        where = _range_sql(table.time, self.start, self.end) if table.time else "true"
+    def existing(self, name: str | None = None) -> pl.DataFrame:
+        """Rows of its own that the table (or another one that it writes) holds in [start, end); empty before the first time."""
+        output = next(o for o in self.asset.outputs if o.table == (name or self.asset.outputs[0].table))
+        table = self.project.tables[output.table]
+        terms = [f"\"{column}\" = '{value}'" for column, value in output.key]
+        where = " and ".join([*terms, _range_sql(table.time, self.start, self.end)] if table.time else [*terms, "true"])
         stored = self.cursor.execute(f"describe {LAKE}.{table.name}").fetchall()
         have = {row[0] for row in stored}
         # A column declared since is null in the rows that are there.
@@ -121,13 +135,13 @@ def materialise(
     run_id: str = "",
     **build_options: Any,
 ) -> Outcome:
-    """Make the partitions of one asset (contiguous, for months): read, build, judge, swap, in one commit.
+    """Make the partitions of one asset (contiguous, for months and days): read, build, judge, swap, in one commit.
 
     New rows are judged before they are visible. Partitions that break the contract keep their last good rows; the others are
     committed. Rows that come out as they were are not written again.
 
     Args:
-        partitions: month keys or one fold; default: all months, or the single partition.
+        partitions: keys of months or days, or one fold; default: all of them, or the single partition.
         run_id: recorded with each partition.
         build_options: passed to `Build` (`ingested_at`, `launch`, `progress`).
 
@@ -168,8 +182,8 @@ def make_build(
     universe = project.settings.universe
     fold = project.folds[partitions[0]] if asset.by == "folds" else None
     start, end = universe.start, universe.end
-    if asset.by == "months":
-        start, end = project.span(partitions[0], partitions[-1])
+    if asset.by in DATED:
+        start, end = project.span(partitions[0], partitions[-1], asset.by)
     return Build(project, asset, partitions, cursor, snapshot, start, end, fold, **options)
 
 
@@ -201,7 +215,7 @@ def create_tables(project: Project, warehouse: Warehouse, names: Iterable[str]) 
     for name in dict.fromkeys(names):
         table = project.tables[name]
         if table.types and name not in known:
-            warehouse.ensure(name, table.types, _by_year(table))
+            warehouse.ensure(name, table.types, _by_year(table), table.as_known)
 
 
 def _by_year(table: Table) -> str | None:
@@ -244,7 +258,7 @@ def _swap(
         good |= {m.partition for m in fresh}
         dirty = [m.partition for m in fresh if m.changed or (output.asset, m.partition) not in state]
         if dirty:
-            rows = frame.filter(partition_of(table, asset, dirty).is_in(dirty)) if asset.by == "months" else frame
+            rows = frame.filter(partition_of(table, asset, dirty).is_in(dirty)) if asset.by in DATED else frame
             changes.append(Change(table.name, rows, _selection(project, asset, table, output, dirty)))
         for m in fresh:
             made = Made(m.rows, m.out_hash, hashes[m.partition], asset.code_version, snapshot)
@@ -265,6 +279,8 @@ def _swap(
         _require_unchanged(cursor, asset, state, which)
         for name in reshaped:
             warehouse.adapt(cursor, name, project.tables[name].types)
+            if macro := project.tables[name].as_known:
+                cursor.execute(macro)
             # Rows that are not written here lack what the new columns say: they are no longer made, and read as missing.
             writers = [f"'{o.asset}'" for w in project.writers[name] for o in project.assets[w].outputs if o.table == name]
             cursor.execute(f"delete from meta.partitions where asset in ({', '.join(writers)})")
@@ -286,8 +302,8 @@ def _require_unchanged(cursor: duckdb.DuckDBPyConnection, asset: Asset, state: S
 
 def _selection(project: Project, asset: Asset, table: Table, output: Output, partitions: list[str]) -> str:
     terms = [f"\"{column}\" = '{value}'" for column, value in output.key]
-    if asset.by == "months":
-        spans = [project.span(first, last) for first, last in month_ranges(partitions)]
+    if asset.by in DATED:
+        spans = [project.span(first, last, asset.by) for first, last in contiguous(asset.by, partitions)]
         terms.append("(" + " or ".join(_range_sql(table.time, *span) for span in spans) + ")")
     elif asset.by == "folds":
         terms.append(f"\"{table.doc.partition or 'fold'}\" = '{partitions[0]}'")
@@ -307,7 +323,7 @@ def _check_partitions(project: Project, asset: Asset, partitions: list[str]) -> 
         raise TapehouseError(f"{asset.name}: one run makes one fold, got {partitions}")
     first = known.index(partitions[0])
     if known[first : first + len(partitions)] != partitions:
-        raise TapehouseError(f"{asset.name}: the months of one run must be contiguous, got {partitions}")
+        raise TapehouseError(f"{asset.name}: the {asset.by} of one run must be contiguous, got {partitions}")
 
 
 def _said(partitions: list[str]) -> str:

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import duckdb
-from dateutil.relativedelta import relativedelta
 
 from tapehouse.errors import TapehouseError
 from tapehouse.hashing import text_hash
-from tapehouse.project import ONCE, Asset, Project, month_start
+from tapehouse.partitions import DATED
+from tapehouse.project import ONCE, Asset, Project
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def in_hash(project: Project, asset: Asset, partition: str, state: State) -> str
     if any(read.window == "before_folds" for read in asset.reads):
         parts.append(repr(min(f.train_end for f in project.folds.values())))
     if asset.fingerprint is not None:
-        if asset.by == "months":
-            start, end = project.span(partition, partition)
+        if asset.by in DATED:
+            start, end = project.span(partition, partition, asset.by)
         else:
             start, end = universe.start, universe.end
         parts.append(asset.fingerprint(project.settings, start, end))
@@ -149,18 +149,6 @@ def _behind(project: Project, asset: Asset, partitions: list[str]) -> set[tuple[
                 seen.add(key)
                 open_.append((maker[output], part))
     return seen
-
-
-def month_ranges(months: Iterable[str]) -> list[tuple[str, str]]:
-    """Contiguous runs of months as (first, last)."""
-    ranges: list[tuple[str, str]] = []
-    for month in sorted(months):
-        before = (month_start(month) - relativedelta(months=1)).date().isoformat()
-        if ranges and ranges[-1][1] == before:
-            ranges[-1] = (ranges[-1][0], month)
-        else:
-            ranges.append((month, month))
-    return ranges
 
 
 def _range_text(parts: list[str]) -> str:

@@ -59,6 +59,23 @@ def merge_versions(existing: pl.DataFrame, incoming: pl.DataFrame, key: Sequence
     return pl.concat([stored, unseen.select(columns), changed.select(columns), added]).sort([*key, "known_at"])
 
 
+def merge_new(existing: pl.DataFrame, incoming: pl.DataFrame, key: Sequence[str], ingested_at: datetime) -> pl.DataFrame:
+    """The stored rows and those of `incoming` whose key is not among them; arguments and result as in `merge_versions`.
+
+    For streams of messages, which are never corrected: what was received stays what it is.
+
+    Raises:
+        TapehouseError: two incoming rows share a key.
+    """
+    _refuse_repeated(incoming, key)
+    incoming = incoming.with_columns(ingested_at=pl.lit(ingested_at).cast(TIMESTAMP))
+    if not existing.height:
+        return incoming.sort(key)
+    stored = existing.select(incoming.columns).cast(incoming.schema)
+    fresh = incoming.join(stored.select(key), on=list(key), how="anti", nulls_equal=True)
+    return pl.concat([stored, fresh]).sort(key)
+
+
 def mirror_declaration(existing: pl.DataFrame, incoming: pl.DataFrame, ingested_at: datetime) -> pl.DataFrame:
     """The rows of `incoming`, each with the `ingested_at` of the equal stored row if there is one.
 

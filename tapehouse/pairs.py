@@ -79,7 +79,7 @@ def preference_pairs(
 
     Args:
         points: `features.decision_points`: at least `symbol, interval, decision_at, session, close, atr_14`.
-        versions: `staging.bar_versions` of one interval, to at least the longest window after `end`.
+        versions: `staging.bars` of one interval, to at least the longest window after `end`.
         actions: `raw.corporate_actions` of the same span.
         objectives: `objectives.yaml`.
         start, end: UTC bounds of `decision_at`.

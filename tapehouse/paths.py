@@ -76,7 +76,7 @@ def settled_paths(
     """Bars and actions of `symbols` in the versions known one settlement lag after their session's close.
 
     Args:
-        versions: `staging.bar_versions` of one interval.
+        versions: `staging.bars` of one interval.
         actions: `raw.corporate_actions`.
         sessions: `session`, `open_at`, `close_at`, ascending, without gaps over the decisions and what follows them.
         symbols: those to keep; one without bars gets an empty path.

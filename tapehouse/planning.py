@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-from tapehouse.lineage import Stale, State, month_ranges, stale
+from tapehouse.lineage import Stale, State, stale
+from tapehouse.partitions import DATED, contiguous
 from tapehouse.project import ONCE, Asset, Project
 from tapehouse.tables import Cadence
 
 # Small things first, models last: what is made once is often read by all months, and a fold reads every month before it.
-ORDER: dict[Cadence, int] = {"once": 0, "months": 1, "folds": 2}
+ORDER: dict[Cadence, int] = {"once": 0, "days": 1, "months": 2, "folds": 3}
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,9 @@ class Wave:
 
     def partitions(self, project: Project) -> list[str]:
         """The partition keys of the run."""
-        if self.by != "months":
+        if self.by not in DATED:
             return [self.first]
-        return [m for m in project.months if self.first <= m <= self.last]
+        return [key for key in getattr(project, self.by) if self.first <= key <= self.last]
 
 
 def next_wave(project: Project, todo: list[Stale]) -> Wave | None:
@@ -49,7 +50,7 @@ def next_wave(project: Project, todo: list[Stale]) -> Wave | None:
             continue
         upstream = project.ancestors(name) & waiting.keys()
         outside = upstream - set(members)
-        spilling = any(set(waiting[u]) - wanted for u in upstream if by == "months")
+        spilling = any(set(waiting[u]) - wanted for u in upstream if by in DATED and project.assets[u].by == by)
         fresh = all(mine[p] == "missing" for p in mine if p in wanted)
         if not outside and not spilling and (fresh or not upstream):
             members.append(name)
@@ -91,12 +92,12 @@ def select(project: Project, selection: str | None) -> set[str]:
 
 
 def _first_range(asset: Asset, partitions: dict[str, str]) -> tuple[str, str]:
-    if asset.by == "months":
-        return month_ranges(partitions)[0]
+    if asset.by in DATED:
+        return contiguous(asset.by, partitions)[0]
     return (ONCE, ONCE) if asset.by == "once" else (min(partitions),) * 2
 
 
 def _range_of(asset: Asset, partitions: dict[str, str], first: str) -> tuple[str, str] | None:
-    if asset.by == "months":
-        return next((r for r in month_ranges(partitions) if r[0] == first), None)
+    if asset.by in DATED:
+        return next((r for r in contiguous(asset.by, partitions) if r[0] == first), None)
     return (first, first) if first in partitions else None

@@ -7,7 +7,7 @@ proof are all derived from the one `Project`.
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -17,8 +17,9 @@ from dateutil.relativedelta import relativedelta
 
 from tapehouse.errors import TapehouseError
 from tapehouse.folds import Fold
+from tapehouse.partitions import DATED, key_of, key_span, keys_between
 from tapehouse.settings import Settings
-from tapehouse.sqlfile import Lineage, SqlFile, analyse, described
+from tapehouse.sqlfile import AS_KNOWN, Lineage, SqlFile, analyse, described
 from tapehouse.tables import TIME_COLUMNS, Cadence, Read, TableDoc, header_grain
 
 ONCE = ""  # the partition of what is made once
@@ -69,6 +70,20 @@ class Table:
         """The column that places a row in a partition."""
         return self.doc.time
 
+    @property
+    def as_known(self) -> str | None:
+        """The macro that gives a staging table as it was known at an instant; None without spans of validity.
+
+        It returns the versions in force, without `superseded_at`, which no one could know. Names are those of the schema
+        that is in use.
+        """
+        if not self.name.startswith("staging.") or not {"known_at", "superseded_at"} <= self.types.keys():
+            return None
+        return (
+            f"create or replace macro {self.name}{AS_KNOWN}(instant) as table select * exclude (superseded_at) from {self.name} "
+            "where known_at <= instant and (superseded_at is null or superseded_at > instant)"
+        )
+
 
 class Project:
     """All declarations of one project folder. Read it with `tapehouse.declarations.load_project`."""
@@ -97,34 +112,41 @@ class Project:
     @cached_property
     def months(self) -> list[str]:
         """Every month of the span, as the ISO date of its first day."""
-        start, end = self.settings.universe.start, self.settings.universe.end
-        found, at = [], start.replace(day=1)
-        while at < end:
-            found.append(at.date().isoformat())
-            at += relativedelta(months=1)
-        return found
+        return keys_between("months", *self.whole("months"))
 
     @cached_property
-    def _places(self) -> dict[str, int]:
-        return {month: at for at, month in enumerate(self.months)}
+    def days(self) -> list[str]:
+        """Every day of the tables made by day, as its ISO date."""
+        return keys_between("days", *self.whole("days"))
+
+    @cached_property
+    def _places(self) -> dict[str, dict[str, int]]:
+        return {by: {key: at for at, key in enumerate(getattr(self, by))} for by in DATED}
+
+    def whole(self, by: str) -> tuple[datetime, datetime]:
+        """[start, end) in UTC of the tables made by days; of all others, the declared span."""
+        universe = self.settings.universe
+        return (universe.first_day, universe.last_day) if by == "days" else (universe.start, universe.end)
 
     def partitions(self, asset: Asset) -> list[str]:
         """All partitions of an asset in order."""
-        return {"months": self.months, "folds": list(self.folds), "once": [ONCE]}[asset.by]
+        if asset.by in DATED:
+            return getattr(self, asset.by)
+        return list(self.folds) if asset.by == "folds" else [ONCE]
 
-    def span(self, first: str, last: str) -> tuple[datetime, datetime]:
-        """[start, end) in UTC of the months `first` to `last`."""
-        return month_start(first), month_start(last) + relativedelta(months=1)
+    def span(self, first: str, last: str, by: str = "months") -> tuple[datetime, datetime]:
+        """[start, end) in UTC of the partitions `first` to `last`."""
+        return key_span(by, first, last)
 
     def window(self, read: Read, asset: Asset, partition: str) -> tuple[datetime, datetime]:
-        """[start, end) in UTC of the rows of a monthly table that `asset` reads for one of its partitions."""
+        """[start, end) in UTC of the rows of a dated table that `asset` reads for one of its partitions."""
         return self.window_of(read, asset, partition, partition)
 
     def window_of(self, read: Read, asset: Asset, first: str, last: str) -> tuple[datetime, datetime]:
         """The same for the range of partitions `first` to `last`."""
-        whole = self.settings.universe.start, self.settings.universe.end
-        if asset.by == "months":
-            start, end = self.span(first, last)
+        whole = self.whole(self.assets[self.writers_of(read)[0]].by)
+        if asset.by in DATED:
+            start, end = self.span(first, last, asset.by)
         elif read.window == "before_folds":
             start, end = whole[0], min(f.train_end for f in self.folds.values())
         elif asset.by == "folds" and read.window in ("train", "test"):
@@ -132,7 +154,8 @@ class Project:
             start, end = getattr(fold, f"{read.window}_start"), getattr(fold, f"{read.window}_end")
         else:
             return whole
-        start, end = start - relativedelta(months=read.lookback_months), end + relativedelta(months=read.lookahead_months)
+        start -= relativedelta(months=read.lookback_months, days=read.lookback_days)
+        end += relativedelta(months=read.lookahead_months, days=read.lookahead_days)
         return max(start, whole[0]), min(end, whole[1])
 
     def ancestors(self, name: str) -> set[str]:
@@ -155,14 +178,13 @@ class Project:
             for name in self.writers_of(read):
                 writer = self.assets[name]
                 output = self.output_of(read, name).asset
-                if writer.by == "months" and asset.by == "months":  # as below, by counting: it is done for every partition
-                    at = self._places[partition]
+                if writer.by == asset.by == "months" and not (read.lookback_days or read.lookahead_days):
+                    at = self._places["months"][partition]  # as below, by counting: it is done for every partition
                     months = self.months[max(0, at - read.lookback_months) : at + 1 + read.lookahead_months]
                     found += [(output, m) for m in months]
-                elif writer.by == "months":
+                elif writer.by in DATED:
                     start, end = self.window(read, asset, partition)
-                    first, stop = start.date().replace(day=1).isoformat(), end
-                    found += [(output, m) for m in self._months_between(first, stop)]
+                    found += [(output, key) for key in self._keys_between(writer.by, start, end)]
                 elif writer.by == "folds":
                     found += [(output, f) for f in ([partition] if asset.by == "folds" else self.folds)]
                 else:
@@ -177,9 +199,11 @@ class Project:
         """What `writer` puts into the table that is read."""
         return next(o for o in self.assets[writer].outputs if o.table == read.table)
 
-    def _months_between(self, first: str, stop: datetime) -> list[str]:
-        last = (stop - timedelta(microseconds=1)).date().isoformat()
-        return self.months[bisect_left(self.months, first) : bisect_right(self.months, last)]
+    def _keys_between(self, by: str, start: datetime, end: datetime) -> list[str]:
+        if end <= start:
+            return []
+        keys, last = getattr(self, by), (end - timedelta(microseconds=1)).date().isoformat()
+        return keys[bisect_left(keys, key_of(by, start)) : bisect_right(keys, last)]
 
     # ------------------------------------------------------------------ types
 
@@ -197,6 +221,8 @@ class Project:
                     con.execute(f"create schema if not exists {schema}")
                     body = ", ".join(f'"{c}" {t}' for c, t in table.types.items())
                     con.execute(f"create table if not exists {table.name} ({body})")
+                if table.as_known:
+                    con.execute(table.as_known)
                 table.doc = _completed(table, asset)
         con.close()
 
@@ -208,11 +234,6 @@ class Project:
         if unknown:
             where = self.settings.home / "checks" / Path(*table.name.split(".")).with_suffix(".yaml")
             raise TapehouseError(f"{where}: columns {unknown} are not in {asset.source}; it returns {list(table.types)}")
-
-
-def month_start(partition: str) -> datetime:
-    """The first instant of a month partition, in UTC."""
-    return datetime.fromisoformat(partition).replace(tzinfo=UTC)
 
 
 def _completed(table: Table, asset: Asset) -> TableDoc:
@@ -227,10 +248,10 @@ def _completed(table: Table, asset: Asset) -> TableDoc:
     time = doc.time
     if asset.sql is not None and asset.by == "once" and (time or any(c in TIME_COLUMNS for c in grain)):
         raise TapehouseError(f"{where}: its rows have a time, so it is made by month: bind $start and $end in the query")
-    if asset.by == "months" and time is None:
+    if asset.by in DATED and time is None:
         time = next((c for c in TIME_COLUMNS if c in (table.types or grain)), None)
         if time is None:
-            raise TapehouseError(f"{where}: a table made by month needs a column {' or '.join(TIME_COLUMNS)}, or `time:`")
+            raise TapehouseError(f"{where}: a table made by {asset.by} needs a column {' or '.join(TIME_COLUMNS)}, or `time:`")
     missing = [c for c in (*grain, *([time] if time else [])) if table.types and c not in table.types]
     if missing:
         checks = f"checks/{table.name.replace('.', '/')}.yaml"

@@ -1,5 +1,6 @@
 """Reading declared inputs: a build sees its inputs inside their declared windows, and nothing else."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from uuid import uuid4
 
@@ -15,9 +16,20 @@ from tapehouse.warehouse import LAKE
 
 def read_table(cursor: duckdb.DuckDBPyConnection, project: Project, read: Read, asset: Asset, parts: list[str]) -> pl.DataFrame:
     """Rows of one declared input for the partitions `parts` of `asset`, sorted by the input's grain."""
-    table = project.tables[read.table]
-    order = ", ".join(f'"{c}"' for c in table.doc.grain)
-    return cursor.execute(f"{_selection(project, read, asset, parts)} order by {order}").pl()
+    return cursor.execute(_ordered(project, read, asset, parts)).pl()
+
+
+def stream_table(
+    cursor: duckdb.DuckDBPyConnection, project: Project, read: Read, asset: Asset, parts: list[str], rows: int
+) -> Iterator[pl.DataFrame]:
+    """The rows of `read_table`, in frames of about `rows` rows."""
+    for batch in cursor.execute(_ordered(project, read, asset, parts)).fetch_record_batch(rows):
+        yield pl.DataFrame(pl.from_arrow(batch))
+
+
+def _ordered(project: Project, read: Read, asset: Asset, parts: list[str]) -> str:
+    order = ", ".join(f'"{c}"' for c in project.tables[read.table].doc.grain)
+    return f"{_selection(project, read, asset, parts)} order by {order}"
 
 
 def query(
@@ -40,6 +52,8 @@ def query(
         cursor.execute(f"create schema if not exists {scratch}.{schema}")
         cursor.execute(f"create view {scratch}.{schema}.{name} as {_selection(project, read, asset, parts)}")
     cursor.execute(f"use {scratch}")
+    for macro in filter(None, (project.tables[read.table].as_known for read in asset.reads)):
+        cursor.execute(macro)
     bound = {k: v for k, v in (("start", start), ("end", end)) if k in file.parameters}
     try:
         rows = (cursor.execute(file.text, bound) if bound else cursor.execute(file.text)).pl()

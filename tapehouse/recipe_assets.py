@@ -11,7 +11,7 @@ from tapehouse.tables import Read
 
 FOLDER = Path("models_registry/adapters")
 POINTS, LABELS = "features.decision_points", "labels.triple_barrier"
-BARS, ACTIONS = "staging.bar_versions", "raw.corporate_actions"
+BARS, ACTIONS = "staging.bars", "raw.corporate_actions"
 
 
 def recipe_assets(home: Path) -> list[Asset]:

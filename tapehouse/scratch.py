@@ -8,18 +8,20 @@ import polars as pl
 from dateutil.relativedelta import relativedelta
 
 from tapehouse.engine import make_build, run_build
-from tapehouse.project import Asset, Project, month_start
+from tapehouse.partitions import DATED, key_of, key_start
+from tapehouse.project import Asset, Project
 from tapehouse.warehouse import LAKE
 
 Frames = dict[str, pl.DataFrame]
 
 
 def needed_months(project: Project, targets: Iterable[str], first: str, last: str) -> dict[str, tuple[str, str]]:
-    """For every table behind `targets`, the range of months that their months `first` to `last` read, directly or not."""
+    """For every table behind `targets`, the range of months (of a table made by day: days) that their months `first` to
+    `last` read, directly or not. What raw tables leave in quarantine is read by nobody."""
     wanted = set(targets)
     ranges: dict[str, tuple[str, str]] = {}
     for asset in reversed(list(project.assets.values())):
-        tables = [o.table for o in asset.outputs]
+        tables = [o.table for o in asset.outputs if not o.key or o.table in wanted]
         own = [ranges[t] for t in tables if t in ranges] + ([(first, last)] if wanted & set(tables) else [])
         if not own or asset.by == "folds":
             continue
@@ -28,9 +30,10 @@ def needed_months(project: Project, targets: Iterable[str], first: str, last: st
             ranges[table] = span
         for read in asset.reads:
             start, end = project.window_of(read, asset, *span)
-            months = start.date().replace(day=1).isoformat(), (end - relativedelta(seconds=1)).date().replace(day=1).isoformat()
-            before = ranges.get(read.table, months)
-            ranges[read.table] = min(before[0], months[0]), max(before[1], months[1])
+            by = "days" if project.assets[project.writers_of(read)[0]].by == "days" else "months"
+            keys = key_of(by, start), key_of(by, end - relativedelta(microseconds=1))
+            before = ranges.get(read.table, keys)
+            ranges[read.table] = min(before[0], keys[0]), max(before[1], keys[1])
     return ranges
 
 
@@ -70,8 +73,8 @@ def rebuild(project: Project, raw: Frames, targets: Iterable[str], first: str, l
 
 def build_months(project: Project, asset: Asset, con: duckdb.DuckDBPyConnection, first: str, last: str) -> Frames:
     """What an asset's build function returns for the months `first` to `last`, reading from `con`."""
-    months = [m for m in project.months if first <= m <= last] if asset.by == "months" else project.partitions(asset)
-    return run_build(make_build(project, asset, months, con))
+    keys = project.partitions(asset)
+    return run_build(make_build(project, asset, [k for k in keys if first <= k <= last] if asset.by in DATED else keys, con))
 
 
 def read_raw(con: duckdb.DuckDBPyConnection, project: Project, targets: Iterable[str], first: str, last: str) -> Frames:
@@ -83,7 +86,7 @@ def read_raw(con: duckdb.DuckDBPyConnection, project: Project, targets: Iterable
         table = project.tables[name]
         where = ""
         if table.time:
-            start, stop = project.span(begin, end)
+            start, stop = project.span(begin, end, project.assets[project.writers[name][0]].by)
             begin_sql, stop_sql = (f"timestamptz '{at.isoformat()}'" for at in (start, stop))
             where = f" where {table.time} >= {begin_sql} and {table.time} < {stop_sql}"
         frames[name] = con.execute(f"select * from {LAKE}.{name}{where} order by all").pl().select(list(table.types))
@@ -92,12 +95,12 @@ def read_raw(con: duckdb.DuckDBPyConnection, project: Project, targets: Iterable
 
 def month_of(at: datetime) -> str:
     """The month partition that an instant lies in."""
-    return at.date().replace(day=1).isoformat()
+    return key_of("months", at)
 
 
 def shift_month(month: str, by: int) -> str:
     """The month `by` months later."""
-    return month_of(month_start(month) + relativedelta(months=by))
+    return month_of(key_start(month) + relativedelta(months=by))
 
 
 def _create(con: duckdb.DuckDBPyConnection, project: Project, name: str) -> None:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import duckdb
 import sqlglot
@@ -15,9 +16,11 @@ from sqlglot.optimizer.scope import Scope, build_scope, traverse_scope
 
 from tapehouse.errors import TapehouseError
 from tapehouse.hashing import text_hash
+from tapehouse.tables import Read
 from tapehouse.warehouse import short_type
 
-HEADER_MONTHS = re.compile(r"^(lookback|lookahead):\s*(\d+)\s+months?$")
+HEADER_WINDOW = re.compile(r"^(lookback|lookahead):\s*(\d+)\s+(month|day)s?$")
+HEADER_CADENCE = re.compile(r"^cadence:\s*(days|months)$")
 AS_KNOWN = "_as_known"  # the table macro `schema.table_as_known(at)` reads `schema.table`
 # Sums of doubles depend on the order of their rows, and DuckDB's order on the range and the threads. Of whole numbers and
 # decimals sums and means are exact; the second group computes in doubles whatever it is given.
@@ -45,14 +48,16 @@ class SqlFile:
     Attributes:
         text: the whole file; `$start` and `$end` are bound to the partition range.
         doc: the header's prose; its first line says the grain and what a row means.
+        cadence: by what a ranged query is made: months, unless the header says `cadence: days`.
+        window: the header's look-back and look-ahead, as a `Read` of no table.
         reads: the tables that the query reads, in order of appearance.
     """
 
     path: Path
     text: str
     doc: str
-    lookback_months: int
-    lookahead_months: int
+    cadence: Literal["days", "months"]
+    window: Read
     reads: tuple[str, ...]
     tree: exp.Query = field(repr=False, compare=False)
 
@@ -64,7 +69,9 @@ class SqlFile:
     @property
     def version(self) -> str:
         """Hash of the query and its look-back; comments and layout do not count."""
-        return text_hash(self.tree.sql("duckdb", comments=False), f"{self.lookback_months},{self.lookahead_months}")
+        window = self.window
+        months, days = (window.lookback_months, window.lookahead_months), (window.lookback_days, window.lookahead_days)
+        return text_hash(self.tree.sql("duckdb", comments=False), f"{self.cadence} {months} {days}")
 
 
 def parse_sql_file(path: Path, text: str | None = None) -> SqlFile:
@@ -74,16 +81,19 @@ def parse_sql_file(path: Path, text: str | None = None) -> SqlFile:
         TapehouseError: file and line of what does not parse, a missing description, more than one statement, not a SELECT.
     """
     text = path.read_text() if text is None else text
-    header, months = [], {"lookback": 0, "lookahead": 0}
+    header, window, cadence = [], {}, "months"
     for line in text.splitlines():
         if not line.startswith("--"):
             break
         comment = line.removeprefix("--").strip()
-        match = HEADER_MONTHS.match(comment)
-        if match:
-            months[match.group(1)] = int(match.group(2))
-        elif comment.split(":")[0] in months:
-            raise TapehouseError(f"{path}: header {comment!r}: write it as 'lookback: 2 months'")
+        if match := HEADER_WINDOW.match(comment):
+            window[f"{match.group(1)}_{match.group(3)}s"] = int(match.group(2))
+        elif match := HEADER_CADENCE.match(comment):
+            cadence = match.group(1)
+        elif comment.split(":")[0] in ("lookback", "lookahead"):
+            raise TapehouseError(f"{path}: header {comment!r}: write it as 'lookback: 2 months' or 'lookback: 1 days'")
+        elif comment.split(":")[0] == "cadence":
+            raise TapehouseError(f"{path}: header {comment!r}: write it as 'cadence: days' or 'cadence: months'")
         else:
             header.append(comment)
     if not header:
@@ -95,7 +105,7 @@ def parse_sql_file(path: Path, text: str | None = None) -> SqlFile:
     if len(statements) != 1 or not isinstance(statements[0], exp.Query):
         raise TapehouseError(f"{path}: a SQL asset is exactly one SELECT, found {len(statements)} statements")
     tree = statements[0]
-    return SqlFile(path, text, "\n".join(header), months["lookback"], months["lookahead"], _tables(path, tree), tree)
+    return SqlFile(path, text, "\n".join(header), cadence, Read("", **window), _tables(path, tree), tree)
 
 
 def described(file: SqlFile, con: duckdb.DuckDBPyConnection) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tapehouse.errors import TapehouseError
 
-Cadence = Literal["months", "folds", "once"]
+Cadence = Literal["days", "months", "folds", "once"]
 Window = Literal["range", "all", "train", "test", "before_folds"]
 GRAIN = re.compile(r"One row per \(([^)]*)\)", re.IGNORECASE)
 TIME_COLUMNS = ("decision_at", "event_at")
@@ -20,13 +20,15 @@ TIME_COLUMNS = ("decision_at", "event_at")
 
 @dataclass(frozen=True)
 class Read:
-    """One input of a table. Months are added to the window on either side; see `reads`."""
+    """One input of a table. Months and days are added to the window on either side; see `reads`."""
 
     table: str
     lookback_months: int = 0
     lookahead_months: int = 0
     window: Window = "range"
     writer: str | None = None  # the one asset whose rows are read, of a table that many assets write
+    lookback_days: int = 0
+    lookahead_days: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,21 +38,36 @@ class Declaration:
     reads: tuple[Read, ...]
     fingerprint: Callable[..., str] | None = None
     files: tuple[str, ...] = ()
+    cadence: Cadence | None = None
+    rejects: bool = False
 
 
-def reads(table: str, lookback_months: int = 0, lookahead_months: int = 0, window: Window = "range") -> Read:
+def reads(
+    table: str,
+    lookback_months: int = 0,
+    lookahead_months: int = 0,
+    window: Window = "range",
+    lookback_days: int = 0,
+    lookahead_days: int = 0,
+) -> Read:
     """Declare an input: the one place from which the range that is read, the lineage and staleness follow.
 
     Args:
         table: `schema.table`.
-        lookback_months, lookahead_months: calendar months read before and after the window.
+        lookback_months, lookahead_months, lookback_days, lookahead_days: what is read before and after the window.
         window: `range`, the partitions being made (all rows, for a table that is made once); for tables made by fold
             `train`, `test` or `all`; `before_folds`, what was decided before the first fold's training ended.
     """
-    return Read(table, lookback_months, lookahead_months, window)
+    return Read(table, lookback_months, lookahead_months, window, None, lookback_days, lookahead_days)
 
 
-def table(*inputs: Read, fingerprint: Callable[..., str] | None = None, files: tuple[str, ...] = ()):
+def table(
+    *inputs: Read,
+    fingerprint: Callable[..., str] | None = None,
+    files: tuple[str, ...] = (),
+    cadence: Literal["days", "months"] | None = None,
+    rejects: bool = False,
+):
     """Mark the build function of the table that the file is named after.
 
     The function takes one argument, a `tapehouse.engine.Build`, and returns a polars frame with the table's columns and
@@ -61,10 +78,13 @@ def table(*inputs: Read, fingerprint: Callable[..., str] | None = None, files: t
         fingerprint: for what is read from outside the warehouse: `fingerprint(settings, start, end)` returns a text that
             changes when the content of that range changes.
         files: declarations that the table follows, as paths from the project folder; their content is part of its version.
+        cadence: by `days` for what is made from books and trades; a table with a time column is made by `months`.
+        rejects: the function returns two frames, `{"raw.<table>": rows, "raw.quarantine": records that cannot be used}`,
+            which change in one commit.
     """
 
     def mark(build: Callable) -> Callable:
-        build.declaration = Declaration(inputs, fingerprint, tuple(files))
+        build.declaration = Declaration(inputs, fingerprint, tuple(files), cadence, rejects)
         return build
 
     return mark

@@ -151,13 +151,17 @@ class Warehouse:
         """Add rows to a table, in one transaction."""
         self.overwrite([Change(table, rows, where="false")], who, message)
 
-    def ensure(self, table: str, columns: dict[str, str], partitioned_by: str | None = None) -> None:
-        """Create `schema.table` with `columns` (name to DuckDB type) where it is missing, else `adapt` it."""
+    def ensure(
+        self, table: str, columns: dict[str, str], partitioned_by: str | None = None, macro: str | None = None
+    ) -> None:
+        """Create `schema.table` with `columns` (name to DuckDB type) where it is missing, else `adapt` it; `macro` with it."""
         wanted = {c: short_type(t) for c, t in columns.items()}
         if self.exists() and self.tables().get(table) == wanted:
             return
         with self.writing("tapehouse", f"define {table}") as cursor:
             self.adapt(cursor, table, columns, partitioned_by)
+            if macro:
+                cursor.execute(macro)
 
     def adapt(
         self,

@@ -9,7 +9,7 @@ from tapehouse.tables import reads, table
 # The longest window of an objective is fifteen sessions: it ends within a month of the decision.
 @table(
     reads("features.decision_points"),
-    reads("staging.bar_versions", lookahead_months=1),
+    reads("staging.bars", lookahead_months=1),
     reads("raw.corporate_actions", lookahead_months=1),
     files=("objectives.yaml",),
 )
@@ -26,7 +26,7 @@ def build(b):
     points = b.read("features.decision_points")
     pairs = preference_pairs(
         points,
-        b.read("staging.bar_versions"),
+        b.read("staging.bars"),
         b.read("raw.corporate_actions"),
         objectives,
         b.start,

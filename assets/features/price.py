@@ -8,7 +8,7 @@ from tapehouse.tables import reads, table
 
 # Recursions restart on 1 May two years before the decision: at most 32 months.
 @table(
-    reads("staging.bar_versions", lookback_months=33),
+    reads("staging.bars", lookback_months=33),
     reads("raw.corporate_actions", lookback_months=33),
 )
 def build(b):
@@ -18,7 +18,7 @@ def build(b):
 
     universe = b.settings.universe
     return price_features(
-        b.read("staging.bar_versions"),
+        b.read("staging.bars"),
         b.read("raw.corporate_actions"),
         b.start,
         b.end,

@@ -10,7 +10,7 @@ from tapehouse.tables import reads, table
 @table(
     reads("features.price"),
     reads("raw.instruments"),
-    reads("staging.bar_versions", lookahead_months=1),
+    reads("staging.bars", lookahead_months=1),
     reads("raw.corporate_actions", lookahead_months=1),
 )
 def build(b):
@@ -24,7 +24,7 @@ def build(b):
     universe = b.settings.universe
     tradable = b.read("raw.instruments").filter("tradable")["symbol"].unique()
     labels = triple_barrier(
-        b.read("staging.bar_versions"),
+        b.read("staging.bars"),
         b.read("raw.corporate_actions"),
         b.read("features.price").filter(pl.col("symbol").is_in(tradable.implode())),
         b.start,

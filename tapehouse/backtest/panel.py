@@ -50,7 +50,7 @@ def build_panel(
     """The prices and corporate actions of `symbols` over `sessions`, as settled (`tapehouse.paths`).
 
     Args:
-        versions: rows of `staging.bar_versions`, every version, of one interval; other symbols and dates are ignored.
+        versions: rows of `staging.bars`, every version, of one interval; other symbols and dates are ignored.
         actions: rows of `raw.corporate_actions`. An ex-date that is no session acts on the next one.
         sessions: `session`, `open_at`, `close_at`, ascending, without gaps: the test block.
         symbols: the columns, in this order.

@@ -67,7 +67,7 @@ def run_backtest(
     Args:
         predictions: rows of `models.predictions` of one subject and fold, one a decision.
         decisions: `symbol`, `decision_at`, `atr_14` of `features.decision_points`.
-        versions: rows of `staging.bar_versions` of one interval.
+        versions: rows of `staging.bars` of one interval.
         actions: rows of `raw.corporate_actions`.
         sessions: `session`, `open_at`, `close_at` of the test block (`tapehouse.calendars.sessions`), without gaps.
         config: costs, sizes and exits.

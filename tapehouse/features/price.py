@@ -84,7 +84,7 @@ def price_features(
     """Features of every decision in [start, end).
 
     Args:
-        versions: `staging.bar_versions`, at least those with `event_at` in [start - 33 months, end).
+        versions: `staging.bars`, at least those with `event_at` in [start - 33 months, end).
         actions: `raw.corporate_actions` of the same span.
         start, end: UTC bounds of `decision_at`.
         decision_lag: how long after a session's close its decision is taken.

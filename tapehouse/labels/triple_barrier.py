@@ -60,7 +60,7 @@ def triple_barrier(
     """Label every decision in [start, end), once for each side.
 
     Args:
-        versions: `staging.bar_versions` of one interval, to at least `horizon` sessions after `end`.
+        versions: `staging.bars` of one interval, to at least `horizon` sessions after `end`.
         actions: `raw.corporate_actions` of the same span.
         decisions: rows of `features.price` to label: `symbol, interval, decision_at, session, close, atr_14`. Those
             without an ATR have no barriers and are left out.

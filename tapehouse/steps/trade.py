@@ -20,7 +20,7 @@ def run(b, recipe: Recipe) -> dict[str, pl.DataFrame]:
     result = run_backtest(
         b.read("models.predictions"),
         b.read("features.decision_points"),
-        b.read("staging.bar_versions"),
+        b.read("staging.bars"),
         b.read("raw.corporate_actions"),
         block.filter(pl.col("session") <= b.fold.test_last_session),
         BacktestConfig(

@@ -13,7 +13,7 @@ from tapehouse.folds import first_train_end, training_rows
 from tapehouse.frames import normalise
 from tapehouse.hashing import frame_hash
 from tapehouse.leakage import find_leaks, mutate
-from tapehouse.lineage import month_ranges
+from tapehouse.partitions import contiguous
 from tapehouse.recipes import load_recipe
 from tapehouse.scratch import Frames, build_months, read_raw, rebuild
 from tapehouse.training.jobs import KNOWN_AT
@@ -210,7 +210,7 @@ def _two_worlds(house: House, targets: list[str], cut: datetime, seed: int) -> t
     """The stored tables, and the same rebuilt from a market that went another way after the cut."""
     months = house.project.months
     raw = _raw(house, targets, months[0], months[-1])
-    ((first, last),) = month_ranges(months)
+    ((first, last),) = contiguous("months", months)
     changed = rebuild(house.project, mutate(raw, cut, seed), targets, first, last)
     stored = {name: house.frame(name) for name in {*targets, "models.tokenizer"}}
     return stored, changed

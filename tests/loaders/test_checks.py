@@ -67,7 +67,7 @@ def test_it_catches_a_window_that_is_declared_too_short(house):
 
         lagged as (
             select symbol, event_at, lag(close) over (partition by symbol order by event_at) as close_before
-            from staging.bar_versions
+            from staging.bars
             where version = 1
         )
 

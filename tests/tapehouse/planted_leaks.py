@@ -10,7 +10,7 @@ HONEST = {
 
         first_versions as (
             select symbol, event_at, close, lag(close) over (partition by symbol order by event_at) as close_before
-            from staging.bar_versions
+            from staging.bars
             where version = 1 and known_at <= event_at
         )
 
@@ -29,7 +29,7 @@ LEAKS = {
 
             led as (
                 select symbol, event_at, lead(close) over (partition by symbol order by event_at) as next_close
-                from staging.bar_versions
+                from staging.bars
                 where version = 1
             )
 
@@ -46,11 +46,11 @@ LEAKS = {
             from tapehouse.tables import reads, table
 
 
-            @table(reads("staging.bar_versions", lookback_months=1, lookahead_months=1))
+            @table(reads("staging.bars", lookback_months=1, lookahead_months=1))
             def build(b):
                 import polars as pl
 
-                bars = b.read("staging.bar_versions").filter(version=1).sort("symbol", "event_at")
+                bars = b.read("staging.bars").filter(version=1).sort("symbol", "event_at")
                 median = pl.col("close").rolling_median(5, center=True).over("symbol")
                 rows = bars.select("symbol", (pl.col("event_at") + pl.duration(minutes=5)).alias("decision_at"), middle=median)
                 return rows.filter(pl.col("decision_at").is_between(b.start, b.end, closed="left"))
@@ -70,11 +70,11 @@ LEAKS = {
             from tapehouse.tables import reads, table
 
 
-            @table(reads("staging.bar_versions", lookback_months=600, lookahead_months=600))
+            @table(reads("staging.bars", lookback_months=600, lookahead_months=600))
             def build(b):
                 import polars as pl
 
-                bars = b.read("staging.bar_versions").filter(version=1).sort("symbol", "event_at")
+                bars = b.read("staging.bars").filter(version=1).sort("symbol", "event_at")
                 close = pl.col("close")
                 score = (close - close.mean().over("symbol")) / close.std().over("symbol")
                 rows = bars.select("symbol", (pl.col("event_at") + pl.duration(minutes=5)).alias("decision_at"), score=score)
@@ -96,7 +96,7 @@ LEAKS = {
 
             held as (
                 select symbol, event_at, lead(close, 5) over (partition by symbol order by event_at) / close - 1 as ret
-                from staging.bar_versions
+                from staging.bars
                 where version = 1
             )
 

@@ -63,7 +63,7 @@ def test_rows_that_vanish_or_appear_are_leaks(planted):
         """
         -- One row per (symbol, decision_at): a bar that was corrected later on.
         select distinct symbol, event_at + interval 5 minute as decision_at
-        from staging.bar_versions
+        from staging.bars
         where event_at >= $start and event_at < $end and superseded_at is not null
         """,
     )

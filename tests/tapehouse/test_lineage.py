@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tapehouse.declarations import load_project
 from tapehouse.errors import TapehouseError
-from tapehouse.lineage import Made, in_hash, month_ranges, require_upstream, stale
+from tapehouse.lineage import Made, in_hash, require_upstream, stale
+from tapehouse.partitions import contiguous
 from tapehouse.project import ONCE
 from tapehouse.settings import load_settings
 from tests.house import TOY_MONTHS, House, copy_project, set_span, toy_project
@@ -210,10 +211,9 @@ def test_declarations_that_tables_follow_are_part_of_their_version(books):
     ("table", "month", "readers"),
     [
         (
-            "staging.bar_versions",
+            "staging.bars",
             "2004-03-01",
             {
-                "staging.bars": ("2004-03-01", "2004-03-01"),
                 "features.price": ("2004-03-01", "2005-06-01"),  # 33 months, of which the span has 16
                 "labels.triple_barrier": ("2004-02-01", "2004-03-01"),  # looks ahead
                 "datasets.preference_pairs": ("2004-02-01", "2004-03-01"),
@@ -239,7 +239,7 @@ def test_a_correction_of_one_month_makes_the_months_whose_window_covers_it(books
         if project.assets[item.asset].by == "months":
             months.setdefault(item.asset, []).append(item.partition)
     assert {name: (found[0], found[-1]) for name, found in months.items()} == readers
-    assert all(len(month_ranges(found)) == 1 for found in months.values())
+    assert all(len(contiguous("months", found)) == 1 for found in months.values())
 
 
 # ---------------------------------------------------------------------- upstream
@@ -270,6 +270,6 @@ def test_definitions_of_time_are_part_of_what_is_read(toy, tmp_path):
 @given(st.sets(st.sampled_from([f"{y}-{m:02}-01" for y in (2004, 2005) for m in range(1, 13)])))
 def test_ranges_of_months_cover_them_and_nothing_else(months):
     every = [f"{y}-{m:02}-01" for y in (2004, 2005) for m in range(1, 13)]
-    ranges = month_ranges(months)
+    ranges = contiguous("months", months)
     assert sorted(months) == [m for first, last in ranges for m in every if first <= m <= last]
     assert all(every.index(b[0]) - every.index(a[1]) > 1 for a, b in pairwise(ranges))

@@ -49,7 +49,7 @@ def test_header_and_inputs():
         "select bars.symbol from bars asof join rates on bars.event_at >= rates.event_at where bars.event_at < $end\n",
     )
     assert file.doc == "One row per (symbol, event_at): a price.\nMore words."
-    assert (file.lookback_months, file.lookahead_months) == (2, 1)
+    assert (file.window.lookback_months, file.window.lookahead_months) == (2, 1)
     assert file.reads == ("raw.bars", "staging.rates")
     assert file.parameters == {"start", "end"}
 
@@ -94,7 +94,8 @@ def test_version_is_of_the_query_not_of_its_words():
         (HEADER + "select symbol\nfrom bars", r"f\.sql:3: table 'bars' has no schema; write it as schema\.bars"),
         (HEADER + "select * from read_csv('x.csv')", r"f\.sql:2: table .*READ_CSV.* reads the tables of assets alone"),
         (HEADER + "-- lookback: two months\nselect 1 as symbol", r"f\.sql: header 'lookback: two months': write it as"),
-        (HEADER + "-- lookback: 3 days\nselect 1 as symbol", r"f\.sql: header 'lookback: 3 days': write it as"),
+        (HEADER + "-- lookback: 3 hours\nselect 1 as symbol", r"f\.sql: header 'lookback: 3 hours': write it as"),
+        (HEADER + "-- cadence: daily\nselect 1 as symbol", r"f\.sql: header 'cadence: daily': write it as"),
     ],
 )
 def test_what_is_refused(text, said):

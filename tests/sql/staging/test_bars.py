@@ -42,10 +42,9 @@ def stage(bars: pl.DataFrame, **bounds) -> tuple[pl.DataFrame, pl.DataFrame]:
         con.execute("set timezone = 'UTC'; create schema raw; create schema staging")
         con.register("received", bars)
         con.execute("create table raw.bars as select * from received")
-        for name in ("bar_versions", "bars"):
-            con.execute(f"create table staging.{name} as {(SQL / f'{name}.sql').read_text()}", RANGE | bounds)
-        versions = con.execute("from staging.bar_versions order by symbol, session, known_at").pl()
-        return versions, con.execute("from staging.bars").pl()
+        con.execute(f"create table staging.bars as {(SQL / 'bars.sql').read_text()}", RANGE | bounds)
+        versions = con.execute("from staging.bars order by symbol, session, known_at").pl()
+        return versions, versions.filter(pl.col("superseded_at").is_null())
 
 
 def test_versions_by_hand():
@@ -64,9 +63,8 @@ def test_the_range_is_half_open():
     assert stage(bars, start=CLOSE, end=CLOSE + HOUR)[1].height == 1
 
 
-@pytest.mark.parametrize("name", ["bar_versions", "bars"])
-def test_the_file_says_what_a_row_is(name):
-    first = (SQL / f"{name}.sql").read_text().splitlines()[0]
+def test_the_file_says_what_a_row_is():
+    first = (SQL / "bars.sql").read_text().splitlines()[0]
     assert first.startswith("-- One row per (symbol, interval, session")
 
 
