@@ -1,8 +1,9 @@
-"""A simulated market of any size, seeded: bars, corporate actions, futures that expire, perpetuals that pay funding.
+"""A simulated market of any size, seeded: bars, corporate actions, futures that expire, perpetuals' funding, order books.
 
 For tests, load and benchmarks. Every row says what it is: its symbol begins with `SIM:` and the source's name with
 `simulat`; anything else is refused. What comes out is a function of the declaration, the symbol and the range alone
-(`tapehouse.simulated_walks`), so that any cutting of a range gives the same bits, and a month costs a month.
+(`tapehouse.simulated_walks`, `tapehouse.simulated_books`), so that any cutting of a range gives the same bits, and a
+month costs a month.
 """
 
 from datetime import date, datetime, timedelta
@@ -29,13 +30,15 @@ from tapehouse.simulated_bars import (
     simulated_bars,
     simulated_funding,
 )
+from tapehouse.simulated_books import StreamShape, simulated_book_events, simulated_trades
 from tapehouse.simulated_walks import Life
 from tapehouse.sources.base import Ask, Delivery, SourceDeclaration
 
-OFFERS = ("bars", "actions", "funding")
+OFFERS = ("bars", "actions", "funding", "book", "trades")
 NAMED = "simulat"
 SCHEMAS = {"bars": {name: BARS[name] for name in BAR_COLUMNS}, "actions": ACTIONS, "funding": FUNDING_COLUMNS}
 MAKERS = {"bars": simulated_bars, "actions": simulated_actions, "funding": simulated_funding}
+STREAMS = {"book": simulated_book_events, "trades": simulated_trades}
 REJECTS = {name: TIMESTAMP if name in ("event_at", "filed_at") else pl.String() for name in REJECT_COLUMNS}
 
 
@@ -46,13 +49,26 @@ class Perpetual(BaseModel):
     funding_hours: Literal[1, 2, 4, 8, 12, 24] = 8
 
 
+class Book(BaseModel):
+    """The order book of one symbol, as a vendor's stream of messages; what is left out is as in `StreamShape`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    market: Literal["spot", "futures"] = "futures"
+    messages_per_second: float = Field(default=StreamShape.messages_per_second, gt=0)
+    snapshot_seconds: int = Field(default=StreamShape.snapshot_seconds, gt=0)
+    tick_size: float = Field(default=StreamShape.tick_size, gt=0)
+    lot_size: float = Field(default=StreamShape.lot_size, gt=0)
+    opening_price: float = Field(default=StreamShape.opening_price, gt=0)
+    latency_ms: float = Field(default=StreamShape.latency_ms, ge=0)
+
+
 class Declaration(SourceDeclaration):
     """What is simulated.
 
     `equities` of them, `SIM:0001` and on, and the index `SIM:INDEX` have bars from `start` to `end` (exclusive; left out:
     for ever) on the sessions of `calendar`. `delisted_per_year` is the rate at which equities leave, `renamed` the share
     that changes its ticker once, `missing` the share of bars that the source has lost. `futures` on the index are given by
-    symbol and last session, `perpetuals` by symbol.
+    symbol and last session, `perpetuals` by symbol; `books` gives symbols, these or others, an order book and trades.
     """
 
     kind: Literal["simulator"]
@@ -68,6 +84,7 @@ class Declaration(SourceDeclaration):
     missing: float = Field(default=0.0, ge=0, lt=1)
     futures: dict[str, date] = Field(default_factory=dict)
     perpetuals: dict[str, Perpetual] = Field(default_factory=dict)
+    books: dict[str, Book] = Field(default_factory=dict)
 
     @field_validator("futures", "perpetuals")
     @classmethod
@@ -77,10 +94,18 @@ class Declaration(SourceDeclaration):
                 raise ValueError(f"{symbol}: a simulated symbol begins with {PREFIX} and is neither the index nor an equity")
         return value
 
+    @field_validator("books")
+    @classmethod
+    def _marked(cls, value: dict) -> dict:
+        if unmarked := sorted(symbol for symbol in value if not symbol.startswith(PREFIX)):
+            raise ValueError(f"{unmarked}: a simulated symbol begins with {PREFIX}")
+        return value
+
     @property
     def symbols(self) -> tuple[str, ...]:
-        """The index, the equities, the futures and the perpetuals."""
-        return (INDEX, *(equity(number) for number in range(1, self.equities + 1)), *self.futures, *self.perpetuals)
+        """The index, the equities, the futures and the perpetuals, and what has a book alone."""
+        traded = (INDEX, *(equity(number) for number in range(1, self.equities + 1)), *self.futures, *self.perpetuals)
+        return tuple(dict.fromkeys((*traded, *self.books)))
 
 
 def deliver(declared: Declaration, ask: Ask) -> Delivery:
@@ -91,9 +116,13 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
     """
     _refuse_unmarked(declared, ask)
     start, end = _clipped(declared, ask)
-    rows = MAKERS[ask.offer](declared, ask.symbols, start, end).with_columns(source=pl.lit(ask.source))
+    if ask.offer in STREAMS:
+        rows = _streamed(declared, ask, start, end)
+    else:
+        rows = MAKERS[ask.offer](declared, ask.symbols, start, end).with_columns(source=pl.lit(ask.source))
+        rows = rows.select(pl.col(name).cast(kind) for name, kind in SCHEMAS[ask.offer].items())
     return Delivery(
-        rows=rows.select(pl.col(name).cast(kind) for name, kind in SCHEMAS[ask.offer].items()),
+        rows=rows,
         rejected=pl.DataFrame(schema=REJECTS),
         counts={"received": rows.height, "accepted": rows.height, "outside_span": 0, "quarantined": 0, "duplicates": 0},
     )
@@ -108,8 +137,8 @@ def fingerprint(declared: Declaration, ask: Ask) -> str:
     start, end = _clipped(declared, ask)
     if start >= end:
         return text_hash("nothing is simulated here")
-    about = declared.model_dump_json(exclude={"end", "equities", "futures", "perpetuals"})
-    own = [f"{s} {declared.futures.get(s)} {declared.perpetuals.get(s)}" for s in ask.symbols]
+    about = declared.model_dump_json(exclude={"end", "equities", "futures", "perpetuals", "books"})
+    own = [f"{s} {declared.futures.get(s)} {declared.perpetuals.get(s)} {declared.books.get(s)}" for s in ask.symbols]
     return text_hash(about, ask.offer, ask.source, *own, start.isoformat(), end.isoformat())
 
 
@@ -139,6 +168,14 @@ def universe_lines(declared: Declaration, source: str, tradable: bool = True) ->
         about = {"kind": "perpetual", "tradable": False, "calendar": "24/7", "funding_hours": perpetual.funding_hours}
         lines[symbol] = {"id": f"SIM-PERP-{symbol[4:]}", "name": f"Simulated perpetual {symbol[4:]}", **about}
     return {symbol: {**line, "source": source} for symbol, line in lines.items()}
+
+
+def _streamed(declared: Declaration, ask: Ask, start: datetime, end: datetime) -> pl.DataFrame:
+    """Messages of every asked symbol that has a book, symbol by symbol, each in the order of arrival."""
+    shapes = {symbol: StreamShape(**declared.books[symbol].model_dump()) for symbol in ask.symbols if symbol in declared.books}
+    parts = [STREAMS[ask.offer](declared.seed, s, start, end, source=ask.source, shape=shape) for s, shape in shapes.items()]
+    empty = STREAMS[ask.offer](declared.seed, INDEX, start, start, source=ask.source)
+    return pl.concat([empty, *parts])
 
 
 def _clipped(declared: Declaration, ask: Ask) -> tuple[datetime, datetime]:

@@ -14,7 +14,7 @@ from tapehouse.errors import TapehouseError
 from tapehouse.hashing import frame_hash
 from tapehouse.simulated_bars import INDEX, equity
 from tapehouse.sources.base import Ask
-from tapehouse.sources.simulator import OFFERS, Declaration, deliver, fingerprint, lives, universe_lines
+from tapehouse.sources.simulator import MAKERS, Declaration, deliver, fingerprint, lives, universe_lines
 
 START, END = datetime(2004, 1, 1, tzinfo=UTC), datetime(2006, 1, 1, tzinfo=UTC)
 DECLARED = Declaration(
@@ -41,10 +41,10 @@ def rows(*about, **more) -> pl.DataFrame:
 
 
 KINDS = {"bars": [], "actions": ["kind"], "funding": []}
-WHOLE = {offer: rows(offer).sort("symbol", "event_at", *KINDS[offer]) for offer in OFFERS}
+WHOLE = {offer: rows(offer).sort("symbol", "event_at", *KINDS[offer]) for offer in MAKERS}
 
 
-@pytest.mark.parametrize("offer", OFFERS)
+@pytest.mark.parametrize("offer", MAKERS)
 @settings(max_examples=12, deadline=None)
 @given(cuts=st.lists(st.integers(1, 730), max_size=4), shown=st.permutations(DECLARED.symbols))
 def test_any_cutting_of_a_range_and_any_order_of_symbols_gives_the_same_bits(offer, cuts, shown):
@@ -136,6 +136,16 @@ def test_funding_comes_every_eight_hours():
     assert paid["mark_price"][0] == bar["close"][0]  # midnight: where the day before closed
 
 
+def test_books_and_trades_are_those_of_the_simulated_stream():
+    declared = Declaration(kind="simulator", equities=0, books={"SIM:BOOK": {"market": "spot"}, "SIM:PERP": {}})
+    start, end = datetime(2005, 5, 3, 11, tzinfo=UTC), datetime(2005, 5, 3, 12, tzinfo=UTC)
+    for offer, column in (("book", "bid_prices"), ("trades", "side")):
+        found = rows(offer, start, end, declared=declared)
+        assert found["symbol"].unique(maintain_order=True).to_list() == ["SIM:BOOK", "SIM:PERP"] and column in found.columns
+        assert found["known_at"].is_between(start, end, closed="left").all() and set(found["source"]) == {"simulator"}
+        assert rows(offer, start, end, ("SIM:INDEX",), declared).schema == found.schema
+
+
 def test_the_universe_tells_of_delistings_and_changed_tickers():
     lines = universe_lines(DECLARED, "simulator")
     assert list(lines) == list(DECLARED.symbols) and len({line["id"] for line in lines.values()}) == len(lines)
@@ -160,5 +170,6 @@ def test_what_does_not_say_that_it_is_simulated_is_refused(more, said):
 
 
 def test_a_symbol_that_does_not_say_so_cannot_be_declared():
-    with pytest.raises(ValueError, match="a simulated symbol begins with SIM:"):
-        Declaration(kind="simulator", perpetuals={"BTCUSDT": {}})
+    for key in ("perpetuals", "books"):
+        with pytest.raises(ValueError, match="a simulated symbol begins with SIM:"):
+            Declaration(kind="simulator", **{key: {"BTCUSDT": {}}})
