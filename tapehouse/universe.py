@@ -4,12 +4,11 @@ from datetime import UTC, date, datetime
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SerializeAsAny,
@@ -19,6 +18,7 @@ from pydantic import (
 )
 
 from tapehouse.errors import TapehouseError
+from tapehouse.instruments import Chain, Instrument
 from tapehouse.sources.base import OFFERS, SourceDeclaration
 
 BAR_FIELDS = ("symbol", "session", "open", "high", "low", "close", "volume", "vendor_adj_close")
@@ -101,32 +101,6 @@ class BarFile(SourceDeclaration):
         return self.holds if self.symbol is None else (self.symbol,)
 
 
-def _chain(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-Chain = Annotated[tuple[str, ...], BeforeValidator(_chain), Field(min_length=1)]
-
-
-class Instrument(_Frozen):
-    """One line of the universe. `id` is permanent: it outlives a change of ticker.
-
-    `source` names where bars and corporate actions come from: one source, or several, of which each next one is asked
-    for what the one before it failed to give.
-    """
-
-    id: str
-    name: str
-    kind: Literal["equity", "index"]
-    tradable: bool
-    source: Chain
-    currency: str = "USD"
-    calendar: str | None = None
-    tick_size: float = Field(default=0.01, gt=0)
-    lot_size: int = Field(default=1, ge=1)
-    multiplier: float = Field(default=1.0, gt=0)
-
-
 class Feed(_Frozen):
     """One line of `feeds`: the sources of an offer (a chain, as with `Instrument.source`) and the symbols asked of them."""
 
@@ -169,6 +143,8 @@ class Universe(_Frozen):
         if self.benchmark not in self.universe:
             raise ValueError(f"benchmark {self.benchmark} is not in universe")
         for symbol, instrument in self.universe.items():
+            if instrument.history and instrument.history[-1].symbol != symbol:
+                raise ValueError(f"universe.{symbol}.history ends with {instrument.history[-1].symbol}; its last ticker is the key")
             for source in instrument.source:
                 self._offered(f"universe.{symbol}.source", source, "bars")
                 held = self.sources[source].symbols

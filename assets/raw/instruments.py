@@ -1,14 +1,17 @@
-"""One row per (instrument_id): what an instrument is and how it trades, as sources.yaml declares it now."""
+"""One row per (instrument_id, valid_from, known_at): what an instrument is, under which ticker it trades, and until when.
 
-from tapehouse.sources.packaged import instruments_fingerprint
+As sources.yaml declares it now. The end of a ticker, by a change or a delisting, is a row of its own, known when it was.
+"""
+
+from tapehouse.instruments import instruments_fingerprint
 from tapehouse.tables import table
 
 
 @table(fingerprint=instruments_fingerprint)
 def build(b):
+    from tapehouse.instruments import declared_instruments
     from tapehouse.merging import mirror_declaration
-    from tapehouse.sources.packaged import instruments
 
-    rows = mirror_declaration(b.existing(), instruments(b.settings.universe), b.ingested_at)
-    b.note(instruments=rows.height, tradable=int(rows["tradable"].sum()))
+    rows = mirror_declaration(b.existing(), declared_instruments(b.settings), b.ingested_at)
+    b.note(instruments=rows["instrument_id"].n_unique(), tradable=rows.filter("tradable")["instrument_id"].n_unique())
     return rows

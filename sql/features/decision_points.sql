@@ -10,8 +10,14 @@ price as (
       and decision_at < $end
 ),
 
+-- Of an instrument and a ticker the version that was known at the decision: an end that was announced later has not come.
 tradable as (
-    select symbol, valid_from, valid_to
+    select
+        symbol,
+        valid_from,
+        valid_to,
+        known_at,
+        lead(known_at) over (partition by instrument_id, valid_from order by known_at) as next_known_at
     from raw.instruments
     where tradable
 ),
@@ -73,6 +79,8 @@ inner join tradable
     on price.symbol = tradable.symbol
     and price.session >= tradable.valid_from
     and (tradable.valid_to is null or price.session <= tradable.valid_to)
+    and price.decision_at >= tradable.known_at
+    and (tradable.next_known_at is null or price.decision_at < tradable.next_known_at)
 asof inner join market
     on price.interval = market.interval
     and price.decision_at >= market.market_known_at

@@ -28,13 +28,21 @@ def price(symbol: str, day: int, **values) -> dict:
     return row | keys | values
 
 
-def points(rows: list[dict], benchmark: str) -> list[tuple]:
+def declared(benchmark: str) -> list[dict]:
+    """The universe as it has been since 1999, without an end."""
+    open_ended = {"valid_from": date(1999, 1, 4), "valid_to": None, "known_at": datetime(1999, 1, 4, 14, 30, tzinfo=UTC)}
+    return [
+        {"instrument_id": s, "symbol": s, "tradable": t, "benchmark": s == benchmark} | open_ended for s, t in UNIVERSE.items()
+    ]
+
+
+def points(rows: list[dict], benchmark: str, instruments: list[dict] | None = None) -> list[tuple]:
     """(symbol, day of the month, market_ret_20d)"""
-    instruments = [(s, tradable, s == benchmark, date(1999, 1, 4), None) for s, tradable in UNIVERSE.items()]
-    schema = {"symbol": pl.String, "tradable": pl.Boolean, "benchmark": pl.Boolean, "valid_from": pl.Date, "valid_to": pl.Date}
+    schema = {"instrument_id": pl.String, "symbol": pl.String, "tradable": pl.Boolean, "benchmark": pl.Boolean}
+    schema |= {"valid_from": pl.Date, "valid_to": pl.Date, "known_at": TIMESTAMP}
     with duckdb.connect() as con:
         con.execute("set timezone = 'UTC'; create schema raw; create schema features")
-        con.register("declared", pl.DataFrame(instruments, schema=schema, orient="row"))
+        con.register("declared", pl.DataFrame(instruments or declared(benchmark), schema=schema))
         con.register("prices", pl.DataFrame(rows, schema=dict(SCHEMA) | {"known_at": TIMESTAMP}))
         con.execute("create table raw.instruments as from declared; create table features.price as from prices")
         found = con.execute(QUERY, RANGE).pl().sort("symbol", "decision_at")
@@ -62,3 +70,23 @@ def test_the_market_is_never_from_after_the_decision(day):
 
 def test_no_market_no_decision():
     assert points([price("IBM", 0)], "^GSPC") == []
+
+
+def test_a_delisted_instrument_decides_until_its_last_session_and_keeps_its_past():
+    """The delisting of IBM after day 2 is announced on day 1, or only on day 5, when the decisions of days 3 and 4 are made."""
+    rows = [*(price("^GSPC", day) for day in range(8)), *(price("IBM", day) for day in range(8))]
+    for announced, deciding in ((1, [1, 2, 3]), (5, [1, 2, 3, 4, 5])):
+        instruments = declared("^GSPC")
+        ended = {"valid_to": date(2000, 3, 3), "known_at": CLOSE + timedelta(days=announced)}
+        assert [day for _, day, _ in points(rows, "^GSPC", [*instruments, instruments[0] | ended])] == deciding
+
+
+@given(changed=st.integers(1, 6), announced=st.integers(0, 6))
+def test_a_changed_ticker_leaves_one_row_a_decision(changed, announced):
+    """Whenever the change is announced: the old ticker's end and the new ticker become known together."""
+    rows = [*(price("^GSPC", day) for day in range(8)), *(price("IBM", day) for day in range(8))]
+    known = {"known_at": CLOSE + timedelta(days=announced, hours=-1)}
+    new, old = date(2000, 3, 1) + timedelta(days=changed), date(2000, 3, 1) + timedelta(days=changed - 1)
+    instruments = declared("^GSPC")
+    instruments += [instruments[0] | known | {"valid_to": old}, instruments[0] | known | {"valid_from": new}]
+    assert [day for _, day, _ in points(rows, "^GSPC", instruments)] == list(range(1, 9))
