@@ -1,0 +1,214 @@
+"""Files of CSV (plain or gzip) or Parquet that `sources.yaml` names, with their columns declared: bars, actions, trades, macro.
+
+They are read and judged once per process and content, and handed out by range.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from functools import lru_cache
+from pathlib import Path
+
+import polars as pl
+
+from tapehouse.calendars import TIMESTAMP
+from tapehouse.hashing import frame_hash, text_hash
+from tapehouse.ingest import screen_bars
+from tapehouse.observations import Calendar, Release, first_vintage, screen_macro
+from tapehouse.records import screen_actions, screen_trades
+from tapehouse.screening import Screened
+from tapehouse.sources.base import Ask, Delivery
+from tapehouse.sources.columnar import read_parquet
+from tapehouse.sources.declared_files import STEM, Declaration, adjustment
+from tapehouse.sources.delimited import read_delimited
+from tapehouse.sources.located import PARQUET, digest, locate, locate_all
+
+__all__ = ["OFFERS", "Declaration", "adjustment", "deliver", "fingerprint", "first_sessions", "locate"]
+
+OFFERS = ("bars", "actions", "trades", "macro")
+# The time column of each raw table, by which a range is asked for.
+TIMES = {"bars": "event_at", "actions": "event_at", "trades": "known_at", "macro": "event_at"}
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the files of one source hold for an ask, over their whole length, judged.
+
+    `accepted` (those inside the table's span) and `rejected` are sorted by the time that they are asked by.
+    """
+
+    accepted: pl.DataFrame
+    rejected: pl.DataFrame
+    counts: dict[str, int]
+    first: dict[str, date]
+    hashes: dict[tuple[datetime, datetime], str] = field(default_factory=dict)
+
+
+def deliver(declared: Declaration, ask: Ask) -> Delivery:
+    """Records with `ask.start` <= time < `ask.end`, within the table's span, and what cannot be used.
+
+    A rejected record without a usable date, or dated outside the span, is filed at the start of the span: no partition lies
+    elsewhere. `counts` are of whole files: `received` = `accepted` + `outside_span` + `quarantined` + `duplicates`; beside
+    them `not_asked` counts the records of symbols that the files are declared to hold and that were not asked for.
+    """
+    held = _held_for(declared, ask)
+    return Delivery(
+        rows=_within(held.accepted, TIMES[declared.offer], ask.start, ask.end),
+        rejected=_within(held.rejected, "filed_at", ask.start, ask.end),
+        counts=dict(held.counts),
+    )
+
+
+def fingerprint(declared: Declaration, ask: Ask) -> str:
+    """Hash of what `deliver` gives for the ask. The files are read once; each of many months costs its own rows."""
+    held = _held_for(declared, ask)
+    if (ask.start, ask.end) not in held.hashes:  # asked for again each time that something else has been made
+        rows = _within(held.accepted, TIMES[declared.offer], ask.start, ask.end)
+        rejected = _within(held.rejected, "filed_at", ask.start, ask.end)
+        held.hashes[ask.start, ask.end] = text_hash(frame_hash(rows), frame_hash(rejected))
+    return held.hashes[ask.start, ask.end]
+
+
+def first_sessions(declared: Declaration, ask: Ask) -> dict[str, date]:
+    """Symbol to the session of its first good bar in the files, even one before the span."""
+    return dict(_held_for(declared, ask).first)
+
+
+def _held_for(declared: Declaration, ask: Ask) -> Held:
+    universe = ask.settings.universe
+    files = tuple((name, path, digest(path)) for name, path in locate_all(declared.file, universe.folder))
+    calendars = tuple((symbol, universe.calendar_of(symbol)) for symbol in ask.symbols)
+    span = (universe.first_day, universe.last_day) if declared.offer == "trades" else (universe.start, universe.end)
+    declaration = declared.model_dump_json()
+    return _held(declaration, ask.source, files, ask.symbols, calendars, universe.calendar, universe.interval, span)
+
+
+@lru_cache(maxsize=64)
+def _held(
+    declaration: str,
+    source: str,
+    files: tuple[tuple[str, Path, str], ...],
+    symbols: tuple[str, ...],
+    calendars: tuple[tuple[str, str], ...],
+    calendar: str,
+    interval: str,
+    span: tuple[datetime, datetime],
+) -> Held:
+    declared = Declaration.model_validate_json(declaration)
+    records = _records(declared, source, files)
+    asked = records.filter(~_not_asked(declared, symbols))
+    screened = _screened(declared, asked, records, dict(calendars), calendar, interval, span[0])
+    inside = screened.accepted[TIMES[declared.offer]].is_between(*span, closed="left")
+    accepted = screened.accepted.filter(inside)
+    # Filed under its own date, a record from outside the span would be in no partition, and so in no table.
+    filed_at = pl.when(pl.col("filed_at").is_between(*span, closed="left")).then("filed_at")
+    rejected = screened.rejected.with_columns(filed_at.fill_null(pl.lit(span[0]).cast(TIMESTAMP)))
+    first = screened.accepted.group_by("symbol").agg(pl.col("session").min()) if declared.offer == "bars" else None
+    return Held(
+        accepted=accepted.sort(TIMES[declared.offer], maintain_order=True),
+        rejected=rejected.sort("filed_at", maintain_order=True),
+        counts={
+            "received": asked.height,
+            "accepted": accepted.height,
+            "outside_span": screened.accepted.height - accepted.height,
+            "quarantined": rejected.height,
+            "duplicates": screened.duplicates,
+            "not_asked": records.height - asked.height,
+        },
+        first=dict(first.rows()) if first is not None else {},
+    )
+
+
+def _records(declared: Declaration, source: str, files: Sequence[tuple[str, Path, str]]) -> pl.DataFrame:
+    """The records of all files as text, in the order of the files."""
+    parts = []
+    for name, path, _ in files:
+        read = read_parquet if name.endswith(PARQUET) else read_delimited
+        symbol = path.name.partition(".")[0] if declared.symbol == STEM else declared.symbol
+        parts.append(read(path, declared.columns, source, symbol, name).drop(declared.ignore, strict=False))
+    return pl.concat(parts, how="diagonal") if len(parts) > 1 else parts[0]
+
+
+def _not_asked(declared: Declaration, symbols: Sequence[str]) -> pl.Expr:
+    """Whole records of a symbol that may occur and was not asked for. A broken line may hide any symbol: it is never passed
+    over, and nor is a record of a symbol that may not occur."""
+    if not symbols:
+        return pl.lit(False)
+    symbol = pl.col("symbol").str.strip_chars()
+    held = declared.symbols
+    passed = symbol.is_in(set(held) - set(symbols)) if held is not None else ~symbol.is_in(symbols)
+    return (pl.col("fault").is_null() & passed).fill_null(False)
+
+
+def _screened(
+    declared: Declaration,
+    asked: pl.DataFrame,
+    records: pl.DataFrame,
+    calendars: dict[str, str],
+    calendar: str,
+    interval: str,
+    undated_at: datetime,
+) -> Screened:
+    holds = declared.symbols
+    if declared.offer == "trades":
+        return screen_trades(
+            asked,
+            undated_at=undated_at,
+            market=declared.market,
+            time_unit=declared.time_unit,
+            sides=declared.sides,
+            holds=holds,
+        )
+    if declared.offer == "macro":
+        snapshot = first_vintage(records, declared.date_format) if declared.first_vintage_is_snapshot else None
+        return screen_macro(
+            asked,
+            undated_at=undated_at,
+            dates=Calendar(declared.frequency, declared.frequencies, declared.quarter_named_by, declared.timezone),
+            release=Release(declared.release.lag_days, declared.release.at) if declared.release else None,
+            revised=bool(declared.revised),
+            snapshot=snapshot,
+            date_format=declared.date_format,
+            holds=holds,
+        )
+    return _by_calendar(declared, asked, calendars, calendar, interval, undated_at)
+
+
+def _by_calendar(
+    declared: Declaration,
+    asked: pl.DataFrame,
+    calendars: dict[str, str],
+    calendar: str,
+    interval: str,
+    undated_at: datetime,
+) -> Screened:
+    """Bars and actions judged by each symbol's own calendar; what has no known symbol, by that of the universe."""
+    splits: dict[str, list[tuple[date, float]]] = {}
+    for split in declared.split_adjusted_by:
+        splits.setdefault(split.symbol, []).append((split.ex_date, split.ratio))
+
+    def judged(part: pl.DataFrame, by: str) -> Screened:
+        keys = {"undated_at": undated_at, "date_format": declared.date_format, "calendar": by, "holds": declared.symbols}
+        if declared.offer == "actions":
+            return screen_actions(part, **keys)
+        adjusted = "vendor_adj_close" in declared.columns
+        decimals = declared.price_decimals
+        return screen_bars(part, **keys, interval=interval, adjusted=adjusted, splits=splits, price_decimals=decimals)
+
+    apart = {symbol: name for symbol, name in calendars.items() if name != calendar}
+    if not apart:
+        return judged(asked, calendar)
+    own = pl.col("symbol").str.strip_chars().replace_strict(apart, default=calendar, return_dtype=pl.String)
+    placed = asked.select(own=own.fill_null(calendar))["own"]
+    found = [judged(asked.filter(placed == by), by) for by in dict.fromkeys([calendar, *apart.values()])]
+    return Screened(
+        accepted=pl.concat([one.accepted for one in found]),
+        rejected=pl.concat([one.rejected for one in found]),
+        duplicates=sum(one.duplicates for one in found),
+    )
+
+
+def _within(frame: pl.DataFrame, column: str, start: datetime, end: datetime) -> pl.DataFrame:
+    """Rows of a frame sorted by `column`, from `start` to before `end`."""
+    first, last = frame[column].search_sorted(pl.Series([start, end], dtype=TIMESTAMP), side="left")
+    return frame.slice(first, max(last - first, 0))
