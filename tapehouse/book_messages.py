@@ -1,11 +1,13 @@
 """What a message of an exchange's stream is: its kinds, and the columns of `raw.book_events` and `raw.trades`."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import polars as pl
 
 from tapehouse.calendars import TIMESTAMP
+from tapehouse.errors import TapehouseError
 
 Market = Literal["spot", "futures"]
 MARKETS: tuple[Market, ...] = ("spot", "futures")
@@ -76,3 +78,99 @@ def lists(values: np.ndarray, ends: np.ndarray) -> pl.Series:
     series = pl.from_arrow(pa.LargeListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values, np.float64))))
     assert isinstance(series, pl.Series)
     return series
+
+
+@dataclass(frozen=True)
+class Messages:
+    """Book events of one book as arrays, in the order of arrival.
+
+    Attributes:
+        kinds: (n,) int8 codes. sequences: (n,) int64, ascending.
+        times: (2, n) int64, receive and exchange time in us. ids: (3, n) int64, U, u, pu; -1 for none.
+        ends: (2, n + 1) int64; message i has the bids ends[0, i]:ends[0, i + 1] and the asks ends[1, i]:ends[1, i + 1].
+        levels: bid prices, bid sizes, ask prices, ask sizes.
+    """
+
+    kinds: np.ndarray
+    sequences: np.ndarray
+    times: np.ndarray
+    ids: np.ndarray
+    ends: np.ndarray
+    levels: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+    @property
+    def size(self) -> int:
+        """Number of messages."""
+        return self.kinds.size
+
+    @property
+    def known(self) -> np.ndarray:
+        """(n,) receive times in us."""
+        return self.times[0]
+
+    @classmethod
+    def none(cls) -> "Messages":
+        """No messages."""
+        ints = np.zeros((3, 0), np.int64)
+        return cls(np.zeros(0, np.int8), ints[0], ints[:2], ints, np.zeros((2, 1), np.int64), (np.zeros(0),) * 4)
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame) -> "Messages":
+        """The rows of `raw.book_events` of one book.
+
+        Raises:
+            TapehouseError: names the first message that has not as many sizes as prices.
+        """
+        kinds = rows["kind"].replace_strict(list(KINDS), list(range(len(KINDS))), return_dtype=pl.Int8)
+        levels, ends = [], []
+        for side in ("bid", "ask"):
+            (price_ends, prices), (size_ends, sizes) = (_flat(rows[f"{side}_{what}"]) for what in ("prices", "sizes"))
+            if unlike := np.flatnonzero(price_ends != size_ends).tolist():
+                where = rows.row(unlike[0] - 1, named=True)
+                raise TapehouseError(
+                    f"raw.book_events {where['symbol']} {where['market']} sequence {where['sequence']}: "
+                    f"{side}_prices and {side}_sizes differ in length; make that day of raw.book_events again"
+                )
+            levels += [prices, sizes]
+            ends.append(price_ends)
+        times = [rows[name].dt.epoch("us").to_numpy() for name in ("known_at", "event_at")]
+        ids = [rows[name].fill_null(-1).to_numpy() for name in ("first_id", "last_id", "previous_id")]
+        return cls(kinds.to_numpy(), rows["sequence"].to_numpy(), np.stack(times), np.stack(ids), np.stack(ends), tuple(levels))
+
+    def only(self, kept: np.ndarray) -> "Messages":
+        """The messages where the (n,) mask is true."""
+        if kept.all():
+            return self
+        levels, ends = [], []
+        for side in (0, 1):
+            counts = np.diff(self.ends[side])
+            inside = np.repeat(kept, counts)
+            levels += [self.levels[2 * side][inside], self.levels[2 * side + 1][inside]]
+            ends.append(np.concatenate([[0], np.cumsum(counts[kept])]))
+        one = (self.kinds[kept], self.sequences[kept], self.times[:, kept], self.ids[:, kept])
+        return Messages(*one, np.stack(ends), tuple(levels))
+
+    def between(self, start: int, stop: int) -> "Messages":
+        """The messages received in [start, stop), us."""
+        return self.only((self.known >= start) & (self.known < stop))
+
+    def then(self, others: "Messages") -> "Messages":
+        """These and, behind them, others."""
+        if not self.size:
+            return others
+        joined = [
+            np.concatenate([getattr(self, n), getattr(others, n)], axis=-1) for n in ("kinds", "sequences", "times", "ids")
+        ]
+        ends = np.concatenate([self.ends, others.ends[:, 1:] + self.ends[:, -1:]], axis=1)
+        return Messages(*joined, ends, tuple(np.concatenate(pair) for pair in zip(self.levels, others.levels, strict=True)))
+
+    def counts(self) -> dict[str, int]:
+        """How many snapshots and tickers there are."""
+        return {"snapshots": int((self.kinds == SNAPSHOT).sum()), "tickers": int((self.kinds == TICKER).sum())}
+
+
+def _flat(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """(n + 1,) ends and the values of a list column."""
+    ends = np.concatenate([[0], np.cumsum(column.list.len().fill_null(0).to_numpy().astype(np.int64))])
+    values = column.explode(empty_as_null=False, keep_nulls=False) if column.len() else pl.Series([], dtype=pl.Float64)
+    return ends, values.to_numpy()

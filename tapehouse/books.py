@@ -1,0 +1,207 @@
+"""Order books rebuilt from snapshots and depth differences, and their quotes on a cadence.
+
+The rules are the exchange's own (Binance, "How to manage a local order book correctly", for spot and for futures): see
+`tapehouse.book_kernels.follows`. A gap in the update ids ends the time in which a book can be used, until a snapshot, or a
+declared warm-up, gives one again; a book that is not usable is told by its status, and by a record in the quarantine.
+
+A snapshot lists the levels nearest to the touch (1,000 a side). What lies behind them is unknown until it changes, so that
+later snapshots are taken wherever the differences at hand lead from them to the book's own id.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from tapehouse.book_kernels import BIDS, NEXT_ROW, SAID, STATE, emit, play
+from tapehouse.book_messages import DIFF, Messages
+from tapehouse.book_quotes import Tidings, quote_rows, rejected_differences, trace_rows
+from tapehouse.errors import TapehouseError
+
+ROOM = 40_960  # levels a side in the rows that the kernel makes before they become a frame
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DAY_US = 86_400_000_000
+LATE_US = 3_600_000_000  # how far the receiving clock may be set back across midnight
+
+
+class BookRules(BaseModel):
+    """How books are rebuilt and read off.
+
+    Attributes:
+        cadence_ms: quotes are given at every multiple of it since 1970.
+        levels: levels a side in the lists of a quote, and in its depth.
+        buffer_seconds: how old a difference may be that is applied behind a snapshot received after it.
+        max_silence_seconds: a book without a difference for longer is not to be relied on.
+        warm_up_seconds: None: an unusable book waits for a snapshot. Else differences alone rebuild it from nothing, and it
+            is taken for usable after this long; levels that did not change meanwhile are missing from it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    cadence_ms: int = Field(1000, ge=1, le=60_000)
+    levels: int = Field(10, ge=1, le=1000)
+    buffer_seconds: float = Field(60, ge=0)
+    max_silence_seconds: float = Field(60, gt=0)
+    warm_up_seconds: float | None = Field(None, ge=0)
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What one stretch of messages gave.
+
+    Attributes:
+        quotes: rows of `staging.book_quotes`.
+        rejected: one record for each stretch in which differences could not be used, as `tapehouse.ingest.REJECT_COLUMNS`.
+        counts: differences `applied`, `contained` in the book already and `unusable`, and `snapshots` and `tickers`:
+            together all messages.
+        trace: where it is asked for, the best quotes after each message (`tapehouse.book_quotes.trace_rows`).
+    """
+
+    quotes: pl.DataFrame
+    rejected: pl.DataFrame
+    counts: dict[str, int] = field(default_factory=dict)
+    trace: pl.DataFrame | None = None
+
+
+def rebuild(
+    frames: Iterable[pl.DataFrame],
+    rules: BookRules,
+    start: datetime,
+    end: datetime,
+    trace: bool = False,
+) -> Iterator[Rebuilt]:
+    """Rebuild every book of a stream of messages, from nothing.
+
+    Args:
+        frames: rows of `raw.book_events`, each symbol, market and source in the order of `sequence`. Only one frame is held
+            at a time, and of each book the differences of the last `buffer_seconds`.
+        start, end: quotes are given for instants with `start` <= instant < `end`, UTC; messages before serve the book.
+        trace: whether the best quotes after every message are wanted too.
+    """
+    books: dict[tuple, _Book] = {}
+    for frame in frames:
+        for key, rows in _by_book(frame):
+            if key not in books:
+                books[key] = _Book(key, rules, _us(start), _us(end), trace)
+            yield books[key].feed(Messages.of(rows))
+    for book in books.values():
+        yield book.finish()
+
+
+def quotes_by_day(frames: Iterable[pl.DataFrame], rules: BookRules, start: datetime, end: datetime) -> Iterator[Rebuilt]:
+    """Quotes of the days [`start`, `end`), each day from the messages of that day and the day before, and from no others.
+
+    So a day's rows are the same whether it is made alone or in a range. Every message is played twice, for its own day and
+    for the next.
+
+    Args:
+        frames: as for `rebuild`, from a day before `start` on.
+        start, end: 00:00 UTC of days.
+
+    Raises:
+        TapehouseError: the receiving clock was set back by more than an hour across midnight.
+    """
+    first, stop = _us(start) // DAY_US, _us(end) // DAY_US
+    books: dict[tuple, dict[int, _Book]] = {}
+    done: dict[tuple, int] = {}
+    for frame in frames:
+        for key, rows in _by_book(frame):
+            messages = Messages.of(rows)
+            low, high = int(messages.known.min()), int(messages.known.max())
+            days = books.setdefault(key, {})
+            for day in range(max(first, low // DAY_US), min(stop, high // DAY_US + 2)):
+                inside = messages.between((day - 1) * DAY_US, (day + 1) * DAY_US)
+                if inside.size and day <= done.get(key, -1):
+                    raise TapehouseError(
+                        f"raw.book_events {key}: messages received on an earlier day follow those of {_day(high)}; the clock "
+                        "was set back by more than an hour: make the days around it one by one"
+                    )
+                if inside.size:
+                    if day not in days:
+                        days[day] = _Book(key, rules, day * DAY_US, (day + 1) * DAY_US)
+                    yield days[day].feed(inside)
+            for day in [d for d in days if (d + 1) * DAY_US + LATE_US <= low]:
+                done[key] = max(day, done.get(key, -1))
+                yield days.pop(day).finish()
+    for days in books.values():
+        for book in days.values():
+            yield book.finish()
+
+
+class _Book:
+    """One book, its state between frames, and the differences of the last `buffer_seconds`."""
+
+    def __init__(self, key: tuple[str, str, str], rules: BookRules, first: int, stop: int, trace: bool = False):
+        self.key, self.rules, self.trace = key, rules, trace
+        self.limits = (rules.cadence_ms * 1000, round(rules.max_silence_seconds * 1_000_000), first, stop)
+        self.buffer = round(rules.buffer_seconds * 1_000_000_000)
+        self.warm_up = -1 if rules.warm_up_seconds is None else round(rules.warm_up_seconds * 1_000_000)
+        self.state = np.zeros(STATE, np.int64)
+        self.state[NEXT_ROW] = self.state[SAID] = -1
+        self.book = tuple(np.empty(0) for _ in range(4))
+        self.held = Tidings.empty()
+        self.told = -1  # the last stretch that was told in the quarantine
+
+    def feed(self, messages: Messages) -> Rebuilt:
+        tidings = self.held.then(messages)
+        everything, start = tidings.messages, self.held.messages.size
+        self._make_room(everything)
+        best, found = np.zeros((everything.size, 4)), []
+        at = start
+        while at < everything.size:
+            room = self._room()
+            at, rows = play(
+                self.limits, self.buffer, self.warm_up, self.key[1] == "futures", self.state, self.book, at,
+                everything.kinds, everything.sequences, everything.times, everything.ids, everything.ends, everything.levels,
+                tidings.fates, tidings.notes, best, *room,
+            )  # fmt: skip
+            found.append(quote_rows(self.key, rows, *room))
+        gone = everything.sequences < everything.sequences[-1] - self.buffer
+        trace = trace_rows(everything, tidings.notes, best, start) if self.trace else None
+        result = self._rebuilt(found, tidings.only(gone), messages, trace)
+        self.held = tidings.only(~gone & (everything.kinds == DIFF))
+        return result
+
+    def finish(self) -> Rebuilt:
+        """Quotes up to the end of the range, and what became of the differences still held."""
+        found = []
+        while self.state[NEXT_ROW] >= 0:
+            room = self._room()
+            rows = emit(self.limits, self.state, self.book, self.limits[3], 0, *room)
+            found.append(quote_rows(self.key, rows if rows >= 0 else len(room[0]), *room))
+            if rows >= 0:
+                break
+        return self._rebuilt(found, self.held, Messages.none(), None)
+
+    def _rebuilt(self, found: list[pl.DataFrame], gone: Tidings, new: Messages, trace: pl.DataFrame | None) -> Rebuilt:
+        first, stop = self.limits[2:]
+        rejected, self.told = rejected_differences(self.key, gone, first, stop, self.told)
+        quotes = pl.concat(found) if found else quote_rows(self.key, 0, *self._room())
+        return Rebuilt(quotes, rejected, {**gone.counts(), **new.counts()}, trace)
+
+    def _make_room(self, messages: Messages) -> None:
+        """A snapshot is replayed on top of differences that were applied before, hence twice the levels at hand."""
+        for side in (0, 1):
+            needed = int(self.state[BIDS + side]) + int(messages.ends[side, -1]) + 1
+            if needed > self.book[2 * side].size:
+                grown = [np.concatenate([a, np.empty(2 * needed - a.size)]) for a in self.book[2 * side : 2 * side + 2]]
+                self.book = (*grown, *self.book[2:]) if side == 0 else (*self.book[:2], *grown)
+
+    def _room(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows = max(ROOM // self.rules.levels, 16)
+        return np.zeros((rows, 5), np.int64), np.zeros((rows, 4, self.rules.levels)), np.zeros((rows, 2), np.int64)
+
+
+def _by_book(frame: pl.DataFrame) -> Iterator[tuple[tuple, pl.DataFrame]]:
+    if frame.height:
+        yield from frame.partition_by("symbol", "market", "source", maintain_order=True, as_dict=True).items()
+
+
+def _us(at: datetime) -> int:
+    return (at - EPOCH) // timedelta(microseconds=1)
+
+
+def _day(us: int) -> str:
+    return f"{datetime.fromtimestamp(us / 1_000_000, UTC):%Y-%m-%d}"
