@@ -1,0 +1,78 @@
+"""Bars and actions from vendors' answers: made into text records, and judged as those of files are."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from tapehouse.answers import Answer
+from tapehouse.calendars import all_sessions, timezone
+from tapehouse.screening import Screened
+from tapehouse.sources.base import Ask, Delivery, Missing
+from tapehouse.sources.vendor import REJECT_SCHEMA, calendar_of, cut
+
+FIELDS = ("record", "fault")
+
+
+def session_years(ask: Ask, symbol: str) -> list[int]:
+    """Years that hold a session whose close lies in the asked range, of those that have begun by now."""
+    end = min(ask.end, datetime.now(UTC))
+    known = all_sessions(calendar_of(ask, symbol))
+    inside = known.filter(pl.col("close_at").is_between(ask.start, end, closed="left"))
+    return inside["session"].dt.year().unique().sort().to_list()
+
+
+def action_years(ask: Ask, symbol: str) -> list[int]:
+    """Years of ex-dates that open (00:00 exchange time) in the asked range, of those that have begun by now."""
+    zone = ZoneInfo(timezone(calendar_of(ask, symbol)))
+    last = min(ask.end, datetime.now(UTC)) - timedelta(microseconds=1)
+    return list(range(ask.start.astimezone(zone).year, last.astimezone(zone).year + 1))
+
+
+def text_record(record: object, fields: Mapping[str, str] | None = None, ignore: Sequence[str] = ()) -> dict[str, str | None]:
+    """A JSON record as text fields, renamed by `fields` and less those of `ignore`; `record` is its text as received."""
+    if not isinstance(record, Mapping):
+        return {"record": json.dumps(record), "fault": f"a record is a mapping, this is {type(record).__name__}"}
+    named = {(fields or {}).get(name, name): as_text(value) for name, value in record.items() if name not in ignore}
+    return {**named, "record": json.dumps(record, ensure_ascii=False, sort_keys=True)}
+
+
+def as_text(value: object) -> str | None:
+    """A JSON value as the text of a field."""
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def text_frame(
+    records: Sequence[Mapping[str, str | None]], wanted: Sequence[str], answer: Answer, symbol: str, source: str
+) -> pl.DataFrame:
+    """Text records of one answer about one symbol, with their origin; a wanted field that none has is null."""
+    columns = dict.fromkeys((*wanted, *FIELDS, *(name for record in records for name in record)))
+    return pl.DataFrame(
+        {name: [record.get(name) for record in records] for name in columns}, schema=dict.fromkeys(columns, pl.String)
+    ).with_columns(
+        symbol=pl.lit(symbol),
+        source=pl.lit(source),
+        origin=pl.format("{}#{}", pl.lit(answer.request), pl.int_range(1, pl.len() + 1)),
+    )
+
+
+def finished(screened: Screened, fetched_at: datetime) -> tuple[Screened, int]:
+    """Bars whose session was over when they came, and the number of the others: a vendor shows today's before its close."""
+    over = pl.col("event_at") <= fetched_at
+    accepted, rejected = screened.accepted.filter(over), screened.rejected.filter(over.fill_null(True))
+    unfinished = screened.accepted.height + screened.rejected.height - accepted.height - rejected.height
+    return replace(screened, accepted=accepted, rejected=rejected), unfinished
+
+
+def deliver_screened(
+    ask: Ask, parts: Sequence[Screened], columns: Sequence[str], missed: Sequence[Missing], **counts: int
+) -> Delivery:
+    """The asked range of screened answers."""
+    empty = pl.DataFrame(schema=dict.fromkeys(columns, pl.Null) | {"event_at": pl.Datetime("us", "UTC")})
+    rows = pl.concat([part.accepted for part in parts] or [empty])
+    rejects = pl.concat([part.rejected.cast(REJECT_SCHEMA) for part in parts] or [pl.DataFrame(schema=REJECT_SCHEMA)])
+    duplicates = sum(part.duplicates for part in parts)
+    return cut(ask, rows, rejects, duplicates, missed, received=rows.height + rejects.height + duplicates, **counts)
