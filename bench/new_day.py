@@ -36,7 +36,7 @@ from tapehouse.engine import materialise  # noqa: E402
 from tapehouse.lineage import read_state  # noqa: E402
 from tapehouse.planning import next_wave, plan  # noqa: E402
 from tapehouse.settings import load_settings  # noqa: E402
-from tapehouse.sources.packaged import locate  # noqa: E402
+from tapehouse.sources.files import locate  # noqa: E402
 from tapehouse.warehouse import Warehouse  # noqa: E402
 
 AIM = 0.77  # at most 1.3 times the cost
@@ -58,7 +58,7 @@ CHECKS = ("checks/raw", "checks/staging", "checks/features", "checks/labels")
 NOW, BEFORE = "2013-03-01", "2013-02-01"
 # A day reaches its own month, and the labels and pairs of the month before, whose windows end in it.
 REACHED = {
-    *((name, NOW) for name in ("raw.bars", "raw.corporate_actions", "raw.quarantine")),
+    *((name, NOW) for name in ("raw.bars", "raw.corporate_actions")),
     *((name, NOW) for name in ("staging.bars", "features.price", "features.decision_points")),
     *((name, month) for name in ("labels.triple_barrier", "datasets.preference_pairs") for month in (BEFORE, NOW)),
 }

@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from functools import lru_cache
 from importlib import import_module
 from types import ModuleType
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from tapehouse.actions import ACTION_KEY, Adjustment, derive_actions, unexplained_as_rejects
 from tapehouse.codeversion import modules_version
 from tapehouse.hashing import frame_hash, text_hash
 from tapehouse.ingest import REJECT_COLUMNS
 from tapehouse.merging import merge_new, merge_rejects, merge_versions
 from tapehouse.settings import Settings
 from tapehouse.sources.base import OFFERS, Ask, Delivery, Missing
-from tapehouse.universe import Feed
+from tapehouse.universe import Feed, Universe
 
 if TYPE_CHECKING:
     from tapehouse.engine import Build
@@ -61,6 +62,27 @@ def receive(settings: Settings, offer: str, start: datetime, end: datetime) -> R
     return Received(pl.concat(frames) if frames else None, pl.concat(rejected), counts, tuple(missing))
 
 
+def first_sessions(settings: Settings, symbols: Sequence[str]) -> dict[str, date]:
+    """The session of the first bar that the sources hold of each symbol; without a bar it is left out.
+
+    A source that can tell without delivering does so, also of bars before the span; of any other the span is asked for.
+    """
+    universe, found = settings.universe, {}
+    for line in universe.lines("bars"):
+        wanted = tuple(symbol for symbol in line.symbols if symbol in symbols)
+        if not wanted:
+            continue
+        declared = universe.sources[line.source[0]]
+        module, ask = _module(declared.kind), Ask("bars", line.source[0], wanted, universe.start, universe.end, settings)
+        if hasattr(module, "first_sessions"):
+            found |= {symbol: day for symbol, day in module.first_sessions(declared, ask).items() if symbol in wanted}
+            continue
+        got, _ = _along(settings, "bars", Feed(source=line.source, symbols=wanted), universe.start, universe.end)
+        first = pl.concat([d.rows for d in got]).group_by("symbol").agg(pl.col("session").min())
+        found |= dict(first.iter_rows())
+    return found
+
+
 def feed_fingerprint(offer: str) -> Callable[..., str]:
     """The `fingerprint` of a raw table: changes when its sources would deliver something else for the range."""
 
@@ -81,20 +103,72 @@ def ingest(b: "Build", offer: str, key: Sequence[str], versions: bool = True) ->
     """
     received = receive(b.settings, offer, b.start, b.end)
     stored = b.existing()
-    rows = stored if received.rows is None else (merge_versions if versions else merge_new)(
-        stored, received.rows, key, b.ingested_at
-    )
-    for part in received.missing:
-        b.progress(f"missing: {part.symbol} {part.start:%Y-%m-%d} to {part.end:%Y-%m-%d}: {part.why}")
-    said = "; ".join(f"{m.symbol} {m.start:%Y-%m-%d} to {m.end:%Y-%m-%d}" for m in received.missing)
+    merge = merge_versions if versions else merge_new
+    rows = stored if received.rows is None else merge(stored, received.rows, key, b.ingested_at)
+    _say_missing(b, received.missing)
     b.note(
         received_in_range=0 if received.rows is None else received.rows.height,
         new_rows=rows.height - stored.height,
         **received.counts,
-        **({"missing": said} if said else {}),
     )
     rejected = merge_rejects(b.existing(QUARANTINE), received.rejected, b.ingested_at)
     return {b.asset.outputs[0].table: rows, QUARANTINE: rejected}
+
+
+def ingest_actions(b: "Build", bars: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Splits and dividends of the range: as sources give them, else derived from the vendor's adjustment of `bars`.
+
+    Args:
+        bars: `raw.bars` from before the last bar ahead of the range.
+    """
+    universe = b.settings.universe
+    received = receive(b.settings, "actions", b.start, b.end)
+    given = {symbol for line in universe.lines("actions") for symbol in line.symbols}
+    derived = derive_actions(
+        bars.filter(~pl.col("symbol").is_in(given)),
+        b.start,
+        b.end,
+        adjustments=adjustments(universe),
+        calendar=universe.calendar,
+    )
+    rows = derived.actions
+    if received.rows is not None:
+        stored = b.existing().filter(pl.col("symbol").is_in(given))
+        merged = merge_versions(stored, received.rows, ACTION_KEY, b.ingested_at)
+        rows = pl.concat([merged.select(rows.columns), rows])
+    _say_missing(b, received.missing)
+    b.note(
+        splits=rows.filter(kind="split").height,
+        dividends=rows.filter(kind="dividend").height,
+        unexplained_steps=derived.unexplained.height,
+        **received.counts,
+    )
+    unexplained = unexplained_as_rejects(derived.unexplained).select(REJECT_COLUMNS).cast(REJECT_SCHEMA)
+    rejected = merge_rejects(b.existing(QUARANTINE), pl.concat([received.rejected, unexplained]), b.ingested_at)
+    return {b.asset.outputs[0].table: rows, QUARANTINE: rejected}
+
+
+def actions_fingerprint(settings: Settings, start: datetime, end: datetime) -> str:
+    """`feed_fingerprint` of corporate actions: what sources give, and how those adjust that give none."""
+    universe = settings.universe
+    how = text_hash(universe.calendar, repr(sorted(adjustments(universe).items())))
+    return text_hash(feed_fingerprint("actions")(settings, start, end), how)
+
+
+def adjustments(universe: Universe) -> dict[str, Adjustment]:
+    """How each source adjusts its closes, where it declares that."""
+    return {
+        name: Adjustment(declared.close_decimals, declared.adj_close_decimals, declared.dividend_factor)
+        for name, declared in universe.sources.items()
+        if hasattr(declared, "dividend_factor")
+    }
+
+
+def _say_missing(b: "Build", missing: Sequence[Missing]) -> None:
+    for part in missing:
+        b.progress(f"missing: {part.symbol} {part.start:%Y-%m-%d} to {part.end:%Y-%m-%d}: {part.why}")
+    if missing:
+        b.note(missing="; ".join(f"{m.symbol} {m.start:%Y-%m-%d} to {m.end:%Y-%m-%d}" for m in missing))
 
 
 def _along(

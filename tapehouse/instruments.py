@@ -136,15 +136,9 @@ class Instrument(_Frozen):
 
 def declared_instruments(settings: "Settings") -> pl.DataFrame:
     """Rows of `raw.instruments` as `sources.yaml` and the first bars of its sources say now, without `ingested_at`."""
-    from tapehouse.sources.packaged import receive
+    from tapehouse.feeds import first_sessions
 
-    universe = settings.universe
-    first: dict[str, date] = {}
-    for symbol in undated(universe):
-        accepted = receive(universe, universe.universe[symbol].source[0]).screened.accepted.filter(pl.col("symbol") == symbol)
-        if accepted.height:
-            first[symbol] = accepted["session"].min()
-    return instrument_rows(universe, first)
+    return instrument_rows(settings.universe, first_sessions(settings, undated(settings.universe)))
 
 
 def instruments_fingerprint(settings: "Settings", start: datetime | None = None, end: datetime | None = None) -> str:

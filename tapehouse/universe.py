@@ -21,8 +21,6 @@ from tapehouse.errors import TapehouseError
 from tapehouse.instruments import Chain, Instrument
 from tapehouse.sources.base import OFFERS, SourceDeclaration
 
-BAR_FIELDS = ("symbol", "session", "open", "high", "low", "close", "volume", "vendor_adj_close")
-
 
 class UniverseError(TapehouseError):
     """`sources.yaml` cannot be used; the message names the file, the key and what is wrong with it."""
@@ -58,47 +56,6 @@ class Days(_Frozen):
         if self.start >= self.end:
             raise ValueError(f"start {self.start} must lie before end {self.end}")
         return self
-
-
-class BarFile(SourceDeclaration):
-    """A delimited text file of daily bars.
-
-    `file` is a path relative to `sources.yaml`, or `package:NAME/path` for a file inside an installed package.
-    `columns` maps fields of a bar to the file's header. A file of one instrument names it in `symbol`; a file of many
-    lists in `holds` those that may occur: any other symbol is a fault, while one that is held but not in the universe
-    is simply not asked for. `close_decimals`, `adj_close_decimals` and `dividend_factor` declare how the vendor adjusts
-    (`tapehouse.actions.Adjustment`): its rounding is what separates a dividend from noise. Leave `close_decimals` out
-    where the adjusted close is computed from the close as printed.
-    """
-
-    offer: str = "bars"
-    file: str
-    columns: dict[str, str]
-    date_format: str = "%Y-%m-%d"
-    symbol: str | None = None
-    holds: tuple[str, ...] = ()
-    close_decimals: int | None = Field(default=None, ge=0)
-    adj_close_decimals: int = Field(default=2, ge=0)
-    dividend_factor: Literal["previous_close", "ex_close"] = "previous_close"
-
-    @model_validator(mode="after")
-    def _fields(self) -> "BarFile":
-        unknown = sorted(set(self.columns) - set(BAR_FIELDS))
-        if unknown:
-            raise ValueError(f"columns names {unknown}; the fields of a bar are {list(BAR_FIELDS)}")
-        needed = set(BAR_FIELDS) - {"vendor_adj_close", "symbol"}
-        if missing := sorted(needed - set(self.columns)):
-            raise ValueError(f"columns lacks {missing}")
-        if (self.symbol is None) == ("symbol" not in self.columns):
-            raise ValueError("give either symbol, or columns.symbol with holds")
-        if self.symbol is None and not self.holds:
-            raise ValueError("holds must list the symbols of a file of many instruments")
-        return self
-
-    @property
-    def symbols(self) -> tuple[str, ...]:
-        """Symbols that the file may hold."""
-        return self.holds if self.symbol is None else (self.symbol,)
 
 
 class Feed(_Frozen):
@@ -144,7 +101,8 @@ class Universe(_Frozen):
             raise ValueError(f"benchmark {self.benchmark} is not in universe")
         for symbol, instrument in self.universe.items():
             if instrument.history and instrument.history[-1].symbol != symbol:
-                raise ValueError(f"universe.{symbol}.history ends with {instrument.history[-1].symbol}; its last ticker is the key")
+                last = instrument.history[-1].symbol
+                raise ValueError(f"universe.{symbol}.history ends with {last}; its last ticker is the key")
             for source in instrument.source:
                 self._offered(f"universe.{symbol}.source", source, "bars")
                 held = self.sources[source].symbols
@@ -227,7 +185,7 @@ def _declared_source(name: str, keys: Any) -> SourceDeclaration:
     kind = keys.get("kind") if isinstance(keys, dict) else None
     if kind not in kinds():
         raise ValueError(f"sources.{name}.kind: {kind!r} is no source; there are {kinds()}")
-    declaration = BarFile if kind == "files" else import_module(f"tapehouse.sources.{kind}").Declaration
+    declaration = import_module(f"tapehouse.sources.{kind}").Declaration
     try:
         return declaration.model_validate(keys)
     except ValidationError as error:
@@ -237,7 +195,7 @@ def _declared_source(name: str, keys: Any) -> SourceDeclaration:
 def kinds() -> list[str]:
     """What `kind:` of a source may say: the modules of `tapehouse/sources/` that declare offers."""
     found = (Path(__file__).parent / "sources").glob("*.py")
-    return ["files", *sorted(path.stem for path in found if "\nOFFERS = " in path.read_text() and path.stem != "base")]
+    return sorted(path.stem for path in found if "\nOFFERS = " in path.read_text() and path.stem != "base")
 
 
 def load_universe(path: Path) -> Universe:

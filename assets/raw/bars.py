@@ -3,19 +3,13 @@
 Prices and volume are those of the day, never adjusted. A correction is a further row with a later `known_at`.
 """
 
-from tapehouse.sources.packaged import bars_fingerprint
+from tapehouse.feeds import feed_fingerprint
 from tapehouse.tables import table
 
 
-@table(fingerprint=bars_fingerprint)
+@table(fingerprint=feed_fingerprint("bars"), rejects=True)
 def build(b):
-    from tapehouse.ingest import BAR_KEY
-    from tapehouse.merging import merge_versions
-    from tapehouse.sources.packaged import bars, totals
+    from tapehouse.feeds import ingest
 
-    received = bars(b.settings.universe, b.start, b.end)
-    stored = b.existing()
-    rows = merge_versions(stored, received, BAR_KEY, b.ingested_at)
-    # The totals are of whole files, so that received = accepted + outside_span + quarantined + duplicates can be seen.
-    b.note(bars_in_range=received.height, new_rows=rows.height - stored.height, **totals(b.settings.universe))
-    return rows
+    # The source is content, not key: a bar that another source gives later is a correction of what was known before.
+    return ingest(b, "bars", key=("symbol", "interval", "event_at"))

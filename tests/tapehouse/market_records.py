@@ -174,12 +174,12 @@ def another_future(bars: pl.DataFrame, actions: pl.DataFrame, cut: datetime, see
 def real_market() -> tuple[pl.DataFrame, pl.DataFrame]:
     """Bars and actions of the default data: 2000-03 to 2013-03."""
     from tapehouse.actions import derive_actions
-    from tapehouse.sources.packaged import adjustments
-    from tapehouse.sources.packaged import bars as packaged_bars
-    from tapehouse.universe import load_universe
+    from tapehouse.feeds import adjustments, receive
+    from tapehouse.settings import load_settings
 
-    universe = load_universe(Path("sources.yaml").resolve())
-    received = packaged_bars(universe, universe.start, universe.end).with_columns(
+    settings = load_settings(Path(__file__).parents[2])
+    universe = settings.universe
+    received = receive(settings, "bars", universe.start, universe.end).rows.with_columns(
         ingested_at=pl.lit(datetime(2026, 1, 1, tzinfo=UTC), STAMP)
     )
     derived = derive_actions(

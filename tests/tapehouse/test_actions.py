@@ -18,8 +18,9 @@ from tapehouse.actions import (
     unexplained_as_rejects,
 )
 from tapehouse.calendars import TIMESTAMP, sessions
+from tapehouse.feeds import adjustments, receive
 from tapehouse.ingest import REJECT_COLUMNS
-from tapehouse.sources import packaged
+from tapehouse.settings import load_settings
 from tapehouse.universe import load_universe
 from tapehouse.versions import ACTION_KEY, as_known
 
@@ -57,13 +58,13 @@ def universe():
 
 @pytest.fixture(scope="module")
 def real(universe):
-    bars = packaged.bars(universe, universe.start, universe.end)
+    bars = receive(load_settings(Path(__file__).parents[2]), "bars", universe.start, universe.end).rows
     return bars.with_columns(ingested_at=pl.lit(ARRIVED).cast(TIMESTAMP))
 
 
 @pytest.fixture(scope="module")
 def real_actions(universe, real):
-    return derive_actions(real, universe.start, universe.end, adjustments=packaged.adjustments(universe))
+    return derive_actions(real, universe.start, universe.end, adjustments=adjustments(universe))
 
 
 def test_a_split_and_a_dividend_by_hand():
@@ -151,7 +152,7 @@ def test_no_false_dividend_when_adjusted_closes_are_rounded(universe, real):
 
 def test_any_month_alone_gives_the_same_actions(universe, real, real_actions):
     edges = pl.datetime_range(universe.start, universe.end, "1mo", eager=True).to_list()
-    how = packaged.adjustments(universe)
+    how = adjustments(universe)
     parts = []
     for start, end in pairwise(edges):
         window = real.filter((pl.col("event_at") >= start - timedelta(days=60)) & (pl.col("event_at") < end))
