@@ -67,6 +67,18 @@ def equity(number: int) -> str:
     return f"{PREFIX}{number:04d}"
 
 
+def first_session(declared: "Declaration", symbol: str) -> date | None:
+    """The session on which a symbol is listed; None for one without bars."""
+    if symbol in declared.perpetuals:
+        return declared.start
+    if _number(symbol) is None and symbol not in declared.futures:
+        return None
+    listed = declared.start
+    if symbol in declared.futures:
+        listed = max(listed, declared.futures[symbol] - FUTURE_LIFE + timedelta(days=1))
+    return sessions(listed, listed + timedelta(days=14), declared.calendar)["session"][0]
+
+
 def simulated_bars(declared: "Declaration", symbols: tuple[str, ...], start: datetime, end: datetime) -> pl.DataFrame:
     """Bars that close in [start, end), symbol by symbol within each year."""
     parts: list[pl.DataFrame] = []

@@ -24,6 +24,7 @@ from tapehouse.simulated_bars import (
     PERPETUAL_NUMBERS,
     PREFIX,
     equity,
+    first_session,
     instant,
     life_of,
     simulated_actions,
@@ -140,6 +141,13 @@ def fingerprint(declared: Declaration, ask: Ask) -> str:
     about = declared.model_dump_json(exclude={"end", "equities", "futures", "perpetuals", "books"})
     own = [f"{s} {declared.futures.get(s)} {declared.perpetuals.get(s)} {declared.books.get(s)}" for s in ask.symbols]
     return text_hash(about, ask.offer, ask.source, *own, start.isoformat(), end.isoformat())
+
+
+def first_sessions(declared: Declaration, ask: Ask) -> dict[str, date]:
+    """Symbol to the session on which it is listed, no bar being made; a symbol without bars is left out."""
+    _refuse_unmarked(declared, ask)
+    days = {symbol: first_session(declared, symbol) for symbol in ask.symbols}
+    return {symbol: day for symbol, day in days.items() if day is not None}
 
 
 def lives(declared: Declaration) -> dict[str, Life]:

@@ -14,7 +14,7 @@ from tapehouse.errors import TapehouseError
 from tapehouse.hashing import frame_hash
 from tapehouse.simulated_bars import INDEX, equity
 from tapehouse.sources.base import Ask
-from tapehouse.sources.simulator import MAKERS, Declaration, deliver, fingerprint, lives, universe_lines
+from tapehouse.sources.simulator import MAKERS, Declaration, deliver, fingerprint, first_sessions, lives, universe_lines
 
 START, END = datetime(2004, 1, 1, tzinfo=UTC), datetime(2006, 1, 1, tzinfo=UTC)
 DECLARED = Declaration(
@@ -92,6 +92,12 @@ def test_delistings_holes_and_expiries():
     lost = 1 - bars.filter(pl.col("symbol").is_in(staying)).height / (len(staying) * index.len())
     assert 0.01 < lost < 0.03
     assert bars.filter(symbol="SIM:FUT-H5")["session"].max() == date(2005, 3, 18)
+
+
+def test_first_sessions_are_told_without_a_bar():
+    declared = DECLARED.model_copy(update={"missing": 0.0, "books": {"SIM:BOOK": {}}})
+    found = dict(rows(declared=declared).group_by("symbol").agg(pl.col("session").min()).rows())
+    assert first_sessions(*asked(declared=declared)) == found
 
 
 def test_the_actions_explain_the_steps_of_the_prices():
