@@ -22,6 +22,7 @@ from tapehouse.screening import (
 )
 
 Frequency = Literal["d", "w", "m", "q"]
+UNPUBLISHED = "."  # how FRED writes that a day, such as a holiday, has no value
 FIELDS = ("symbol", "period", "vintage", "value")
 MACRO_COLUMNS = (
     *("series_id", "period", "frequency", "event_at", "known_at"),
@@ -89,12 +90,14 @@ def screen_macro(
     vintages, named = release is None, dates.quarter_named_by.replace("_", " ")
     parsed = _parse_macro(numbered, date_format, dates, release)
     value, period, vintage = (pl.col(name) for name in ("value_", "period_", "vintage_"))
+    unpublished = (pl.col("value").str.strip_chars() == UNPUBLISHED).fill_null(False)
     faults = [
         *unknown_columns(unknown),
         *symbol_faults(holds, "series"),
         *unread("period", pl.col("day")),
         when(pl.col("day").is_not_null() & period.is_null(), f"period is not the {named} of a quarter"),
-        *unread("value", value),
+        *(pl.when(~unpublished).then(reason) for reason in unread("value", value)),
+        when(unpublished, "no value was published"),
         when(~value.is_finite(), "value is not finite"),
         *([*unread("vintage", vintage), when(vintage < period, "vintage before its period began")] if vintages else []),
     ]

@@ -33,7 +33,7 @@ def read_parquet(
         rows = [file.metadata.row_group(at).num_rows for at in range(file.num_row_groups)]
         header = header_names(file.schema_arrow.names, {own: field for field, own in columns.items()})
     except Exception as error:
-        return provided(_lost([(1, f"the Parquet file cannot be read ({_said(error)})")], name), columns, source, symbol)
+        return _named(_lost([(1, f"the Parquet file cannot be read ({_said(error)})")], name), name, columns, source, symbol)
     tables, lost, first = [], [], 1
     for at, count in enumerate(rows):
         try:
@@ -60,8 +60,11 @@ def read_parquet(
         )
     if not parts:
         parts.append(_lost([(1, "the Parquet file is empty")], name))
-    found = pl.concat(parts, how="diagonal").sort("origin")
-    return provided(found.with_columns(origin=pl.format("{}:{}", pl.lit(name), "origin")), columns, source, symbol)
+    return _named(pl.concat(parts, how="diagonal").sort("origin"), name, columns, source, symbol)
+
+
+def _named(records: pl.DataFrame, name: str, columns: dict[str, str], source: str, symbol: str | None) -> pl.DataFrame:
+    return provided(records.with_columns(origin=pl.format("{}:{}", pl.lit(name), "origin")), columns, source, symbol)
 
 
 def _lost(lost: list[tuple[int, str]], name: str) -> pl.DataFrame:

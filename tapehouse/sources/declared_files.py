@@ -1,9 +1,9 @@
 """What `sources.yaml` may say of files of bars, actions, trades or macro observations (`kind: files`)."""
 
 from datetime import date, time
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tapehouse.actions import Adjustment
 from tapehouse.observations import Frequency
@@ -48,6 +48,13 @@ class ReleaseRule(_Frozen):
 
     lag_days: int = Field(default=0, ge=0)
     at: time | None = None
+
+    @field_validator("at", mode="before")
+    @classmethod
+    def _quoted(cls, value: Any) -> Any:
+        if isinstance(value, int | float):
+            raise ValueError("write the time in quotes, '16:15': YAML reads it as a number of minutes")
+        return value
 
 
 class Declaration(SourceDeclaration):
