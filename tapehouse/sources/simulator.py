@@ -7,6 +7,7 @@ month costs a month.
 """
 
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from typing import Literal
 
 import polars as pl
@@ -115,7 +116,7 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
     Raises:
         TapehouseError: the source's name or a symbol does not say that it is simulated, or is none of the declared ones.
     """
-    _refuse_unmarked(declared, ask)
+    _refuse_unmarked(declared, ask.source, ask.symbols)
     start, end = _clipped(declared, ask)
     if ask.offer in STREAMS:
         rows = _streamed(declared, ask, start, end)
@@ -134,18 +135,26 @@ def fingerprint(declared: Declaration, ask: Ask) -> str:
 
     That the simulation ends later, or holds more symbols, changes nothing of the ranges and symbols before.
     """
-    _refuse_unmarked(declared, ask)
     start, end = _clipped(declared, ask)
     if start >= end:
         return text_hash("nothing is simulated here")
+    about = _identity(declared.model_dump_json(), ask.offer, ask.source, ask.symbols)
+    return text_hash(about, start.isoformat(), end.isoformat())
+
+
+@lru_cache(maxsize=64)
+def _identity(declaration: str, offer: str, source: str, symbols: tuple[str, ...]) -> str:
+    """All that decides the rows but the range. It is asked for month by month."""
+    declared = Declaration.model_validate_json(declaration)
+    _refuse_unmarked(declared, source, symbols)
     about = declared.model_dump_json(exclude={"end", "equities", "futures", "perpetuals", "books"})
-    own = [f"{s} {declared.futures.get(s)} {declared.perpetuals.get(s)} {declared.books.get(s)}" for s in ask.symbols]
-    return text_hash(about, ask.offer, ask.source, *own, start.isoformat(), end.isoformat())
+    own = [f"{s} {declared.futures.get(s)} {declared.perpetuals.get(s)} {declared.books.get(s)}" for s in symbols]
+    return text_hash(about, offer, source, *own)
 
 
 def first_sessions(declared: Declaration, ask: Ask) -> dict[str, date]:
     """Symbol to the session on which it is listed, no bar being made; a symbol without bars is left out."""
-    _refuse_unmarked(declared, ask)
+    _refuse_unmarked(declared, ask.source, ask.symbols)
     days = {symbol: first_session(declared, symbol) for symbol in ask.symbols}
     return {symbol: day for symbol, day in days.items() if day is not None}
 
@@ -193,15 +202,15 @@ def _clipped(declared: Declaration, ask: Ask) -> tuple[datetime, datetime]:
     return start, max(start, end)
 
 
-def _refuse_unmarked(declared: Declaration, ask: Ask) -> None:
-    if not ask.source.startswith(NAMED):
+def _refuse_unmarked(declared: Declaration, source: str, symbols: tuple[str, ...]) -> None:
+    if not source.startswith(NAMED):
         raise TapehouseError(
-            f"sources.yaml: sources.{ask.source}: the name of a simulator begins with {NAMED!r}, because every row carries it"
+            f"sources.yaml: sources.{source}: the name of a simulator begins with {NAMED!r}, because every row carries it"
         )
     held = set(declared.symbols)
-    for symbol in ask.symbols:
+    for symbol in symbols:
         if not symbol.startswith(PREFIX):
-            raise TapehouseError(f"sources.yaml: {ask.source} is a simulator and gives no {symbol}: its begin with {PREFIX}")
+            raise TapehouseError(f"sources.yaml: {source} is a simulator and gives no {symbol}: its begin with {PREFIX}")
         if symbol not in held:
             known = "equities, futures and perpetuals"
-            raise TapehouseError(f"sources.yaml: sources.{ask.source} does not hold {symbol}; it has its {known}")
+            raise TapehouseError(f"sources.yaml: sources.{source} does not hold {symbol}; it has its {known}")
