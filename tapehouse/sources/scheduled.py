@@ -1,0 +1,87 @@
+"""Sessions as an exchange had scheduled them, beside those that took place.
+
+`exchange_calendars` says what happened: a day of mourning is no session in it, as if that had been known for years. Here such
+a day is a session that was scheduled and did not take place.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from tapehouse.calendars import FIRST_SESSION
+from tapehouse.errors import TapehouseError
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A day on which a session was scheduled: when it was to open and close, and when it did; None where it did not."""
+
+    day: date
+    open_at: datetime
+    close_at: datetime
+    opened_at: datetime | None
+    closed_at: datetime | None
+    zone: ZoneInfo
+
+
+def scheduled_sessions(name: str, lead: timedelta) -> list[Slot]:
+    """Every day from 1985 on, to about a year from now, on which a session of an exchange was scheduled, in order.
+
+    Args:
+        name: a calendar of `exchange_calendars`, such as XNYS or 24/7.
+        lead: how long before a session its schedule is looked at. What a rule decides in the first `lead` of its validity
+            was not known then: the library says when a rule began, not when it was announced.
+
+    Raises:
+        TapehouseError: no such calendar.
+    """
+    from exchange_calendars import get_calendar
+    from exchange_calendars.errors import InvalidCalendarName
+
+    try:
+        exchange = get_calendar(name, start=FIRST_SESSION)
+    except InvalidCalendarName:
+        raise TapehouseError(f"sources.yaml: exchange_calendars knows no calendar {name!r}") from None
+    zone = ZoneInfo(str(exchange.tz))
+    held = {row.Index.date(): (row.open.to_pydatetime(), row.close.to_pydatetime()) for row in exchange.schedule.itertuples()}
+    first, last = min(held), max(held)
+    shut = {day.date() for day in exchange.adhoc_holidays} | _new_rules(exchange.regular_holidays, lead)
+    shut = {day for day in shut - held.keys() if first <= day <= last and exchange.weekmask[day.weekday()] == "1"}
+    early = _sudden(exchange.special_closes, exchange.special_closes_adhoc, lead)
+    late = _sudden(exchange.special_opens, exchange.special_opens_adhoc, lead)
+    found = []
+    for day in sorted(held.keys() | shut):
+        opened_at, closed_at = held.get(day, (None, None))
+        open_at, close_at = opened_at, closed_at
+        if opened_at is None or day in late:
+            open_at = _local(day, exchange.open_times, exchange.open_offset, zone)
+        if closed_at is None or day in early:
+            close_at = _local(day, exchange.close_times, exchange.close_offset, zone)
+        found.append(Slot(day, open_at, close_at, opened_at, closed_at, zone))
+    return found
+
+
+def _local(day: date, times: Iterable[tuple[Any, time]], offset: int, zone: ZoneInfo) -> datetime:
+    """The regular hour of a day: the last of `times` (from a date on, hour) that has begun."""
+    hour = [hour for begins, hour in times if begins is None or begins.date() <= day][-1]
+    return datetime.combine(day + timedelta(days=offset), hour, zone).astimezone(UTC)
+
+
+def _sudden(by_rule: Iterable[tuple[time, Any]], on_days: Iterable[tuple[time, Any]], lead: timedelta) -> set[date]:
+    """Days whose special hours could not be known `lead` before: single ones, and the first of a new rule."""
+    days = {day.date() for _, listed in on_days for day in _stamps(listed)}
+    return days.union(*(_new_rules(rules, lead) for _, rules in by_rule))
+
+
+def _stamps(listed: Any) -> list[Any]:
+    from pandas import DatetimeIndex
+
+    return list(DatetimeIndex(listed))
+
+
+def _new_rules(rules: Any, lead: timedelta) -> set[date]:
+    """Dates that holiday rules give in the first `lead` of their validity."""
+    begun = [rule for rule in getattr(rules, "rules", []) if rule.start_date is not None]
+    return {day.date() for rule in begun for day in rule.dates(rule.start_date, rule.start_date + lead)}
