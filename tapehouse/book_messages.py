@@ -1,6 +1,7 @@
 """What a message of an exchange's stream is: its kinds, and the columns of `raw.book_events` and `raw.trades`."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ MARKETS: tuple[Market, ...] = ("spot", "futures")
 SNAPSHOT, DIFF, TICKER, TRADE = 0, 1, 2, 3
 KINDS = ("snapshot", "diff", "ticker")  # of book events, by code; a trade has a table of its own
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LEVELS = pl.List(pl.Float64)
 BOOK_SCHEMA = {
     "symbol": pl.String,

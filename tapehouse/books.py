@@ -17,12 +17,11 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from tapehouse.book_kernels import BIDS, NEXT_ROW, SAID, STATE, emit, play
-from tapehouse.book_messages import DIFF, Messages
+from tapehouse.book_messages import DIFF, EPOCH, Messages
 from tapehouse.book_quotes import Tidings, quote_rows, rejected_differences, trace_rows
 from tapehouse.errors import TapehouseError
 
 ROOM = 40_960  # levels a side in the rows that the kernel makes before they become a frame
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY_US = 86_400_000_000
 LATE_US = 3_600_000_000  # how far the receiving clock may be set back across midnight
 
