@@ -1,0 +1,253 @@
+"""Each symbol's bars and actions as they stood at its decisions: what every feature of the price record is computed on.
+
+A decision is taken a declared lag after a session's close. It sees every bar in the latest version known by then, and
+past prices restated by the splits and dividends that were ex by then and known by then. Promise 3 asks for finite
+windows: the anchor of a decision is 1 January of its year, and nothing it sees reaches further back than the first bar
+at or after the anchor less 20 calendar months (1 May two years before), at least 400 bars of a full history.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+
+from tapehouse.errors import TapehouseError
+from tapehouse.features.kernels import restating_factors
+from tapehouse.versions import ACTION_KEY, BAR_KEY, Timeline, epochs, microseconds, sorted_versions, timeline
+
+DECISION_LAG = timedelta(minutes=5)
+# Anchors are yearly for daily bars: recursions run over 20 to 32 months of them, at least 400 of a full history.
+ANCHORED_INTERVALS = ("1d",)
+RESTART_MONTH, RESTART_YEARS_BACK = 5, 2
+UTC_DATETIME = pl.Datetime("us", "UTC")
+PRICES = ("open", "high", "low", "close")
+
+
+@dataclass(frozen=True)
+class Series:
+    """Every version of one symbol's bars and actions.
+
+    Attributes:
+        bars, actions: one row a version, sorted as `timeline` wants them.
+        bar_times, action_times: which versions were known when.
+    """
+
+    bars: pl.DataFrame
+    actions: pl.DataFrame
+    bar_times: Timeline
+    action_times: Timeline
+
+    @property
+    def late(self) -> list[np.ndarray]:
+        return [self.bar_times.late, self.action_times.late]
+
+
+@dataclass(frozen=True)
+class State:
+    """One symbol's bars as known in one epoch, oldest first, with the factors that restate each bar's past.
+
+    Attributes:
+        bars: the versions in force, one row a session.
+        sessions: (n,) days since 1970. closed_at: (n,) int64 microseconds.
+        prices: (4, n) open, high, low, close. volumes: (n,) shares.
+        price_factors, volume_factors, latest: (n,) as `restating_factors` gives them.
+    """
+
+    bars: pl.DataFrame
+    sessions: np.ndarray
+    closed_at: np.ndarray
+    prices: np.ndarray
+    volumes: np.ndarray
+    price_factors: np.ndarray
+    volume_factors: np.ndarray
+    latest: np.ndarray
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Decisions of one symbol between which its known past, and the market's, does not change.
+
+    Attributes:
+        own: the bars that they see. market: those of the index; empty without one.
+        matched: (n,) for each own bar the position of the market's bar that closes with it, or -1.
+        chosen: (k,) positions of the decisions' bars, ascending, all within [first, stop).
+        decisions: (k,) int64 microseconds.
+        restarts, firsts, stops: one each for every year of [first, stop): the bar from which what its decisions see
+            runs, and the bars first <= t < stop that are decided in it.
+    """
+
+    own: State
+    market: State
+    matched: np.ndarray
+    chosen: np.ndarray
+    decisions: np.ndarray
+    restarts: np.ndarray
+    firsts: np.ndarray
+    stops: np.ndarray
+
+    @property
+    def first(self) -> int:
+        return int(self.firsts[0])
+
+    @property
+    def history(self) -> np.ndarray:
+        """(k,) bars from the restart to each decision's own, counting both."""
+        spans = self.stops - self.firsts
+        return self.chosen - np.repeat(self.restarts, spans)[self.chosen - self.first] + 1
+
+    def column(self, values: np.ndarray) -> np.ndarray:
+        """Of values for every bar in [first, stop) those of the decisions."""
+        return values if values.size == self.chosen.size else values[self.chosen - self.first]
+
+    def rows(self) -> pl.DataFrame:
+        """The decisions' own bars, with `decision_at`."""
+        bars = self.own.bars
+        start, whole = int(self.chosen[0]), self.chosen.size == self.chosen[-1] - self.chosen[0] + 1
+        rows = bars.slice(start, self.chosen.size) if whole else bars[self.chosen]
+        return rows.with_columns(decision_at=pl.Series(self.decisions).cast(UTC_DATETIME))
+
+
+def batches(
+    versions: pl.DataFrame,
+    actions: pl.DataFrame,
+    start: datetime,
+    end: datetime,
+    decision_lag: timedelta,
+    market: str | None,
+    table: str,
+) -> Iterator[Batch]:
+    """All decisions in [start, end), ordered by symbol, interval and time.
+
+    Args:
+        versions: `staging.bars`, at least those with `event_at` in [start - 33 months, end), in any order.
+        actions: `raw.corporate_actions` of the same span.
+        decision_lag: how long after a session's close its decision is taken.
+        market: the symbol of the index, or None where none is asked for.
+        table: named in errors.
+
+    Raises:
+        TapehouseError: for an interval without a declared anchor, or a dividend that is not below the close before it.
+    """
+    unknown = versions.filter(~pl.col("interval").is_in(ANCHORED_INTERVALS))["interval"]
+    if len(unknown):
+        raise TapehouseError(f"{table}: no anchor is declared for interval {unknown[0]!r}; add one to ANCHORED_INTERVALS")
+    acted = {symbol: of_symbol for (symbol,), of_symbol in actions.partition_by("symbol", as_dict=True).items()}
+    none = actions.clear()
+    by_key: dict[tuple[str, str], Series] = {}
+    for bars in _one_symbol_each(versions):
+        symbol, interval = bars["symbol"][0], bars["interval"][0]
+        by_key[symbol, interval] = _series(bars, acted.get(symbol, none), decision_lag)
+    empty = _series(versions.clear(), none, decision_lag)
+    for (_, interval), series in by_key.items():
+        yield from _of_symbol(series, by_key.get((market or "", interval), empty), start, end, decision_lag)
+
+
+def _one_symbol_each(versions: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Slices of one symbol and interval each, sorted by session and tie-break; sorted only where they are not yet."""
+    keys = ("symbol", "interval", "session")
+    before = {name: pl.col(name).shift(1) for name in keys}
+    rising, equal = pl.lit(False), pl.lit(True)
+    for name in keys:
+        rising = rising | (equal & (pl.col(name) > before[name]))
+        equal = equal & (pl.col(name) == before[name])
+    if not versions.select(rising.slice(1).all()).item():
+        versions = sorted_versions(versions, BAR_KEY)
+    changes = (pl.col("symbol") != before["symbol"]) | (pl.col("interval") != before["interval"])
+    edges = [0, *versions.select(changes.fill_null(False).arg_true()).to_series().to_list(), versions.height]
+    for first, stop in pairwise(edges):
+        if stop > first:
+            yield versions.slice(first, stop - first)
+
+
+def _series(bars: pl.DataFrame, actions: pl.DataFrame, decision_lag: timedelta) -> Series:
+    # On one day the dividend goes first: its amount is per share of the day before.
+    actions = sorted_versions(actions, ACTION_KEY, order=("symbol", "ex_date", "kind"))
+    lag = decision_lag // timedelta(microseconds=1)
+    return Series(
+        bars=bars,
+        actions=actions,
+        bar_times=timeline(bars, ("session",), microseconds(bars["event_at"]) + lag),
+        # An action is due before any decision of its ex-date; its event_at is the midnight that begins that day.
+        action_times=timeline(actions, ("ex_date", "kind"), microseconds(actions["event_at"])),
+    )
+
+
+def _of_symbol(series: Series, market: Series, start: datetime, end: datetime, decision_lag: timedelta) -> Iterator[Batch]:
+    lag = decision_lag // timedelta(microseconds=1)
+    for since, until in epochs([*series.late, *market.late], start, end):
+        own = _state(series, since)
+        decisions = own.closed_at + lag
+        chosen = np.flatnonzero((decisions >= since) & (decisions < until))
+        if not chosen.size:
+            continue
+        index = own if market is series else _state(market, since)
+        first, stop = int(chosen[0]), int(chosen[-1]) + 1
+        years = own.sessions[first:stop].astype("datetime64[D]").astype("datetime64[Y]")
+        firsts = first + np.flatnonzero(np.append(True, years[1:] != years[:-1]))
+        restart_days = np.array([_restart_day(year) for year in years[firsts - first]])
+        yield Batch(
+            own=own,
+            market=index,
+            matched=_positions(index.closed_at, own.closed_at),
+            chosen=chosen,
+            decisions=decisions[chosen],
+            restarts=np.searchsorted(own.sessions, restart_days),
+            firsts=firsts,
+            stops=np.append(firsts[1:], stop),
+        )
+
+
+def _state(series: Series, cutoff: int) -> State:
+    """The bars and actions in force from `cutoff` until the next late record."""
+    position = series.bar_times.as_known(cutoff)
+    bars = series.bars if position.size == series.bars.height else series.bars[position]
+    actions = series.actions[series.action_times.as_known(cutoff)]
+    prices = np.empty((len(PRICES), bars.height))
+    for i, name in enumerate(PRICES):
+        prices[i] = bars[name].to_numpy()
+    sessions = bars["session"].to_physical().cast(pl.Int64).to_numpy(writable=True)
+    price_factors, volume_factors, latest, bad = restating_factors(
+        sessions,
+        prices[3],
+        microseconds(bars["known_at"]),
+        actions["ex_date"].to_physical().cast(pl.Int64).to_numpy(writable=True),
+        actions["ratio"].to_numpy(writable=True),
+        actions["amount"].to_numpy(writable=True),
+        microseconds(actions["known_at"]),
+    )
+    if bad >= 0:
+        action = actions.row(bad, named=True)
+        raise TapehouseError(
+            f"raw.corporate_actions: the dividend of {action['symbol']} ex {action['ex_date']} ({action['amount']}) is "
+            "not below the close before it; correct the action or the bar by a later version"
+        )
+    return State(
+        bars=bars,
+        sessions=sessions,
+        closed_at=microseconds(bars["event_at"]),
+        prices=prices,
+        volumes=bars["volume"].cast(pl.Float64).to_numpy(writable=True),
+        price_factors=price_factors,
+        volume_factors=volume_factors,
+        latest=latest,
+    )
+
+
+def _positions(index_closed_at: np.ndarray, closed_at: np.ndarray) -> np.ndarray:
+    """For each bar the position of the index bar that closes with it, or -1.
+
+    Matching on the close rather than the session keeps an index that closes later out of the decision.
+    """
+    if not index_closed_at.size:
+        return np.full(closed_at.size, -1, np.int64)
+    found = np.minimum(np.searchsorted(index_closed_at, closed_at), index_closed_at.size - 1)
+    return np.where(index_closed_at[found] == closed_at, found, -1)
+
+
+def _restart_day(year: np.datetime64) -> int:
+    """The day, counted from 1970, from which what the decisions of that year see runs."""
+    anchor_year = int(year.astype(int)) + 1970
+    return (date(anchor_year - RESTART_YEARS_BACK, RESTART_MONTH, 1) - date(1970, 1, 1)).days
