@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 from urllib.request import getproxies, proxy_bypass
 
@@ -52,6 +52,14 @@ class _Passing(Exception):
         self.wait = wait
 
 
+class _Wanted(NamedTuple):
+    """What an answer must be like: see `Client.get`."""
+
+    types: tuple[str, ...]
+    check: Callable[[Any], str | None]
+    nothing: tuple[int, str] | None
+
+
 class Client:
     """Asks one source's vendor. Made by `client_of`, one a process and source, so that pace and failures are shared."""
 
@@ -72,6 +80,7 @@ class Client:
         newer_than: datetime | None = None,
         version: str = "",
         check: Callable[[Any], str | None] = lambda content: None,
+        nothing: tuple[int, str] | None = None,
     ) -> Answer:
         """The answer to a GET, from the cache where it is still good.
 
@@ -83,6 +92,8 @@ class Client:
             newer_than: an answer fetched before this is not good enough.
             version: sets apart answers to the same request, where something says that it has changed.
             check: says what is wrong with an answer (parsed where it is JSON, else bytes), so that it is not kept.
+            nothing: (status, words): an error by which the vendor says that it has nothing for this request. That is an
+                answer, kept as the JSON `null`.
 
         Raises:
             RequestFailed: for good, and nothing is cached from before.
@@ -95,7 +106,7 @@ class Client:
         if held and self._good(held, until, newer_than):
             return held
         try:
-            return self._fetched(path, address, params, shown, version, types, check)
+            return self._fetched(path, address, params, shown, version, _Wanted(tuple(types), check, nothing))
         except RequestFailed as error:
             if held is None:
                 raise
@@ -113,11 +124,11 @@ class Client:
             return age < timedelta(hours=declared.refresh_hours)
         return declared.recheck_days is None or age < timedelta(days=declared.recheck_days)
 
-    def _fetched(self, path: Path, address: str, params, shown: str, version: str, types: Sequence[str], check) -> Answer:
+    def _fetched(self, path: Path, address: str, params, shown: str, version: str, wanted: _Wanted) -> Answer:
         self._refuse_hopeless(path, shown)
         body, why, final = b"", "", None
         try:
-            body = self._tried(address, params, types, check)
+            body = self._tried(address, params, wanted)
             self._in_row.clear()
         except _Passing as error:
             why = f"{error}; sent {self.declared.attempts} times at most"
@@ -147,7 +158,7 @@ class Client:
         if len(self._in_row) >= self.declared.give_up_after:
             raise RequestFailed(f"{self.source}: GET {shown}: not sent, since the last {len(self._in_row)} requests failed")
 
-    def _tried(self, address: str, params, types: Sequence[str], check) -> bytes:
+    def _tried(self, address: str, params, wanted: _Wanted) -> bytes:
         import stamina
         from stamina.instrumentation import LoggingOnRetryHook, set_on_retry_hooks
 
@@ -162,7 +173,7 @@ class Client:
             wait_jitter=declared.backoff_s,
         ):
             with attempt:
-                body = self._once(address, params, types, check)
+                body = self._once(address, params, wanted)
         return body
 
     def _pause(self, error: Exception) -> bool | float:
@@ -170,7 +181,7 @@ class Client:
             return False
         return True if error.wait is None else error.wait + random.uniform(0, self.declared.backoff_s)
 
-    def _once(self, address: str, params, types: Sequence[str], check) -> bytes:
+    def _once(self, address: str, params, wanted: _Wanted) -> bytes:
         self._pace.try_acquire(self.source)
         self.requests += 1
         why, body, response, deadline = "", b"", None, time.monotonic() + self.declared.deadline_s
@@ -189,9 +200,9 @@ class Client:
             why = f"the connection failed ({type(error).__name__}: {error})"
         if why:
             raise _Passing(self._key.hide(why))
-        return self._judged(response, body, types, check)
+        return self._judged(response, body, wanted)
 
-    def _judged(self, response: httpx.Response, body: bytes, types: Sequence[str], check) -> bytes:
+    def _judged(self, response: httpx.Response, body: bytes, wanted: _Wanted) -> bytes:
         """The body, if it is what was asked for."""
         body = self._key.hide_bytes(body)
         said = self._key.hide(body.decode("utf-8", errors="replace")[:SHOWN_BODY].strip())
@@ -201,15 +212,18 @@ class Client:
             if wait is not None and wait > self.declared.longest_wait_s:
                 raise RequestFailed(f"{status}; it asks to wait for {wait:.0f} s", response.status_code, said)
             raise _Passing(status, wait)
+        if wanted.nothing and response.status_code == wanted.nothing[0] and wanted.nothing[1].encode() in body:
+            return b"null"
         if response.status_code != 200:
             raise RequestFailed(status, response.status_code, said)
         kind = response.headers.get("Content-Type", "none")
-        if not any(word in kind for word in types):
-            raise RequestFailed(f"content type {self._key.hide(kind)} instead of {' or '.join(types)}: {said}", 200, said)
+        if not any(word in kind for word in wanted.types):
+            expected = " or ".join(wanted.types)
+            raise RequestFailed(f"content type {self._key.hide(kind)} instead of {expected}: {said}", 200, said)
         content, fault = _parsed(body) if "json" in kind else (body, None)
         if fault:
             raise _Passing(f"cut or damaged JSON ({fault}) of {len(body)} bytes")
-        if fault := check(content):
+        if fault := wanted.check(content):
             raise RequestFailed(f"{fault}: {said}", 200, said)
         return body
 
