@@ -166,9 +166,10 @@ class Messages:
         ends = np.concatenate([self.ends, others.ends[:, 1:] + self.ends[:, -1:]], axis=1)
         return Messages(*joined, ends, tuple(np.concatenate(pair) for pair in zip(self.levels, others.levels, strict=True)))
 
-    def counts(self) -> dict[str, int]:
-        """How many snapshots and tickers there are."""
-        return {"snapshots": int((self.kinds == SNAPSHOT).sum()), "tickers": int((self.kinds == TICKER).sum())}
+    def counts(self, start: int, stop: int) -> dict[str, int]:
+        """How many snapshots and tickers were received in [start, stop), us."""
+        kinds = self.kinds[(self.known >= start) & (self.known < stop)]
+        return {"snapshots": int((kinds == SNAPSHOT).sum()), "tickers": int((kinds == TICKER).sum())}
 
 
 def _flat(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:

@@ -78,10 +78,11 @@ class Tidings:
         """Those where the (n,) mask is true."""
         return Tidings(self.messages.only(kept), self.fates[kept], self.notes[kept])
 
-    def counts(self) -> dict[str, int]:
-        """How many differences were applied, contained in the book already, unusable."""
-        fates = {"applied": APPLIED, "contained": CONTAINED, "unusable": UNUSABLE}
-        return {name: int((self.fates == fate).sum()) for name, fate in fates.items()}
+    def counts(self, start: int, stop: int) -> dict[str, int]:
+        """How many differences received in [start, stop), us, were applied, contained in the book already, unusable."""
+        fates = self.fates[(self.messages.known >= start) & (self.messages.known < stop)]
+        named = {"applied": APPLIED, "contained": CONTAINED, "unusable": UNUSABLE}
+        return {name: int((fates == fate).sum()) for name, fate in named.items()}
 
 
 def quote_rows(key: tuple[str, str, str], rows: int, marks: np.ndarray, tops: np.ndarray, held: np.ndarray) -> pl.DataFrame:

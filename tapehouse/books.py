@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tapehouse.book_kernels import BIDS, NEXT_ROW, SAID, STATE, emit, play
 from tapehouse.book_messages import DIFF, EPOCH, Messages
-from tapehouse.book_quotes import Tidings, quote_rows, rejected_differences, trace_rows
+from tapehouse.book_quotes import QUOTE_SCHEMA, REJECT_SCHEMA, Tidings, quote_rows, rejected_differences, trace_rows
 from tapehouse.errors import TapehouseError
 
 ROOM = 40_960  # levels a side in the rows that the kernel makes before they become a frame
@@ -53,8 +53,8 @@ class Rebuilt:
     Attributes:
         quotes: rows of `staging.book_quotes`.
         rejected: one record for each stretch in which differences could not be used, as `tapehouse.ingest.REJECT_COLUMNS`.
-        counts: differences `applied`, `contained` in the book already and `unusable`, and `snapshots` and `tickers`:
-            together all messages.
+        counts: of messages received in the range: differences `applied`, `contained` in the book already and `unusable`, and
+            `snapshots` and `tickers`: together all of them.
         trace: where it is asked for, the best quotes after each message (`tapehouse.book_quotes.trace_rows`).
     """
 
@@ -129,6 +129,21 @@ def quotes_by_day(frames: Iterable[pl.DataFrame], rules: BookRules, start: datet
             yield book.finish()
 
 
+def collected(rebuilt: Iterable[Rebuilt]) -> Rebuilt:
+    """All quotes and records in one frame each, and the sums of the counts."""
+    parts = list(rebuilt)
+    counts: dict[str, int] = {}
+    for name, count in (item for part in parts for item in part.counts.items()):
+        counts[name] = counts.get(name, 0) + count
+    traces = [part.trace for part in parts if part.trace is not None]
+    return Rebuilt(
+        pl.concat([pl.DataFrame(schema=QUOTE_SCHEMA), *(part.quotes for part in parts)]),
+        pl.concat([pl.DataFrame(schema=REJECT_SCHEMA), *(part.rejected for part in parts)]),
+        counts,
+        pl.concat(traces) if traces else None,
+    )
+
+
 class _Book:
     """One book, its state between frames, and the differences of the last `buffer_seconds`."""
 
@@ -178,7 +193,7 @@ class _Book:
         first, stop = self.limits[2:]
         rejected, self.told = rejected_differences(self.key, gone, first, stop, self.told)
         quotes = pl.concat(found) if found else quote_rows(self.key, 0, *self._room())
-        return Rebuilt(quotes, rejected, {**gone.counts(), **new.counts()}, trace)
+        return Rebuilt(quotes, rejected, {**gone.counts(first, stop), **new.counts(first, stop)}, trace)
 
     def _make_room(self, messages: Messages) -> None:
         """A snapshot is replayed on top of differences that were applied before, hence twice the levels at hand."""
