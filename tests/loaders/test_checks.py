@@ -111,5 +111,5 @@ def test_checks_are_described_where_they_stand(house):
         graph.get_check_spec(key) for key in graph.get(dg.AssetKey(["staging", "bars"])).check_keys if key.name == "contract"
     )
     assert spec.blocking
-    assert "- grain(symbol, interval, session) is unique" in spec.description
+    assert "- grain(symbol, interval, session, known_at) is unique" in spec.description
     assert "expect_column" in spec.description

@@ -19,10 +19,11 @@ def project():
     return load_project(load_settings(ROOT))
 
 
+FED = {f"raw.{path.stem}" for path in (ROOT / "assets/raw").glob("*.py") if "rejects=True" in path.read_text()}
 SELECTIONS = {
     "features/price": {"features.price"},
     "features.price": {"features.price"},
-    "raw/*": {"raw.bars", "raw.corporate_actions", "raw.instruments", "raw.quarantine"},
+    "raw/quarantine/*, raw/bars": {"raw.bars", *FED},  # an asset is named by each table that it writes
     "+staging/bars": {"staging.bars", "raw.bars"},
     "+features/decision_points": {
         "features.decision_points",
