@@ -19,7 +19,7 @@ def project():
     return load_project(load_settings(ROOT))
 
 
-FED = {f"raw.{path.stem}" for path in (ROOT / "assets/raw").glob("*.py") if "rejects=True" in path.read_text()}
+FED = {f"{p.parent.name}.{p.stem}" for p in (ROOT / "assets").glob("*/*.py") if "rejects=True" in p.read_text()}
 SELECTIONS = {
     "features/price": {"features.price"},
     "features.price": {"features.price"},
