@@ -38,6 +38,8 @@ def merge_versions(existing: pl.DataFrame, incoming: pl.DataFrame, key: Sequence
     _refuse_repeated(incoming, [*key, "known_at"])
 
     incoming = incoming.with_columns(ingested_at=pl.lit(ingested_at).cast(TIMESTAMP)).sort([*key, "known_at"])
+    if not stored.height and not incoming.select(pl.struct(key).is_duplicated().any()).item():
+        return incoming  # a first arrival, each record in one version: nothing to compare with
     latest = stored.sort([*key, "known_at"]).unique(subset=list(key), keep="last", maintain_order=True)
     held = incoming.with_columns(versions=pl.len().over(key)).join(
         latest.select(*key, "known_at", *content, stored=pl.lit(True)),
