@@ -256,6 +256,64 @@ class Market:
         server.routes["/v8/finance/chart/"] = chart
 
 
+@dataclass
+class Archive:
+    """Macro series: the frequency, and for each period its values by the day from which each was in force."""
+
+    frequency: dict[str, str] = field(default_factory=dict)
+    values: dict[str, dict[date, dict[date, str]]] = field(default_factory=dict)
+    page: int | None = None  # the most observations that one answer gives
+
+    def fred(self, server: VendorServer, key: str) -> None:
+        """`/fred/series`, `/fred/series/vintagedates` and `/fred/series/observations` (output_type 1)."""
+
+        def known(answer: Callable[[Seen, str], object]) -> Callable[[Seen], Reply]:
+            def route(seen: Seen) -> Reply:
+                if seen.query.get("api_key") != key:
+                    message = "Bad Request.  The value for variable api_key is not registered."
+                    return Reply({"error_code": 400, "error_message": message}, 400)
+                series = seen.query["series_id"]
+                if series not in self.values:
+                    return Reply({"error_code": 400, "error_message": "Bad Request.  The series does not exist."}, 400)
+                return Reply(answer(seen, series))
+
+            return route
+
+        def about(seen: Seen, series: str) -> object:
+            return {"seriess": [{"id": series, "title": series, "frequency_short": self.frequency[series]}]}
+
+        def vintagedates(seen: Seen, series: str) -> object:
+            days = sorted({day for versions in self.values[series].values() for day in versions})
+            return {"count": len(days), "offset": 0, "limit": 10000, "vintage_dates": [str(day) for day in days]}
+
+        def observations(seen: Seen, series: str) -> object:
+            first, last = (date.fromisoformat(seen.query[name]) for name in ("realtime_start", "realtime_end"))
+            since = date.fromisoformat(seen.query.get("observation_start", "1776-07-04"))
+            found = []
+            for period, versions in sorted(self.values[series].items()):
+                days = sorted(versions)
+                for day, following in zip(days, [*days[1:], date.max], strict=True):
+                    until = following if following == date.max else date.fromordinal(following.toordinal() - 1)
+                    if period >= since and day <= last and until >= first:
+                        found.append(
+                            {
+                                "realtime_start": str(max(day, first)),
+                                "realtime_end": str(min(until, last)),
+                                "date": str(period),
+                                "value": versions[day],
+                            }
+                        )
+            offset, limit = int(seen.query.get("offset", 0)), self.page or int(seen.query["limit"])
+            shown = found[offset : offset + limit]
+            return {"count": len(found), "offset": offset, "limit": limit, "observations": shown}
+
+        server.routes |= {
+            "/fred/series": known(about),
+            "/fred/series/vintagedates": known(vintagedates),
+            "/fred/series/observations": known(observations),
+        }
+
+
 def utc(*parts: int) -> datetime:
     """A time in UTC."""
     return datetime(*parts, tzinfo=UTC)

@@ -46,16 +46,24 @@ def as_text(value: object) -> str | None:
 
 
 def text_frame(
-    records: Sequence[Mapping[str, str | None]], wanted: Sequence[str], answer: Answer, symbol: str, source: str
+    records: Sequence[Mapping[str, str | None]],
+    wanted: Sequence[str],
+    answer: Answer,
+    symbol: str,
+    source: str,
+    numbers: Sequence[int] | None = None,
 ) -> pl.DataFrame:
-    """Text records of one answer about one symbol, with their origin; a wanted field that none has is null."""
+    """Text records of one answer about one symbol, with their origin; a wanted field that none has is null.
+
+    `numbers` are the records' places in the answer, from 1, where not all of them are given.
+    """
     columns = dict.fromkeys((*wanted, *FIELDS, *(name for record in records for name in record)))
     return pl.DataFrame(
         {name: [record.get(name) for record in records] for name in columns}, schema=dict.fromkeys(columns, pl.String)
     ).with_columns(
         symbol=pl.lit(symbol),
         source=pl.lit(source),
-        origin=pl.format("{}#{}", pl.lit(answer.request), pl.int_range(1, pl.len() + 1)),
+        origin=pl.format("{}#{}", pl.lit(answer.request), pl.Series(numbers or range(1, len(records) + 1), dtype=pl.Int64)),
     )
 
 
