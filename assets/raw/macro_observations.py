@@ -1,0 +1,14 @@
+"""One row per (series_id, period, known_at, source): a value of a macro series for one period, as a vintage of it gave it.
+
+A revision is a further row with a later `known_at`. `known_as` says how sure that time is.
+"""
+
+from tapehouse.feeds import feed_fingerprint
+from tapehouse.tables import table
+
+
+@table(fingerprint=feed_fingerprint("macro"), rejects=True)
+def build(b):
+    from tapehouse.feeds import ingest
+
+    return ingest(b, "macro", key=("series_id", "period", "source"))
