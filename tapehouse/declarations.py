@@ -70,10 +70,11 @@ def _python_asset(path: Path, home: Path, docs: dict[str, TableDoc]) -> Asset:
         raise TapehouseError(f"{path}:1: the first line must be a docstring, 'One row per (…): what a row means'")
     doc = docs.get(name, TableDoc())
     grain = doc.grain or header_grain(text)
-    if declared.cadence or doc.time or any(c in TIME_COLUMNS for c in grain):
-        by: Cadence = declared.cadence or "months"
-    else:
-        by = "folds" if doc.partition else "once"
+    by: Cadence = "once"
+    if doc.partition:  # whatever is fitted goes by fold, also where its rows have a time
+        by = "folds"
+    elif declared.cadence or doc.time or any(c in TIME_COLUMNS for c in grain):
+        by = declared.cadence or "months"
     return Asset(
         name=name,
         doc=text,

@@ -152,6 +152,8 @@ class Project:
         elif asset.by == "folds" and read.window in ("train", "test"):
             fold = self.folds[first]
             start, end = getattr(fold, f"{read.window}_start"), getattr(fold, f"{read.window}_end")
+        elif asset.by == "folds" and read.window == "fold":
+            start, end = self.folds[first].train_start, self.folds[first].test_end
         else:
             return whole
         start -= relativedelta(months=read.lookback_months, days=read.lookback_days)

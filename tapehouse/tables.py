@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from tapehouse.errors import TapehouseError
 
 Cadence = Literal["days", "months", "folds", "once"]
-Window = Literal["range", "all", "train", "test", "before_folds"]
+Window = Literal["range", "all", "train", "test", "fold", "before_folds"]
 GRAIN = re.compile(r"One row per \(([^)]*)\)", re.IGNORECASE)
 TIME_COLUMNS = ("decision_at", "event_at")
 
@@ -56,7 +56,8 @@ def reads(
         table: `schema.table`.
         lookback_months, lookahead_months, lookback_days, lookahead_days: what is read before and after the window.
         window: `range`, the partitions being made (all rows, for a table that is made once); for tables made by fold
-            `train`, `test` or `all`; `before_folds`, what was decided before the first fold's training ended.
+            `train`, `test`, `fold` (from the start of training to the end of the test block) or `all`; `before_folds`, what
+            was decided before the first fold's training ended.
     """
     return Read(table, lookback_months, lookahead_months, window, None, lookback_days, lookahead_days)
 
