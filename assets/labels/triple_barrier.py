@@ -5,13 +5,15 @@ Barriers at 1.5 ATR around the entry's open, ten sessions at most; settled bars 
 
 from tapehouse.tables import reads, table
 
-
 # A horizon of ten sessions ends within three weeks of the decision.
+MONTHS_AHEAD = 1
+
+
 @table(
     reads("features.price"),
     reads("raw.instruments"),
-    reads("staging.bars", lookahead_months=1),
-    reads("raw.corporate_actions", lookahead_months=1),
+    reads("staging.bars", lookahead_months=MONTHS_AHEAD),
+    reads("raw.corporate_actions", lookahead_months=MONTHS_AHEAD),
 )
 def build(b):
     from datetime import timedelta
@@ -19,9 +21,12 @@ def build(b):
     import polars as pl
 
     from tapehouse.calendars import all_sessions
-    from tapehouse.labels.triple_barrier import triple_barrier
+    from tapehouse.labels.horizons import require_lookahead
+    from tapehouse.labels.triple_barrier import BARRIERS, triple_barrier
 
     universe = b.settings.universe
+    sessions = all_sessions(universe.calendar)
+    require_lookahead(b.asset.name, sessions, b.end, MONTHS_AHEAD, BARRIERS.horizon)
     tradable = b.read("raw.instruments").filter("tradable")["symbol"].unique()
     labels = triple_barrier(
         b.read("staging.bars"),
@@ -29,7 +34,8 @@ def build(b):
         b.read("features.price").filter(pl.col("symbol").is_in(tradable.implode())),
         b.start,
         b.end,
-        all_sessions(universe.calendar),
+        sessions,
+        BARRIERS,
         settlement_lag=timedelta(days=universe.settlement_lag_days),
     )
     b.note(unlabelled=labels["touched"].null_count(), ambiguous=int(labels["ambiguous"].sum()))

@@ -10,7 +10,9 @@ from polars.testing import assert_frame_equal
 from tapehouse.calendars import all_sessions
 from tapehouse.errors import TapehouseError
 from tapehouse.features.price import price_features
-from tapehouse.labels.triple_barrier import triple_barrier
+from tapehouse.labels.barriers import BarrierSpec
+from tapehouse.labels.horizons import require_lookahead
+from tapehouse.labels.triple_barrier import meta_labels, triple_barrier
 from tests.tapehouse.market_records import (
     STAMP,
     action,
@@ -38,12 +40,14 @@ def decisions(close=100.0, atr=ATR, index=0, symbol="AAA") -> pl.DataFrame:
     return pl.DataFrame([row], schema=schema | {"close": pl.Float64, "atr_14": pl.Float64}, orient="row")
 
 
-def labelled(path: list, actions=(), horizon=3, rows=None, extra=()) -> dict[int, dict]:
+THREE = BarrierSpec(horizon_bars=3)
+
+
+def labelled(path: list, actions=(), spec=THREE, rows=None, extra=()) -> dict[int, dict]:
     """Labels by side of the decision of session 0, with `path` from session 1 on."""
     prices = frame([*bars("AAA", [FLAT, *path]), *extra])
-    labels = triple_barrier(
-        prices, action_frame(actions), decisions() if rows is None else rows, at(0, 0), at(9, 0), calendar(20), horizon=horizon
-    )
+    rows = decisions() if rows is None else rows
+    labels = triple_barrier(prices, action_frame(actions), rows, at(0, 0), at(9, 0), calendar(20), spec)
     return {row["side"]: row for row in labels.iter_rows(named=True)}
 
 
@@ -157,7 +161,8 @@ def test_labels_are_what_the_definition_says_bar_by_bar(seed, atr, horizon):
     one = versions.filter(pl.col("version") == 1)
     by_day = {row["session"]: row for row in one.iter_rows(named=True)}
     rows = pl.concat([decisions(atr=atr, index=index) for index in range(35)])
-    labels = triple_barrier(one, action_frame(), rows, at(0, 0), at(60, 0), calendar(80), horizon=horizon)
+    spec = BarrierSpec(horizon_bars=horizon)
+    labels = triple_barrier(one, action_frame(), rows, at(0, 0), at(60, 0), calendar(80), spec)
     unsided = labels.filter(pl.col("side") == 0)
     expected = [met_first([by_day.get(day(i + 1 + j)) for j in range(10)], atr, horizon) for i in range(35)]
     assert unsided.select("touched", "sessions_held").rows() == expected
@@ -216,3 +221,157 @@ def test_a_decision_on_a_day_without_session_is_refused():
 def test_a_decision_without_atr_has_no_label():
     rows = decisions().with_columns(atr_14=pl.lit(None, pl.Float64))
     assert labelled([FLAT] * 4, rows=rows) == {}
+
+
+# ---------------------------------------------------------------------- other barriers
+
+
+def test_unequal_multiples_swap_places_for_a_short():
+    spec = BarrierSpec(profit=2.0, stop=1.0, horizon_bars=3)  # 4 and 2 around 100
+    rows = labelled([FLAT, (100, 103, 99, 102), (102, 104.5, 101, 103)], spec=spec)
+    assert {side: (row["upper"], row["lower"]) for side, row in rows.items()} == {
+        -1: (102.0, 96.0),
+        0: (104.0, 98.0),
+        1: (104.0, 98.0),
+    }
+    assert {side: row["label"] for side, row in rows.items()} == {-1: -1, 0: 1, 1: 1}
+    assert {side: row["sessions_held"] for side, row in rows.items()} == {-1: 2, 0: 3, 1: 3}
+    assert rows[-1]["ret"] == pytest.approx(-0.02)
+
+
+@pytest.mark.parametrize(
+    ("spec", "upper", "lower"),
+    [
+        (BarrierSpec(unit="percent", profit=2, stop=5), 102.0, 95.0),
+        # 0.3175 a year is 0.02 a session: two and one deviations of it.
+        (BarrierSpec(unit="volatility", profit=2, stop=1), 104.0, 98.0),
+        (BarrierSpec(profit=None, stop=2), None, 96.0),
+        (BarrierSpec(profit=1, stop=None), 102.0, None),
+    ],
+)
+def test_widths_in_each_unit_and_without_a_barrier(spec, upper, lower):
+    rows = labelled([FLAT] * 12, spec=spec, rows=decisions().with_columns(realised_vol_20d=pl.lit(0.02 * 252**0.5)))
+    assert rows[1]["upper"] == (upper and pytest.approx(upper))
+    assert rows[1]["lower"] == (lower and pytest.approx(lower))
+    assert rows[1]["touched"] == "vertical"
+
+
+def test_without_one_barrier_the_other_still_counts():
+    rows = labelled([(100, 1000, 99, 100), (100, 101, 97, 98)], spec=BarrierSpec(profit=None, stop=1, sides=(1,)))
+    assert list(rows) == [1]
+    assert (rows[1]["touched"], rows[1]["sessions_held"], rows[1]["label"]) == ("lower", 2, -1)
+
+
+def test_touch_by_close_sees_neither_highs_nor_opens_and_exits_at_the_close():
+    spec = BarrierSpec(touch="close", horizon_bars=3)
+    rows = labelled([(100, 104, 96, 100), (104, 105, 99, 102), (100, 106, 100, 105)], spec=spec)
+    assert (rows[1]["touched"], rows[1]["sessions_held"]) == ("upper", 3)
+    assert rows[1]["ret"] == pytest.approx(0.05)
+    assert rows[-1]["ret"] == pytest.approx(-0.05)
+    assert not rows[1]["ambiguous"]
+    still = labelled([(100, 104, 96, 100), FLAT, FLAT], spec=spec)
+    assert (still[1]["touched"], still[1]["ret"]) == ("vertical", 0.0)
+    assert labelled([FLAT, FLAT, None, FLAT], spec=spec)[1]["touched"] is None
+
+
+def test_a_vertical_barrier_in_time_is_the_last_bar_that_closes_before_it():
+    # The entry is at 14:00 of session 1; bars close at 21:00.
+    for hours, held in ((55, 3), (54.9, 2), (7, 1), (1, 1)):
+        spec = BarrierSpec(horizon_bars=None, horizon_time=timedelta(hours=hours))
+        rows = labelled([FLAT] * 6, spec=spec)
+        assert (rows[1]["touched"], rows[1]["sessions_held"]) == ("vertical", held)
+    beyond = BarrierSpec(horizon_bars=None, horizon_time=timedelta(days=40))
+    assert labelled([FLAT] * 6, spec=beyond)[1]["touched"] is None
+
+
+def test_events_alone_are_labelled_where_they_are_given():
+    rows = pl.concat([decisions(index=index) for index in range(3)])
+    prices = frame(bars("AAA", [FLAT] * 16))
+    events = rows.filter(pl.col("session") == day(1))
+    chosen = triple_barrier(prices, action_frame(), rows, at(0, 0), at(9, 0), calendar(20), THREE, events=events)
+    every = triple_barrier(prices, action_frame(), rows, at(0, 0), at(9, 0), calendar(20), THREE)
+    assert_frame_equal(chosen, every.filter(pl.col("decision_at") == decided(1)), check_exact=True)
+
+
+def test_meta_labels_say_whether_the_given_side_paid():
+    rows = pl.concat([decisions(index=index) for index in range(4)])
+    prices = frame(bars("AAA", [FLAT, FLAT, (100, 104, 99, 104), FLAT, FLAT]))
+    labels = triple_barrier(prices, action_frame(), rows, at(0, 0), at(9, 0), calendar(20), THREE)
+    bets = rows.select("symbol", "interval", "decision_at", side=pl.Series([1, -1, 0, 1]))
+    met = meta_labels(labels, bets)
+    # Long from 100 to 103; short from 100 to 103; no bet; and a bet that the data do not finish.
+    assert met.select("side", "meta_label").rows() == [(1, 1), (-1, 0), (1, None)]
+    with pytest.raises(TapehouseError, match="a side is 1, -1 or 0"):
+        meta_labels(labels, bets.with_columns(side=pl.lit(2)))
+    with pytest.raises(TapehouseError, match="has two sides; give one row per decision"):
+        meta_labels(labels, pl.concat([bets, bets]))
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"horizon_time": timedelta(days=3)}, "exactly one of them; set the other to null"),
+        ({"horizon_bars": None}, "exactly one of them"),
+        ({"sides": (1, 1)}, "name each of -1, 0, 1 at most once"),
+        ({"profit": 0}, "profit"),
+        ({"widht": 1}, "widht"),
+    ],
+)
+def test_a_specification_that_cannot_be_is_refused(keys, said):
+    with pytest.raises(ValueError, match=said):
+        BarrierSpec(**keys)
+
+
+def test_a_horizon_beyond_what_is_read_is_refused():
+    sessions = all_sessions()
+    end = datetime(2001, 9, 1, tzinfo=UTC)  # September 2001 had 15 sessions
+    require_lookahead("labels.x", sessions, end, 1, 15)
+    require_lookahead("labels.x", sessions, end, 1, timedelta(days=26))
+    for horizon in (16, timedelta(days=27)):
+        with pytest.raises(TapehouseError, match=r"labels.x: .* 1 months ahead are read; raise lookahead_months"):
+            require_lookahead("labels.x", sessions, end, 1, horizon)
+
+
+# ---------------------------------------------------------------------- metamorphic
+
+
+def scaled(versions: pl.DataFrame, actions: pl.DataFrame, rows: pl.DataFrame, factor: float):
+    prices = pl.col("open", "high", "low", "close") * factor
+    return (
+        versions.with_columns(prices),
+        actions.with_columns(pl.col("amount") * factor),
+        rows.with_columns(pl.col("close", "atr_14") * factor),
+    )
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 10_000), power=st.integers(-4, 4))
+def test_other_units_of_price_other_names_and_another_order_change_only_what_they_should(seed, power):
+    versions, actions = random_market(seed, 45, late=4)
+    rows = price_features(versions, actions, at(0, 0), at(45, 0))
+    label = lambda *records: triple_barrier(*records, at(0, 0), at(45, 0), calendar(70))  # noqa: E731
+    before = label(versions, actions, rows)
+    # Powers of two scale without rounding, so that even the bits of what has no unit stay.
+    prices = ["entry_price", "atr", "upper", "lower"]
+    after = label(*scaled(versions, actions, rows, 2.0**power))
+    assert_frame_equal(after, before.with_columns(pl.col(prices) * 2.0**power), check_exact=True)
+
+    shuffled = [x.sample(fraction=1, shuffle=True, seed=seed) for x in (versions, actions, rows)]
+    assert_frame_equal(label(*shuffled), before, check_exact=True)
+
+    other = {"AAA": "ZZZ", "BBB": "MMM", "^GSPC": "^X"}
+    renamed = label(*(x.with_columns(pl.col("symbol").replace(other)) for x in (versions, actions, rows)))
+    expected = before.with_columns(pl.col("symbol").replace(other)).sort("symbol", "interval", "decision_at", "side")
+    assert_frame_equal(renamed, expected, check_exact=True)
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 10_000), weeks=st.integers(1, 20))
+def test_the_same_market_some_weeks_later_has_the_same_labels(seed, weeks):
+    by = timedelta(weeks=weeks)
+    versions, actions = random_market(seed, 40)
+    rows = price_features(versions, actions, at(0, 0), at(40, 0))
+    before = triple_barrier(versions, actions, rows, at(0, 0), at(40, 0), calendar(60))
+    moved = [x.with_columns(pl.col(pl.Date, STAMP) + by) for x in (versions, actions, rows, calendar(60))]
+    after = triple_barrier(*moved[:3], at(0, 0) + by, at(40, 0) + by, moved[3])
+    assert_frame_equal(after, before.with_columns(pl.col(STAMP) + by), check_exact=True)

@@ -1,0 +1,126 @@
+"""How much of a label is its own: concurrency of the triple-barrier labels of one symbol and side, and what follows from it.
+
+A label spans the sessions from its entry to its exit. One that has not ended yet, or never will because its last bar is
+missing, was open all the same: it spans its whole horizon. So how many labels span a session depends on what was known
+when that session had settled, and a row on nothing later than its own `label_known_at`.
+"""
+
+import math
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+from numba import njit
+
+from tapehouse.labels.barriers import BarrierSpec
+from tapehouse.labels.triple_barrier import BARRIERS, KEY, UTC_DATETIME, vertical_columns
+from tapehouse.paths import SETTLEMENT_LAG, settled_paths
+from tapehouse.weights import attributed_returns, average_uniqueness, concurrent_labels
+
+SCHEMA = {
+    "symbol": pl.String,
+    "interval": pl.String,
+    "decision_at": UTC_DATETIME,
+    "side": pl.Int32,
+    "uniqueness": pl.Float64,
+    "attributed_ret": pl.Float64,
+    "most_concurrent": pl.Int32,
+    "label_end_at": UTC_DATETIME,
+    "label_known_at": UTC_DATETIME,
+}
+
+
+def concurrency(
+    labels: pl.DataFrame,
+    versions: pl.DataFrame,
+    actions: pl.DataFrame,
+    start: datetime,
+    end: datetime,
+    sessions: pl.DataFrame,
+    spec: BarrierSpec = BARRIERS,
+    settlement_lag: timedelta = SETTLEMENT_LAG,
+) -> pl.DataFrame:
+    """Uniqueness and attributed return of every label decided in [start, end).
+
+    Args:
+        labels: rows of `labels.triple_barrier`, as far before `start` and beyond `end` as labels overlap.
+        versions: `staging.bars` of one interval over the labels' spans.
+        actions: `raw.corporate_actions` of the same span.
+        start, end: UTC bounds of `decision_at`.
+        sessions: `session, open_at, close_at` of the exchange, over all of it.
+        spec: what the labels were made with: its horizon is how long an unfinished one spans.
+        settlement_lag: how long after a session's close its records still count (`tapehouse.paths`).
+
+    Returns:
+        One row per (symbol, interval, decision_at, side) with an entry, sorted by it; null until the label is known.
+    """
+    entered = labels.filter(pl.col("entry_at").is_not_null()).sort(*KEY, "side")
+    paths = settled_paths(versions, actions, sessions, entered["symbol"].unique().sort().to_list(), settlement_lag)
+    frames = []
+    for (symbol, *_), rows in entered.group_by("symbol", "interval", "side", maintain_order=True):
+        first = _columns(sessions, "open_at", rows["entry_at"])
+        ended = rows["label_end_at"].is_not_null().to_numpy()
+        exits = _columns(sessions, "close_at", rows["label_end_at"])
+        spans = np.where(ended, exits, vertical_columns(sessions, first, spec))
+        # Only the sessions that these labels span, so that the work does not grow with the calendar.
+        offset = int(first[0])
+        width = min(int(spans.max()) + 1, len(sessions)) - offset
+        row = paths.symbols.index(symbol)
+        part = slice(offset, offset + width)
+        held, entry = _log_returns(
+            paths.open[row, part], paths.close[row, part], paths.shares[row, part], paths.cash[row, part]
+        )
+        first, last = first - offset, spans - offset
+        counts = concurrent_labels(first, last, width)
+        frames.append(
+            rows.select(*KEY, "side", "label_end_at", "label_known_at").with_columns(
+                uniqueness=_known(average_uniqueness(first, last, counts), ended),
+                attributed_ret=_known(attributed_returns(first, last, counts, held, entry), ended),
+                most_concurrent=_known(_most(first, last, counts), ended),
+            )
+        )
+    if not frames:
+        return pl.DataFrame(schema=SCHEMA)
+    inside = (pl.col("decision_at") >= start) & (pl.col("decision_at") < end)
+    return pl.concat(frames).filter(inside).select(pl.col(n).cast(t) for n, t in SCHEMA.items()).sort(*KEY, "side")
+
+
+def _columns(sessions: pl.DataFrame, name: str, times: pl.Series) -> np.ndarray:
+    """Position of each time among the sessions' opens or closes; of a null, nothing that may be used."""
+    found = sessions[name].dt.epoch("us").to_numpy().searchsorted(times.dt.epoch("us").fill_null(0).to_numpy())
+    return found.astype(np.int64)
+
+
+def _known(values: np.ndarray, ended: np.ndarray) -> pl.Series:
+    return pl.Series(values).set(pl.Series(~ended), None)
+
+
+@njit(cache=True)
+def _most(first, last, counts):
+    """The largest concurrency over each label's bars."""
+    out = np.zeros(first.size, np.int64)
+    for i in range(first.size):
+        for t in range(first[i], min(last[i] + 1, counts.size)):
+            out[i] = max(out[i], counts[t])
+    return out
+
+
+@njit(cache=True)
+def _log_returns(opens, closes, shares_step, cash_step):
+    """Log return of each bar to its close: from the last close before it, and from its own open.
+
+    Splits are taken out and dividends added. Of a missing bar both are zero: the next one has the return over the gap.
+    """
+    held, entry = np.zeros(closes.size), np.zeros(closes.size)
+    before = math.nan  # the last close; its share has become `shares` shares and `cash` since
+    shares, cash = 1.0, 0.0
+    for t in range(closes.size):
+        cash += shares * cash_step[t]
+        shares *= shares_step[t]
+        if math.isnan(closes[t]):
+            continue
+        if not math.isnan(before):
+            held[t] = math.log((closes[t] * shares + cash) / before)
+        entry[t] = math.log(closes[t] / opens[t])
+        before, shares, cash = closes[t], 1.0, 0.0
+    return held, entry
