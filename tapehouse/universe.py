@@ -128,14 +128,20 @@ class Universe(_Frozen):
 
     def lines(self, offer: str) -> list[Feed]:
         """Who feeds an offer with which symbols: by chain of sources for bars and actions, else as `feeds` declares."""
-        if offer not in ("bars", "actions"):
-            return list(self.feeds.get(offer, ()))
-        chains: dict[tuple[str, ...], list[str]] = {}
-        for symbol, instrument in self.universe.items():
-            chain = tuple(name for name in instrument.source if offer in self.sources[name].offers)
-            if chain:
-                chains.setdefault(chain, []).append(symbol)
-        return [Feed(source=chain, symbols=tuple(symbols)) for chain, symbols in chains.items()]
+        return self.chains[offer] if offer in self.chains else list(self.feeds.get(offer, ()))
+
+    @cached_property
+    def chains(self) -> dict[str, list[Feed]]:
+        """The lines of bars and of actions, which follow from the universe; asked for again for each of many months."""
+        found: dict[str, list[Feed]] = {}
+        for offer in ("bars", "actions"):
+            chains: dict[tuple[str, ...], list[str]] = {}
+            for symbol, instrument in self.universe.items():
+                chain = tuple(name for name in instrument.source if offer in self.sources[name].offers)
+                if chain:
+                    chains.setdefault(chain, []).append(symbol)
+            found[offer] = [Feed(source=chain, symbols=tuple(symbols)) for chain, symbols in chains.items()]
+        return found
 
     def calendar_of(self, symbol: str) -> str:
         """The calendar that a symbol trades by: its own, or that of the universe."""
