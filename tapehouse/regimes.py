@@ -14,21 +14,17 @@ import numpy as np
 import polars as pl
 from numba import njit
 
-from tapehouse.errors import TapehouseError
-from tapehouse.features import kernels
+from tapehouse.features.history import RESTART_MONTH, RESTART_YEARS_BACK, UTC_DATETIME, batches
 from tapehouse.folds import Fold
 from tapehouse.hmm import INPUTS, STATES, States, filtered, inputs
-from tapehouse.versions import ACTION_KEY, BAR_KEY, epochs, microseconds, sorted_versions, timeline
+from tapehouse.versions import microseconds
 
 WINDOW_BARS = 20  # W, a month of sessions
 SIDEWAYS_BELOW = 0.5  # of the deviation
 # A window that spans more days than this (a halt) has no regime: what it reaches back to would depend on what was read.
 LONGEST_WINDOW_DAYS = 45
 BULLISH, BEARISH, SIDEWAYS = "bullish", "bearish", "sideways"
-# A hidden state's filter restarts as the recursive price features do: on 1 May two years before the decision's year.
-RESTART_MONTH, RESTART_YEARS_BACK = 5, 2
 OLDEST_MARKET = timedelta(days=10)  # as in features.decision_points: an older market row is none
-UTC_DATETIME = pl.Datetime("us", "UTC")
 SCHEMA = {
     "symbol": pl.String,
     "interval": pl.String,
@@ -63,61 +59,29 @@ def rule_regimes(
         as in `checks/features/regime.yaml`. The regime is null until 21 bars, the row's own included, lie within 45 days.
 
     Raises:
-        TapehouseError: a dividend is not below the close before it.
+        TapehouseError: as `tapehouse.features.history.batches` does.
     """
-    rows = [pl.DataFrame(schema=SCHEMA)]
-    for _, bars in versions.group_by("interval", maintain_order=True):
-        for (symbol,), own in sorted_versions(bars, BAR_KEY).group_by("symbol", maintain_order=True):
-            of_symbol = sorted_versions(actions.filter(pl.col("symbol") == symbol), ACTION_KEY, ("symbol", "ex_date", "kind"))
-            rows += _of_symbol(own, of_symbol, start, end, decision_lag)
-    return pl.concat(rows).sort("symbol", "interval", "decision_at")
-
-
-def _of_symbol(
-    bars: pl.DataFrame, actions: pl.DataFrame, start: datetime, end: datetime, decision_lag: timedelta
-) -> list[pl.DataFrame]:
-    lag = decision_lag // timedelta(microseconds=1)
-    bar_times = timeline(bars, BAR_KEY, microseconds(bars["event_at"]) + lag)
-    action_times = timeline(actions, ("symbol", "ex_date", "kind"), microseconds(actions["event_at"]))
-    parts = []
-    for since, until in epochs([bar_times.late, action_times.late], start, end):
-        known, acted = bars[bar_times.as_known(since)], actions[action_times.as_known(since)]
-        decisions = microseconds(known["event_at"]) + lag
-        wanted = np.flatnonzero((decisions >= since) & (decisions < until))
-        if not wanted.size:
-            continue
-        sessions = known["session"].to_physical().cast(pl.Int64).to_numpy(writable=True)
-        closes = known["close"].to_numpy(writable=True)
-        factors, _, latest, bad = kernels.restating_factors(
-            sessions,
-            closes,
-            microseconds(known["known_at"]),
-            acted["ex_date"].to_physical().cast(pl.Int64).to_numpy(writable=True),
-            acted["ratio"].to_numpy(writable=True),
-            acted["amount"].to_numpy(writable=True),
-            microseconds(acted["known_at"]),
+    parts = [pl.DataFrame(schema=SCHEMA)]
+    for batch in batches(versions, actions, start, end, decision_lag, None, "features.regime"):
+        own = batch.own
+        values, known = drift_rows(
+            batch.chosen, own.sessions, own.prices[3], own.price_factors, own.latest, WINDOW_BARS, LONGEST_WINDOW_DAYS
         )
-        if bad >= 0:
-            action = acted.row(bad, named=True)
-            raise TapehouseError(
-                f"raw.corporate_actions: the dividend of {action['symbol']} ex {action['ex_date']} ({action['amount']}) is "
-                "not below the close before it; correct the action or the bar by a later version"
-            )
-        values, stamps = drift_rows(wanted, sessions, closes, factors, latest, WINDOW_BARS, LONGEST_WINDOW_DAYS)
+        mean, deviation = pl.col("mean_ret_20d"), pl.col("ret_deviation_20d")
         parts.append(
-            known[wanted]
-            .select("symbol", "interval", "session")
+            batch.rows()
             .with_columns(
-                decision_at=pl.Series(decisions[wanted]).cast(UTC_DATETIME),
-                known_at=pl.Series(stamps).cast(UTC_DATETIME),
+                known_at=pl.Series(known).cast(UTC_DATETIME),
                 mean_ret_20d=pl.Series(values[:, 0]).fill_nan(None),
                 ret_deviation_20d=pl.Series(values[:, 1]).fill_nan(None),
             )
-            .with_columns(drift_score_20d=_score(pl.col("mean_ret_20d"), pl.col("ret_deviation_20d")))
-            .with_columns(regime=rule(pl.col("mean_ret_20d"), pl.col("ret_deviation_20d"), WINDOW_BARS))
+            .with_columns(
+                drift_score_20d=pl.when(deviation > 0).then(mean * math.sqrt(WINDOW_BARS) / deviation),
+                regime=rule(mean, deviation, WINDOW_BARS),
+            )
             .select(list(SCHEMA))
         )
-    return parts
+    return pl.concat(parts)
 
 
 def rule(mean: pl.Expr, deviation: pl.Expr, bars: int) -> pl.Expr:
@@ -135,10 +99,6 @@ def rule(mean: pl.Expr, deviation: pl.Expr, bars: int) -> pl.Expr:
         .then(pl.lit(BULLISH))
         .otherwise(pl.lit(BEARISH))
     )
-
-
-def _score(mean: pl.Expr, deviation: pl.Expr) -> pl.Expr:
-    return pl.when(deviation > 0).then(mean * math.sqrt(WINDOW_BARS) / deviation)
 
 
 @njit(cache=True)
