@@ -110,7 +110,7 @@ def fold_weights(
         TapehouseError: a row without a raw weight (its label is not known), or weights that are all zero.
     """
     column = COLUMNS[by]
-    if (empty := rows[column].null_count() + rows["uniqueness"].null_count()) > 0:
+    if empty := rows.filter(pl.any_horizontal(pl.col(column, "uniqueness").is_null())).height:
         raise TapehouseError(f"labels.concurrency: {empty} rows to weigh have no {column}; purge rows whose label is not known")
     if not rows.height:
         return pl.Series("weight", [], dtype=pl.Float64)
