@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-BLOCK = 1 << 18  # compressed bytes read at once
+BLOCK = 1 << 19  # compressed bytes read at once
 MAGIC = b"\x1f\x8b"
 DAMAGED = "the gzip stream is damaged: the rest of the file is lost"
 CUT_OFF = "the gzip stream is cut off: the rest of the file is lost"

@@ -1,7 +1,8 @@
 """Fixed-order kernels of the order book: differences applied one by one, the best levels read off on a cadence.
 
 A side is two arrays in ascending order of a key, so that the best level is the last: the key of a bid is its price, that of
-an ask its negative price. Most changes are near the touch, hence near the end, where little has to be moved.
+an ask its negative price. A level that is gone stays as a hole, a size of 0, because it mostly comes back, and because the
+next hole is where a new level's neighbours are moved to; the last place is never a hole.
 """
 
 from numba import njit
@@ -10,6 +11,7 @@ from tapehouse.book_messages import DIFF, SNAPSHOT
 
 STATUSES = ("no_snapshot", "gap", "crossed", "snapshot_apart", "warm_up", "silent", "valid")
 NO_SNAPSHOT, GAP, CROSSED, APART, WARM_UP, SILENT, VALID = range(7)
+FEWEST_HOLES = 1024  # below which they are left alone
 # What became of a difference.
 FATES = ("none", "applied", "contained", "unusable")
 NONE, APPLIED, CONTAINED, UNUSABLE = range(4)
@@ -18,8 +20,10 @@ NONE, APPLIED, CONTAINED, UNUSABLE = range(4)
     STATUS,  # VALID, or why the book is not: any of the codes above but SILENT
     SYNCING,  # 1: a snapshot is loaded and waits for the difference that overlaps it
     LAST_ID,  # update id of the book
-    BIDS,  # levels held
+    BIDS,  # places in use, holes included
     ASKS,
+    BID_HOLES,
+    ASK_HOLES,
     NEXT_ROW,  # next instant of the cadence, us
     SAID,  # status at the instant before, -1 for none
     HEARD,  # receive time of the last difference, us
@@ -27,34 +31,72 @@ NONE, APPLIED, CONTAINED, UNUSABLE = range(4)
     WARM_FROM,  # receive time at which a warm-up began, us
     STRETCH,  # number of times that the book has become unusable
     STATE,  # length of the vector
-) = range(12)
+) = range(14)
 
 
 @njit(cache=True)
-def set_level(keys, sizes, n, key, size):
-    """Set one level, size 0 removing it; the new number of levels. Removing a level that is not held changes nothing."""
-    low, high = 0, n
-    if n and keys[n - 1] < key:
-        low = n
+def set_level(keys, sizes, n, holes, near, key, size):
+    """Set the size of one level; 0 takes it away, and does nothing to one that is not held.
+
+    Args:
+        n, holes: places in use, and how many of them are holes. near: a place to look first.
+
+    Returns:
+        n, holes, and the place of the level.
+    """
+    low, high, step = 0, n, 1
+    if near < n and keys[near] < key:  # look further and further away from `near`, then halve
+        low = near + 1
+        while low + step < n and keys[low + step] < key:
+            low += step + 1
+            step *= 2
+        high = min(n, low + step)
+    elif n:
+        high = min(near, n - 1)
+        while high - step >= 0 and keys[high - step] >= key:
+            high -= step
+            step *= 2
+        low = max(high - step, 0)
+        high = min(high + 1, n)
     while low < high:
         middle = (low + high) >> 1
         if keys[middle] < key:
             low = middle + 1
         else:
             high = middle
-    held = low < n and keys[low] == key
-    if size > 0.0:
-        if not held:
-            for i in range(n, low, -1):
-                keys[i], sizes[i] = keys[i - 1], sizes[i - 1]
-            keys[low] = key
-            n += 1
+    if low < n and keys[low] == key:
+        holes += int(size == 0.0) - int(sizes[low] == 0.0)
         sizes[low] = size
-    elif held:
+    elif size > 0.0:
+        if low > 0 and sizes[low - 1] == 0.0:
+            low -= 1
+            holes -= 1
+        else:
+            hole = low
+            while hole < n and sizes[hole] > 0.0:
+                hole += 1
+            if hole == n:
+                n += 1
+            else:
+                holes -= 1
+            for i in range(hole, low, -1):
+                keys[i], sizes[i] = keys[i - 1], sizes[i - 1]
+        keys[low], sizes[low] = key, size
+    while n > 0 and sizes[n - 1] == 0.0:
         n -= 1
-        for i in range(low, n):
-            keys[i], sizes[i] = keys[i + 1], sizes[i + 1]
-    return n
+        holes -= 1
+    return n, holes, low
+
+
+@njit(cache=True)
+def without_holes(keys, sizes, n):
+    """Close the holes; the number of places then in use."""
+    held = 0
+    for i in range(n):
+        if sizes[i] > 0.0:
+            keys[held], sizes[held] = keys[i], sizes[i]
+            held += 1
+    return held
 
 
 @njit(cache=True)
@@ -64,10 +106,19 @@ def apply_levels(state, book, levels, ends, i):
         keys, sizes = book[2 * side], book[2 * side + 1]
         prices, amounts = levels[2 * side], levels[2 * side + 1]
         sign = 1.0 if side == 0 else -1.0
-        n = state[BIDS + side]
+        n, holes = state[BIDS + side], state[BID_HOLES + side]
+        near = n - 1
         for j in range(ends[side, i], ends[side, i + 1]):
-            n = set_level(keys, sizes, n, sign * prices[j], amounts[j])
-        state[BIDS + side] = n
+            n, holes, near = set_level(keys, sizes, n, holes, max(near, 0), sign * prices[j], amounts[j])
+        if holes > FEWEST_HOLES and 2 * holes > n:
+            n, holes = without_holes(keys, sizes, n), 0
+        state[BIDS + side], state[BID_HOLES + side] = n, holes
+
+
+@njit(cache=True)
+def clear(state):
+    """Forget all levels."""
+    state[BIDS] = state[ASKS] = state[BID_HOLES] = state[ASK_HOLES] = 0
 
 
 @njit(cache=True)
@@ -131,7 +182,7 @@ def take_snapshot(futures, state, book, kinds, ids, ends, levels, fates, oldest,
         if outcome == APART and state[STATUS] != WARM_UP:
             state[STATUS] = APART
         return
-    state[BIDS] = state[ASKS] = 0
+    clear(state)
     apply_levels(state, book, levels, ends, i)
     book_id, syncing = ids[1, i], True
     for j in range(oldest, i):
@@ -175,7 +226,7 @@ def take_difference(futures, warm_up, state, book, ids, ends, levels, fates, kno
     fates[i] = UNUSABLE
     if warm_up >= 0:
         state[STATUS], state[WARM_FROM], state[LAST_ID] = WARM_UP, known, ids[1, i]
-        state[BIDS] = state[ASKS] = 0
+        clear(state)
         apply_levels(state, book, levels, ends, i)
         fates[i] = APPLIED
 
@@ -201,12 +252,14 @@ def emit(rules, state, book, until, at, marks, tops, held):
             marks[at, 0], marks[at, 1], marks[at, 2] = t, status, state[LAST_ID]
             marks[at, 3], marks[at, 4] = state[EVENT], state[HEARD]
             for side in range(2):
-                n = min(state[BIDS + side], depth) if status == VALID else 0
-                keys, sizes, top = book[2 * side], book[2 * side + 1], state[BIDS + side] - 1
+                keys, sizes, n = book[2 * side], book[2 * side + 1], 0
+                place = state[BIDS + side] - 1 if status == VALID else -1
+                while place >= 0 and n < depth:
+                    if sizes[place] > 0.0:
+                        tops[at, 2 * side, n], tops[at, 2 * side + 1, n] = abs(keys[place]), sizes[place]
+                        n += 1
+                    place -= 1
                 held[at, side] = n
-                for j in range(n):
-                    tops[at, 2 * side, j] = abs(keys[top - j])
-                    tops[at, 2 * side + 1, j] = sizes[top - j]
             at += 1
         state[SAID] = status
         state[NEXT_ROW] = t + cadence
@@ -220,7 +273,7 @@ def emit(rules, state, book, until, at, marks, tops, held):
 
 @njit(cache=True)
 def play(
-    rules, buffer, warm_up, futures, state, book, start,
+    rules, buffer, warm_up, futures, state, book, start, rows,
     kinds, sequences, times, ids, ends, levels, fates, notes, best, marks, tops, held,
 ):  # fmt: skip
     """Take the messages from `start` on, in order of arrival, and read the book off at each instant of the cadence.
@@ -234,12 +287,12 @@ def play(
         fates (n,), notes (n, 4): filled in: what became of each message; after it the book's status and stretch, the book's
             id (before it, where a stretch began), and whether one began.
         best (n, 4): filled in: best bid, its size, best ask, its size after the message; 0 where there is none.
-        marks, tops, held: room for rows.
+        marks, tops, held: room for rows, `rows` of which are there already.
 
     Returns:
-        The number of messages taken and of rows made; fewer than all where the room for rows ran out.
+        The number of messages taken and of rows there; fewer than all where the room for rows ran out.
     """
-    rows = oldest = 0
+    oldest = 0
     for i in range(start, kinds.size):
         known = times[0, i]
         if state[NEXT_ROW] < 0:

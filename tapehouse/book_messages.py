@@ -174,6 +174,9 @@ class Messages:
 
 def _flat(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     """(n + 1,) ends and the values of a list column."""
-    ends = np.concatenate([[0], np.cumsum(column.list.len().fill_null(0).to_numpy().astype(np.int64))])
-    values = column.explode(empty_as_null=False, keep_nulls=False) if column.len() else pl.Series([], dtype=pl.Float64)
-    return ends, values.to_numpy()
+    if column.null_count():
+        column = column.fill_null([])
+    array = column.rechunk().to_arrow()
+    ends = array.offsets.to_numpy()
+    values = array.values.to_numpy(zero_copy_only=False)[ends[0] : ends[-1]]
+    return ends - ends[0], values

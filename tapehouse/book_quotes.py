@@ -155,6 +155,8 @@ def rejected_differences(
     symbol, market, source = key
     known, events = gone.messages.times
     bad = ((gone.fates == UNUSABLE) | (gone.notes[:, 3] == 1)) & (known >= first) & (known < stop) & (gone.notes[:, 1] > told)
+    if not bad.any():
+        return pl.DataFrame(schema=REJECT_SCHEMA), told
     stretches, positions = np.unique(gone.notes[bad, 1], return_index=True)
     rows = []
     for i in np.flatnonzero(bad)[positions].tolist():
@@ -174,7 +176,7 @@ def rejected_differences(
             }
         )
     frame = pl.DataFrame(rows, schema={**REJECT_SCHEMA, "event_at": pl.Int64, "filed_at": pl.Int64}).cast(REJECT_SCHEMA)
-    return frame, int(stretches[-1]) if stretches.size else told
+    return frame, int(stretches[-1])
 
 
 def _reason(status: int, stretch: int, book_id: int, ids: list[int | None]) -> str:

@@ -22,6 +22,7 @@ from tapehouse.book_quotes import QUOTE_SCHEMA, REJECT_SCHEMA, Tidings, quote_ro
 from tapehouse.errors import TapehouseError
 
 ROOM = 40_960  # levels a side in the rows that the kernel makes before they become a frame
+BOOK = ("symbol", "market", "source")
 DAY_US = 86_400_000_000
 LATE_US = 3_600_000_000  # how far the receiving clock may be set back across midnight
 
@@ -156,6 +157,9 @@ class _Book:
         self.state[NEXT_ROW] = self.state[SAID] = -1
         self.book = tuple(np.empty(0) for _ in range(4))
         self.held = Tidings.empty()
+        rows = max(ROOM // rules.levels, 16)
+        self.room = np.zeros((rows, 5), np.int64), np.zeros((rows, 4, rules.levels)), np.zeros((rows, 2), np.int64)
+        self.rows = 0  # made by the kernel and not read off yet
         self.told = -1  # the last stretch that was told in the quarantine
 
     def feed(self, messages: Messages) -> Rebuilt:
@@ -165,13 +169,13 @@ class _Book:
         best, found = np.zeros((everything.size, 4)), []
         at = start
         while at < everything.size:
-            room = self._room()
-            at, rows = play(
-                self.limits, self.buffer, self.warm_up, self.key[1] == "futures", self.state, self.book, at,
+            at, self.rows = play(
+                self.limits, self.buffer, self.warm_up, self.key[1] == "futures", self.state, self.book, at, self.rows,
                 everything.kinds, everything.sequences, everything.times, everything.ids, everything.ends, everything.levels,
-                tidings.fates, tidings.notes, best, *room,
+                tidings.fates, tidings.notes, best, *self.room,
             )  # fmt: skip
-            found.append(quote_rows(self.key, rows, *room))
+            if at < everything.size:
+                found.append(self._read_off())
         gone = everything.sequences < everything.sequences[-1] - self.buffer
         trace = trace_rows(everything, tidings.notes, best, start) if self.trace else None
         result = self._rebuilt(found, tidings.only(gone), messages, trace)
@@ -181,18 +185,22 @@ class _Book:
     def finish(self) -> Rebuilt:
         """Quotes up to the end of the range, and what became of the differences still held."""
         found = []
-        while self.state[NEXT_ROW] >= 0:
-            room = self._room()
-            rows = emit(self.limits, self.state, self.book, self.limits[3], 0, *room)
-            found.append(quote_rows(self.key, rows if rows >= 0 else len(room[0]), *room))
-            if rows >= 0:
-                break
+        rows = -1 if self.state[NEXT_ROW] >= 0 else 0
+        while rows < 0:
+            rows = emit(self.limits, self.state, self.book, self.limits[3], self.rows, *self.room)
+            self.rows = len(self.room[0]) if rows < 0 else rows
+            found.append(self._read_off())
         return self._rebuilt(found, self.held, Messages.none(), None)
+
+    def _read_off(self) -> pl.DataFrame:
+        """The rows that the kernel has made, as a frame; its room is free again."""
+        rows, self.rows = self.rows, 0
+        return quote_rows(self.key, rows, *self.room)
 
     def _rebuilt(self, found: list[pl.DataFrame], gone: Tidings, new: Messages, trace: pl.DataFrame | None) -> Rebuilt:
         first, stop = self.limits[2:]
         rejected, self.told = rejected_differences(self.key, gone, first, stop, self.told)
-        quotes = pl.concat(found) if found else quote_rows(self.key, 0, *self._room())
+        quotes = pl.concat(found) if found else pl.DataFrame(schema=QUOTE_SCHEMA)
         return Rebuilt(quotes, rejected, {**gone.counts(first, stop), **new.counts(first, stop)}, trace)
 
     def _make_room(self, messages: Messages) -> None:
@@ -203,14 +211,15 @@ class _Book:
                 grown = [np.concatenate([a, np.empty(2 * needed - a.size)]) for a in self.book[2 * side : 2 * side + 2]]
                 self.book = (*grown, *self.book[2:]) if side == 0 else (*self.book[:2], *grown)
 
-    def _room(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rows = max(ROOM // self.rules.levels, 16)
-        return np.zeros((rows, 5), np.int64), np.zeros((rows, 4, self.rules.levels)), np.zeros((rows, 2), np.int64)
-
 
 def _by_book(frame: pl.DataFrame) -> Iterator[tuple[tuple, pl.DataFrame]]:
-    if frame.height:
-        yield from frame.partition_by("symbol", "market", "source", maintain_order=True, as_dict=True).items()
+    if not frame.height:
+        return
+    first = frame.select(BOOK).row(0)
+    if all((frame[name] == value).all() for name, value in zip(BOOK, first, strict=True)):
+        yield first, frame  # as in most frames: parting it would copy it
+    else:
+        yield from frame.partition_by(*BOOK, maintain_order=True, as_dict=True).items()
 
 
 def _us(at: datetime) -> int:
