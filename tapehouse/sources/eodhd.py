@@ -10,8 +10,8 @@ from functools import lru_cache
 from tapehouse.answers import Answer
 from tapehouse.credentials import Credential
 from tapehouse.http import Client, RequestFailed, client_of
-from tapehouse.ingest import BAR_COLUMNS, FIELDS, screen_bars
-from tapehouse.records import ACTION_COLUMNS, screen_actions
+from tapehouse.ingest import FIELDS, screen_bars
+from tapehouse.records import ACTION_FIELDS, screen_actions
 from tapehouse.screening import Screened
 from tapehouse.sources.base import Ask, Delivery, Missing
 from tapehouse.sources.vendor import Vendor, calendar_of, delivery_hash, missing, year_bounds
@@ -52,13 +52,13 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
                     screened, unfinished = _bars(answer, declared.ignore, *given)
                     parts.append(screened)
                     late += unfinished
-        return deliver_screened(ask, parts, BAR_COLUMNS, missed, unfinished=late)
+        return deliver_screened(ask, parts, screen_bars, FIELDS[1:], missed, unfinished=late)
     for symbol in ask.symbols:
         for year in action_years(ask, symbol):
             for endpoint in ("div", "splits"):
                 for answer in _year(client, declared, ask, endpoint, symbol, year, missed):
                     parts.append(_actions(answer, endpoint, symbol, ask.source, calendar_of(ask, symbol), universe.start))
-    return deliver_screened(ask, parts, ACTION_COLUMNS, missed)
+    return deliver_screened(ask, parts, screen_actions, ACTION_FIELDS[1:], missed)
 
 
 def fingerprint(declared: Declaration, ask: Ask) -> str:
@@ -92,7 +92,7 @@ def _bars(
     answer: Answer, ignore: tuple[str, ...], symbol: str, source: str, calendar: str, interval: str, undated_at: datetime
 ) -> tuple[Screened, int]:
     records = [text_record(record, BAR, ignore) for record in answer.json]
-    frame = text_frame(records, FIELDS[1:], answer, symbol, source)
+    frame = text_frame(records, FIELDS[1:], answer.request, symbol, source)
     screened = screen_bars(frame, undated_at=undated_at, calendar=calendar, interval=interval, holds=[symbol])
     return finished(screened, answer.fetched_at)
 
@@ -107,7 +107,7 @@ def _actions(answer: Answer, endpoint: str, symbol: str, source: str, calendar: 
             records.append({**kept, "kind": "dividend", "amount": text.get("amount")})
         else:
             records.append({**kept, "kind": "split", "ratio": _ratio(text.get("split"))})
-    frame = text_frame(records, ("kind", "ex_date", "ratio", "amount"), answer, symbol, source)
+    frame = text_frame(records, ACTION_FIELDS[1:], answer.request, symbol, source)
     return screen_actions(frame, undated_at=undated_at, calendar=calendar, holds=[symbol])
 
 

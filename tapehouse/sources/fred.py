@@ -7,7 +7,7 @@ a duplicate of it. https://fred.stlouisfed.org/docs/api/fred/series_observations
 
 import re
 from datetime import UTC, date, datetime, time, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated
 
 import polars as pl
@@ -80,7 +80,7 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
             screened, without = _screened(tuple(answers), vintages, series, ask.source, frequency, at, span)
             parts.append(screened)
             empty += without
-    return deliver_screened(ask, parts, MACRO_COLUMNS, missed, no_value=empty)
+    return deliver_screened(ask, parts, partial(screen_macro, dates=Calendar()), FIELDS[1:], missed, no_value=empty)
 
 
 def fingerprint(declared: Declaration, ask: Ask) -> str:
@@ -174,7 +174,7 @@ def _screened(
                 else:
                     records.append(text | ({"fault": WITHDRAWN} if value == NO_VALUE else {}))
                     numbers.append(place)
-            frames.append(text_frame(records, FIELDS[1:], page, series, source, numbers))
+            frames.append(text_frame(records, FIELDS[1:], page.request, series, source, numbers))
     screened = screen_macro(
         pl.concat(frames, how="diagonal"), undated_at=undated_at, dates=Calendar(frequency=frequency), holds=[series]
     )

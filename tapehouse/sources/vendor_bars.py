@@ -1,14 +1,13 @@
 """Bars and actions from vendors' answers: made into text records, and judged as those of files are."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from tapehouse.answers import Answer
 from tapehouse.calendars import all_sessions, timezone
 from tapehouse.screening import Screened
 from tapehouse.sources.base import Ask, Delivery, Missing
@@ -48,12 +47,12 @@ def as_text(value: object) -> str | None:
 def text_frame(
     records: Sequence[Mapping[str, str | None]],
     wanted: Sequence[str],
-    answer: Answer,
+    request: str,
     symbol: str,
     source: str,
     numbers: Sequence[int] | None = None,
 ) -> pl.DataFrame:
-    """Text records of one answer about one symbol, with their origin; a wanted field that none has is null.
+    """Text records of the answer to one request, about one symbol, with their origin; a wanted field that none has is null.
 
     `numbers` are the records' places in the answer, from 1, where not all of them are given.
     """
@@ -63,7 +62,7 @@ def text_frame(
     ).with_columns(
         symbol=pl.lit(symbol),
         source=pl.lit(source),
-        origin=pl.format("{}#{}", pl.lit(answer.request), pl.Series(numbers or range(1, len(records) + 1), dtype=pl.Int64)),
+        origin=pl.format("{}#{}", pl.lit(request), pl.Series(numbers or range(1, len(records) + 1), dtype=pl.Int64)),
     )
 
 
@@ -76,11 +75,16 @@ def finished(screened: Screened, fetched_at: datetime) -> tuple[Screened, int]:
 
 
 def deliver_screened(
-    ask: Ask, parts: Sequence[Screened], columns: Sequence[str], missed: Sequence[Missing], **counts: int
+    ask: Ask,
+    parts: Sequence[Screened],
+    screen: Callable[..., Screened],
+    fields: Sequence[str],
+    missed: Sequence[Missing],
+    **counts: int,
 ) -> Delivery:
-    """The asked range of screened answers."""
-    empty = pl.DataFrame(schema=dict.fromkeys(columns, pl.Null) | {"event_at": pl.Datetime("us", "UTC")})
-    rows = pl.concat([part.accepted for part in parts] or [empty])
-    rejects = pl.concat([part.rejected.cast(REJECT_SCHEMA) for part in parts] or [pl.DataFrame(schema=REJECT_SCHEMA)])
+    """The asked range of screened answers; `screen` and its `fields` give the columns where there is no answer."""
+    parts = parts or [screen(text_frame([], fields, "", "", ask.source), undated_at=ask.start)]
+    rows = pl.concat([part.accepted for part in parts])
+    rejects = pl.concat([part.rejected.cast(REJECT_SCHEMA) for part in parts])
     duplicates = sum(part.duplicates for part in parts)
     return cut(ask, rows, rejects, duplicates, missed, received=rows.height + rejects.height + duplicates, **counts)

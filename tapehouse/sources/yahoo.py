@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 
 from tapehouse.answers import Answer
 from tapehouse.http import Client, RequestFailed, client_of
-from tapehouse.ingest import BAR_COLUMNS, FIELDS, screen_bars
-from tapehouse.records import ACTION_COLUMNS, screen_actions
+from tapehouse.ingest import FIELDS, screen_bars
+from tapehouse.records import ACTION_FIELDS, screen_actions
 from tapehouse.screening import Screened
 from tapehouse.sources.base import Ask, Delivery
 from tapehouse.sources.vendor import Vendor, calendar_of, delivery_hash, missing, year_bounds
@@ -49,7 +49,7 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
     """Bars or actions of the asked symbols. A year that cannot be had is missing, the others are not."""
     client = client_of(declared, ask.source, ask.settings)
     universe, missed, parts, late = ask.settings.universe, [], [], 0
-    years, columns = (session_years, BAR_COLUMNS) if ask.offer == "bars" else (action_years, ACTION_COLUMNS)
+    years = session_years if ask.offer == "bars" else action_years
     for symbol in ask.symbols:
         calendar, answers = calendar_of(ask, symbol), []
         for year in years(ask, symbol):
@@ -74,8 +74,9 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
             else:
                 screened = _actions(answer, splits, symbol, ask.source, calendar, universe.start)
             parts.append(screened)
-    counts = {"unfinished": late} if ask.offer == "bars" else {}
-    return deliver_screened(ask, parts, columns, missed, **counts)
+    if ask.offer == "bars":
+        return deliver_screened(ask, parts, screen_bars, FIELDS[1:], missed, unfinished=late)
+    return deliver_screened(ask, parts, screen_actions, ACTION_FIELDS[1:], missed)
 
 
 def fingerprint(declared: Declaration, ask: Ask) -> str:
@@ -186,7 +187,7 @@ def _bars(
     for at, stamp in enumerate(result.get("timestamp", ())):
         record = {"session": str(_day(stamp, zone)), **{name: values[at] for name, values in columns.items()}}
         records.append(text_record(record))
-    frame = text_frame(records, FIELDS[1:], answer, symbol, source)
+    frame = text_frame(records, FIELDS[1:], answer.request, symbol, source)
     screened = screen_bars(
         frame,
         undated_at=undated_at,
@@ -217,7 +218,7 @@ def _actions(answer: Answer, splits: Splits, symbol: str, source: str, calendar:
             except (KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
                 kept["fault"] = kept["fault"] or f"unreadable {kind.removesuffix('s')} ({type(error).__name__}: {error})"
             records.append(kept)
-    frame = text_frame(records, ("kind", "ex_date", "ratio", "amount"), answer, symbol, source)
+    frame = text_frame(records, ACTION_FIELDS[1:], answer.request, symbol, source)
     return screen_actions(frame, undated_at=undated_at, calendar=calendar, holds=[symbol])
 
 

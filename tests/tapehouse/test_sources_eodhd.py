@@ -147,6 +147,7 @@ def test_an_unknown_symbol_is_missing(server, tmp_path):
         ("NOPE", utc(2005, 1, 1), END),
     ]
     assert all(gap.why.startswith("unknown symbol: vendor: GET ") for gap in got.missing)
+    assert bars(server, tmp_path, ("NOPE",)).rows.schema == bars(server, tmp_path).rows.schema
 
 
 def test_a_wrong_key(server, tmp_path, monkeypatch):

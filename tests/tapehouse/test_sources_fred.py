@@ -178,6 +178,7 @@ def test_an_unknown_series_is_missing(server, tmp_path):
     assert got.rows.height == 5 and [gap.symbol for gap in got.missing] == ["NOPE"]
     (gap,) = got.missing
     assert gap.why.startswith("unknown series: vendor: GET ") and (gap.start, gap.end) == (START, END)
+    assert macro(server, tmp_path, ("NOPE",)).rows.schema == got.rows.schema
 
 
 def test_a_wrong_key(server, tmp_path, monkeypatch):

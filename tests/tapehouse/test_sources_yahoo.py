@@ -133,6 +133,7 @@ def test_an_unknown_symbol_is_missing(server, tmp_path):
     got = bars(server, tmp_path, ("AAPL", "NOPE"))
     assert set(got.rows["symbol"]) == {"AAPL"} and {gap.symbol for gap in got.missing} == {"NOPE"}
     assert got.missing[0].why.startswith("unknown symbol: ") and "symbol may be delisted" in got.missing[0].why
+    assert bars(server, tmp_path, ("NOPE",)).rows.schema == bars(server, tmp_path).rows.schema
 
 
 def test_a_year_without_data_is_an_answer(server, tmp_path):
