@@ -1,6 +1,7 @@
 """Content hashes of frames: equal rows in equal order give equal hashes, on any machine and for any chunking."""
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 import polars as pl
@@ -18,6 +19,17 @@ def frame_hash(frame: pl.DataFrame) -> str:
     Raises:
         TypeError: names the column whose type is not supported.
     """
+    if not frame.height:
+        return _empty_hash(tuple(frame.schema.items()))
+    return _hash(frame)
+
+
+@lru_cache(maxsize=256)
+def _empty_hash(schema: tuple[tuple[str, pl.DataType], ...]) -> str:
+    return _hash(pl.DataFrame(schema=dict(schema)))
+
+
+def _hash(frame: pl.DataFrame) -> str:
     digest = hashlib.sha256(str(frame.height).encode())
     for name, kind in frame.schema.items():
         if not _supported(kind):
@@ -50,8 +62,21 @@ def _update(digest, column: pl.Series) -> None:
         digest.update(column.list.len().cast(pl.UInt32).to_numpy().tobytes())
         _update(digest, column.explode(empty_as_null=False) if column.len() else column.explode())
     elif column.dtype == pl.String:
-        digest.update(column.str.len_bytes().cast(pl.UInt32).to_numpy().tobytes())
-        digest.update("".join(column.to_list()).encode())
+        lengths, content = _text_bytes(column)
+        digest.update(lengths)
+        digest.update(content)
     elif column.dtype != pl.Null:
         numbers = column.to_physical() if column.dtype.is_temporal() else column
         digest.update(np.ascontiguousarray(numbers.to_numpy()).tobytes())
+
+
+def _text_bytes(column: pl.Series) -> tuple[bytes, memoryview | bytes]:
+    """The lengths in bytes (unsigned, 32 bits) of texts without nulls, and all texts one after the other."""
+    # Arrow's own layout, so that no text becomes a Python object.
+    texts = column.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    if not len(texts):
+        return b"", b""
+    _, offsets, content = texts.buffers()
+    ends = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    lengths = np.diff(ends).astype(np.uint32).tobytes()
+    return lengths, memoryview(content)[ends[0] : ends[-1]] if content is not None else b""

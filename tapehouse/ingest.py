@@ -17,7 +17,6 @@ from tapehouse.screening import (
     as_rejects,
     empty,
     joined,
-    number,
     settle,
     symbol_faults,
     unknown_columns,
@@ -112,7 +111,7 @@ def _parse(records: pl.DataFrame, date_format: str, calendar: str, splits: Split
     text = pl.col("session").str.strip_chars()
     known = all_sessions(calendar)
     parsed = records.with_columns(
-        *(number(name).alias(f"{name}_") for name in NUMBERS),
+        *(_read(records[name]).alias(f"{name}_") for name in NUMBERS),
         symbol=pl.col("symbol").str.strip_chars(),
         date=text.str.to_date(date_format, strict=False, exact=True),
     )
@@ -136,6 +135,12 @@ def _parse(records: pl.DataFrame, date_format: str, calendar: str, splits: Split
     if splits:
         parsed = parsed.with_columns(_restored(splits, price_decimals))
     return parsed.join(known, left_on="day", right_on="session", how="left", maintain_order="left")
+
+
+def _read(text: pl.Series) -> pl.Series:
+    read = text.cast(pl.Float64, strict=False)
+    # Blanks around a number are rare, and taking them off costs as much as reading it.
+    return read if read.null_count() == text.null_count() else text.str.strip_chars().cast(pl.Float64, strict=False)
 
 
 def _restored(splits: Splits, price_decimals: int | None) -> list[pl.Expr]:

@@ -17,6 +17,7 @@ from tapehouse.ingest import screen_bars
 from tapehouse.observations import Calendar, Release, first_vintage, screen_macro
 from tapehouse.records import screen_actions, screen_trades
 from tapehouse.screening import Screened
+from tapehouse.sources import located
 from tapehouse.sources.base import Ask, Delivery
 from tapehouse.sources.columnar import read_parquet
 from tapehouse.sources.declared_files import STEM, Declaration, adjustment
@@ -67,6 +68,12 @@ def fingerprint(declared: Declaration, ask: Ask) -> str:
         rejected = _within(held.rejected, "filed_at", ask.start, ask.end)
         held.hashes[ask.start, ask.end] = text_hash(frame_hash(rows), frame_hash(rejected))
     return held.hashes[ask.start, ask.end]
+
+
+def forget() -> None:
+    """Let go of what has been read: the next ask reads the files again."""
+    _held.cache_clear()
+    located.forget()
 
 
 def first_sessions(declared: Declaration, ask: Ask) -> dict[str, date]:

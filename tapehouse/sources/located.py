@@ -58,6 +58,11 @@ def digest(path: Path) -> str:
     return _digest(path, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size)
 
 
+def forget() -> None:
+    """Let go of every digest: the next one reads its file."""
+    _digest.cache_clear()
+
+
 @lru_cache(maxsize=4096)
 def _digest(path: Path, *stat: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
