@@ -4,11 +4,12 @@ Each event is listed `lead_days` before it happens, as it was scheduled then (`s
 comes in as further rows, `scheduled` false, that are known when the thing became known:
 
 - a session that did not take place (2001-09-11, hurricanes, days of mourning) stays listed, and a row of kind `closure`
-  with its `name` and `event_at` says so. It is known at the hour the session was to open, at the latest: by then the doors
-  stayed shut. `announced` declares when it was known in truth;
-- a session that closed early without notice is a second version of its row, known at the early close at the latest;
+  with its `name` and `event_at` says so. It is known at 00:00 exchange time of the day where it had been announced by then
+  (`tapehouse.sources.scheduled.TOLD_BEFORE`), else at the hour of the open: on 2001-09-11 nobody knew at midnight. `announced`
+  declares when it was known in truth;
+- a session that closed early without notice is a second version of its row, known at that midnight, or at the early close;
 - so is a holiday or half day in the first `lead_days` of the rule that makes it one (Juneteenth in 2022): the calendar says
-  when a rule began, and not when it was announced;
+  when a rule began, and not when it was announced. It is known at that midnight;
 - a release that was moved or cancelled at short notice (`except` with `known`) is a closure, and a new row at its new time.
 
 Sessions come from `exchange_calendars`, so a rule that is no longer in force still holds for its years.
@@ -236,6 +237,8 @@ class _Announced:
 
     def at(self, calendar: str, slot: Slot, latest: datetime) -> datetime:
         said = self.declared.get(calendar, {}).get(slot.day)
+        if said is None and slot.told_before:
+            said = slot.day - timedelta(days=1)
         return latest if said is None else min(_instant(said, slot.zone), latest)
 
 

@@ -13,10 +13,23 @@ from zoneinfo import ZoneInfo
 from tapehouse.calendars import FIRST_SESSION
 from tapehouse.errors import TapehouseError
 
+# Closures and early closes without a rule that had been announced when their day began. That of 2001-09-11 had not.
+TOLD_BEFORE = {
+    "XNYS": {
+        *(date(1994, 4, 27), date(2004, 6, 11), date(2007, 1, 2), date(2018, 12, 5), date(2025, 1, 9)),  # days of mourning
+        *(date(2001, 9, 12), date(2001, 9, 13), date(2001, 9, 14)),
+        *(date(2012, 10, 29), date(2012, 10, 30)),  # hurricane Sandy: the evening before
+        *(date(1997, 12, 26), date(1999, 12, 31), date(2003, 12, 26)),  # half days beside holidays
+    }
+}
+
 
 @dataclass(frozen=True)
 class Slot:
-    """A day on which a session was scheduled: when it was to open and close, and when it did; None where it did not."""
+    """A day on which a session was scheduled: when it was to open and close, and when it did; None where it did not.
+
+    `told_before` says that what came otherwise was known the day before, at the latest.
+    """
 
     day: date
     open_at: datetime
@@ -24,6 +37,7 @@ class Slot:
     opened_at: datetime | None
     closed_at: datetime | None
     zone: ZoneInfo
+    told_before: bool
 
 
 def scheduled_sessions(name: str, lead: timedelta) -> list[Slot]:
@@ -47,10 +61,14 @@ def scheduled_sessions(name: str, lead: timedelta) -> list[Slot]:
     zone = ZoneInfo(str(exchange.tz))
     held = {row.Index.date(): (row.open.to_pydatetime(), row.close.to_pydatetime()) for row in exchange.schedule.itertuples()}
     first, last = min(held), max(held)
-    shut = {day.date() for day in exchange.adhoc_holidays} | _new_rules(exchange.regular_holidays, lead)
+    closes, opens = exchange.special_closes, exchange.special_opens
+    ruled = _new_rules([exchange.regular_holidays, *(rules for _, rules in (*closes, *opens))], lead)
+    shut = {day.date() for day in exchange.adhoc_holidays} | ruled
     shut = {day for day in shut - held.keys() if first <= day <= last and exchange.weekmask[day.weekday()] == "1"}
-    early = _sudden(exchange.special_closes, exchange.special_closes_adhoc, lead)
-    late = _sudden(exchange.special_opens, exchange.special_opens_adhoc, lead)
+    early = ruled | _single(exchange.special_closes_adhoc)
+    late = ruled | _single(exchange.special_opens_adhoc)
+    # A rule is not made on the day that it is first for.
+    told = ruled | TOLD_BEFORE.get(name, set())
     found = []
     for day in sorted(held.keys() | shut):
         opened_at, closed_at = held.get(day, (None, None))
@@ -59,7 +77,7 @@ def scheduled_sessions(name: str, lead: timedelta) -> list[Slot]:
             open_at = _local(day, exchange.open_times, exchange.open_offset, zone)
         if closed_at is None or day in early:
             close_at = _local(day, exchange.close_times, exchange.close_offset, zone)
-        found.append(Slot(day, open_at, close_at, opened_at, closed_at, zone))
+        found.append(Slot(day, open_at, close_at, opened_at, closed_at, zone, day in told))
     return found
 
 
@@ -69,19 +87,14 @@ def _local(day: date, times: Iterable[tuple[Any, time]], offset: int, zone: Zone
     return datetime.combine(day + timedelta(days=offset), hour, zone).astimezone(UTC)
 
 
-def _sudden(by_rule: Iterable[tuple[time, Any]], on_days: Iterable[tuple[time, Any]], lead: timedelta) -> set[date]:
-    """Days whose special hours could not be known `lead` before: single ones, and the first of a new rule."""
-    days = {day.date() for _, listed in on_days for day in _stamps(listed)}
-    return days.union(*(_new_rules(rules, lead) for _, rules in by_rule))
-
-
-def _stamps(listed: Any) -> list[Any]:
+def _single(hours: Iterable[tuple[time, Any]]) -> set[date]:
+    """The days of special hours that follow no rule."""
     from pandas import DatetimeIndex
 
-    return list(DatetimeIndex(listed))
+    return {day.date() for _, days in hours for day in DatetimeIndex(days)}
 
 
-def _new_rules(rules: Any, lead: timedelta) -> set[date]:
+def _new_rules(calendars: Iterable[Any], lead: timedelta) -> set[date]:
     """Dates that holiday rules give in the first `lead` of their validity."""
-    begun = [rule for rule in getattr(rules, "rules", []) if rule.start_date is not None]
-    return {day.date() for rule in begun for day in rule.dates(rule.start_date, rule.start_date + lead)}
+    rules = [rule for calendar in calendars for rule in getattr(calendar, "rules", []) if rule.start_date is not None]
+    return {day.date() for rule in rules for day in rule.dates(rule.start_date, rule.start_date + lead)}

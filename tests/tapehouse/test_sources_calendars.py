@@ -1,6 +1,7 @@
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from types import SimpleNamespace
+from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
@@ -100,8 +101,11 @@ def test_releases_by_hand():
 
 @pytest.mark.parametrize("day", UNPLANNED)
 def test_an_unplanned_closure_is_a_session_until_it_is_known(day):
-    rows = events(start=at(*day.timetuple()[:3]), end=at(*day.timetuple()[:3]) + timedelta(days=1)).filter(name="session")
-    before, closed = as_known(rows, rows["event_at"][0] - timedelta(microseconds=1)), as_known(rows, rows["event_at"][0])
+    """Known when its day began in New York; on 2001-09-11 at the hour of the open, when the doors stayed shut."""
+    midnight = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo("America/New_York")).astimezone(UTC)
+    known = midnight + timedelta(hours=9.5 if day == date(2001, 9, 11) else 0)
+    rows = events(start=midnight, end=midnight + timedelta(days=1)).filter(name="session")
+    before, closed = as_known(rows, known - timedelta(microseconds=1)), as_known(rows, known)
     assert before["session"].to_list() == [day] and before["scheduled"].all() and closed.is_empty()
     (hours,) = before.select(
         pl.col("event_at", "ends_at").dt.convert_time_zone("America/New_York").dt.strftime("%H:%M")
@@ -121,12 +125,14 @@ def test_nothing_of_the_future_is_listed():
         missing = set(days.filter(days.dt.weekday() <= 5)) - set(ahead["session"])
         # Columbus Day is a session; Independence Day, Thanksgiving, Christmas and New Year's Day are holidays by rule.
         assert missing <= {date(2004, 7, 5), date(2012, 11, 22), date(2006, 12, 25), date(2007, 1, 1), date(2018, 11, 22)}
-    late = rows.filter(~pl.col("scheduled"))
-    assert set(late.filter(kind="closure", name="session")["session"]) >= set(UNPLANNED)
-    told = late.filter(kind="closure", name="session")
-    assert (told["known_at"] == told["event_at"]).all()
-    early = late.filter(kind="session")
-    assert (early["known_at"] == early["ends_at"]).all() and date(2003, 12, 26) in early["session"].to_list()
+    late = rows.filter(~pl.col("scheduled") & (pl.col("name") == "session"))
+    assert set(late.filter(kind="closure")["session"]) >= set(UNPLANNED)
+    assert date(2003, 12, 26) in late.filter(kind="session")["session"].to_list()
+    midnight = pl.col("session").cast(pl.Datetime("us")).dt.replace_time_zone("America/New_York").dt.convert_time_zone("UTC")
+    happened = pl.when(pl.col("kind") == "closure").then("event_at").otherwise("ends_at")
+    assert late.select((pl.col("known_at") == midnight) | (pl.col("known_at") == happened)).to_series().all()
+    on_the_day = late.filter(pl.col("known_at") == happened)["session"].to_list()
+    assert on_the_day == [date(2001, 9, 11)]
 
 
 def test_a_holiday_by_a_new_rule_was_not_known_before_the_rule():
@@ -137,6 +143,8 @@ def test_a_holiday_by_a_new_rule_was_not_known_before_the_rule():
         ("closure", date(2022, 6, 20), False),  # Juneteenth; a year later it is no session from the start
         ("session", date(2022, 6, 20), True),
     ]
+    midnight = rows.filter(session=date(2022, 6, 20), kind="closure")["known_at"].to_list()
+    assert midnight == [at(2022, 6, 20, 4)]
 
 
 def test_announcements_are_declared():
