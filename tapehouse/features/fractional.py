@@ -107,8 +107,9 @@ def fractional_features(
         values = weighted_returns(*years, returns, taps, lengths)
         known = latest_known(*years, batch.own.latest)
         columns = {column(d): pl.Series(batch.column(row)).fill_nan(None) for d, row in zip(grid, values, strict=True)}
-        rows = batch.rows().with_columns(**columns, known_at=pl.Series(batch.column(known)).cast(UTC_DATETIME))
-        parts.append(rows.select(pl.col(name).cast(kind) for name, kind in schema.items()))
+        rows = batch.rows(("symbol", "interval", "session"))
+        rows = rows.with_columns(**columns, known_at=pl.Series(batch.column(known)).cast(UTC_DATETIME))
+        parts.append(rows.select(list(schema)))
     return pl.concat(parts) if parts else pl.DataFrame(schema=schema)
 
 

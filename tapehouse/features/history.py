@@ -6,9 +6,10 @@ windows: the anchor of a decision is 1 January of its year, and nothing it sees 
 at or after the anchor less 20 calendar months (1 May two years before), at least 400 bars of a full history.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import lru_cache, partial
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +17,7 @@ import polars as pl
 
 from tapehouse.errors import TapehouseError
 from tapehouse.features.kernels import restating_factors
-from tapehouse.versions import ACTION_KEY, BAR_KEY, Timeline, epochs, microseconds, sorted_versions, timeline
+from tapehouse.versions import ACTION_KEY, BAR_KEY, MICROSECONDS, NEVER, Timeline, epochs, microseconds, sorted_versions, timeline
 
 DECISION_LAG = timedelta(minutes=5)
 # Anchors are yearly for daily bars: recursions run over 20 to 32 months of them, at least 400 of a full history.
@@ -33,12 +34,24 @@ class Series:
     Attributes:
         bars, actions: one row a version, sorted as `timeline` wants them.
         bar_times, action_times: which versions were known when.
+        sessions, closed_at, known, volumes: (n,) of the bars: days since 1970, microseconds, microseconds, shares.
+        prices: (4, n) open, high, low, close.
+        ex_dates, ratios, amounts, action_known: (m,) of the actions, as `restating_factors` wants them.
     """
 
     bars: pl.DataFrame
     actions: pl.DataFrame
     bar_times: Timeline
     action_times: Timeline
+    sessions: np.ndarray
+    closed_at: np.ndarray
+    known: np.ndarray
+    prices: np.ndarray
+    volumes: np.ndarray
+    ex_dates: np.ndarray
+    ratios: np.ndarray
+    amounts: np.ndarray
+    action_known: np.ndarray
 
     @property
     def late(self) -> list[np.ndarray]:
@@ -50,13 +63,13 @@ class State:
     """One symbol's bars as known in one epoch, oldest first, with the factors that restate each bar's past.
 
     Attributes:
-        bars: the versions in force, one row a session.
+        position: (n,) rows of the series' `bars` that are in force, one a session.
         sessions: (n,) days since 1970. closed_at: (n,) int64 microseconds.
         prices: (4, n) open, high, low, close. volumes: (n,) shares.
         price_factors, volume_factors, latest: (n,) as `restating_factors` gives them.
     """
 
-    bars: pl.DataFrame
+    position: np.ndarray
     sessions: np.ndarray
     closed_at: np.ndarray
     prices: np.ndarray
@@ -71,7 +84,7 @@ class Batch:
     """Decisions of one symbol between which its known past, and the market's, does not change.
 
     Attributes:
-        own: the bars that they see. market: those of the index; empty without one.
+        bars: every version of the symbol's bars. own: those that they see. market: the index's; empty without one.
         matched: (n,) for each own bar the position of the market's bar that closes with it, or -1.
         chosen: (k,) positions of the decisions' bars, ascending, all within [first, stop).
         decisions: (k,) int64 microseconds.
@@ -79,6 +92,7 @@ class Batch:
             runs, and the bars first <= t < stop that are decided in it.
     """
 
+    bars: pl.DataFrame
     own: State
     market: State
     matched: np.ndarray
@@ -102,12 +116,13 @@ class Batch:
         """Of values for every bar in [first, stop) those of the decisions."""
         return values if values.size == self.chosen.size else values[self.chosen - self.first]
 
-    def rows(self) -> pl.DataFrame:
-        """The decisions' own bars, with `decision_at`."""
-        bars = self.own.bars
-        start, whole = int(self.chosen[0]), self.chosen.size == self.chosen[-1] - self.chosen[0] + 1
-        rows = bars.slice(start, self.chosen.size) if whole else bars[self.chosen]
-        return rows.with_columns(decision_at=pl.Series(self.decisions).cast(UTC_DATETIME))
+    def rows(self, columns: Sequence[str]) -> pl.DataFrame:
+        """The decisions' own bars: `columns` of them, and `decision_at`."""
+        at = self.own.position[self.chosen]
+        unbroken = at[-1] - at[0] + 1 == at.size
+        bars = self.bars.select(columns)
+        bars = bars.slice(int(at[0]), at.size) if unbroken else bars[at]
+        return bars.with_columns(decision_at=pl.Series(self.decisions).cast(UTC_DATETIME))
 
 
 def batches(
@@ -136,13 +151,18 @@ def batches(
         raise TapehouseError(f"{table}: no anchor is declared for interval {unknown[0]!r}; add one to ANCHORED_INTERVALS")
     acted = {symbol: of_symbol for (symbol,), of_symbol in actions.partition_by("symbol", as_dict=True).items()}
     none = actions.clear()
-    by_key: dict[tuple[str, str], Series] = {}
-    for bars in _one_symbol_each(versions):
-        symbol, interval = bars["symbol"][0], bars["interval"][0]
-        by_key[symbol, interval] = _series(bars, acted.get(symbol, none), decision_lag)
-    empty = _series(versions.clear(), none, decision_lag)
-    for (_, interval), series in by_key.items():
-        yield from _of_symbol(series, by_key.get((market or "", interval), empty), start, end, decision_lag)
+    by_key: dict[tuple[str, str], pl.DataFrame] = {
+        (bars["symbol"][0], bars["interval"][0]): bars for bars in _one_symbol_each(versions)
+    }
+    indexes: dict[str, Series] = {}
+    # Most symbols ask for the index as it stood at the same few instants.
+    states = lru_cache(maxsize=4)(lambda interval, cutoff: _state(indexes[interval], cutoff))
+    for (symbol, interval), bars in by_key.items():
+        if interval not in indexes:
+            of_index = by_key.get((market or "", interval), versions.clear())
+            indexes[interval] = _series(of_index, acted.get(market or "", none), decision_lag)
+        series = indexes[interval] if symbol == market else _series(bars, acted.get(symbol, none), decision_lag)
+        yield from _of_symbol(series, indexes[interval], partial(states, interval), start, end, decision_lag)
 
 
 def _one_symbol_each(versions: pl.DataFrame) -> Iterator[pl.DataFrame]:
@@ -165,30 +185,52 @@ def _one_symbol_each(versions: pl.DataFrame) -> Iterator[pl.DataFrame]:
 def _series(bars: pl.DataFrame, actions: pl.DataFrame, decision_lag: timedelta) -> Series:
     # On one day the dividend goes first: its amount is per share of the day before.
     actions = sorted_versions(actions, ACTION_KEY, order=("symbol", "ex_date", "kind"))
-    lag = decision_lag // timedelta(microseconds=1)
+    closed_at = microseconds(bars["event_at"])
+    prices = np.empty((len(PRICES), bars.height))
+    for i, name in enumerate(PRICES):
+        prices[i] = bars[name].to_numpy()
     return Series(
         bars=bars,
         actions=actions,
-        bar_times=timeline(bars, ("session",), microseconds(bars["event_at"]) + lag),
+        bar_times=timeline(bars, ("session",), closed_at + decision_lag // MICROSECONDS),
         # An action is due before any decision of its ex-date; its event_at is the midnight that begins that day.
         action_times=timeline(actions, ("ex_date", "kind"), microseconds(actions["event_at"])),
+        sessions=_days(bars["session"]),
+        closed_at=closed_at,
+        known=microseconds(bars["known_at"]),
+        prices=prices,
+        volumes=bars["volume"].cast(pl.Float64).to_numpy(writable=True),
+        ex_dates=_days(actions["ex_date"]),
+        ratios=actions["ratio"].to_numpy(writable=True),
+        amounts=actions["amount"].to_numpy(writable=True),
+        action_known=microseconds(actions["known_at"]),
     )
 
 
-def _of_symbol(series: Series, market: Series, start: datetime, end: datetime, decision_lag: timedelta) -> Iterator[Batch]:
-    lag = decision_lag // timedelta(microseconds=1)
+def _of_symbol(
+    series: Series,
+    market: Series,
+    market_state: Callable[[int], State],
+    start: datetime,
+    end: datetime,
+    decision_lag: timedelta,
+) -> Iterator[Batch]:
+    market_late = np.unique(np.concatenate(market.late))
     for since, until in epochs([*series.late, *market.late], start, end):
         own = _state(series, since)
-        decisions = own.closed_at + lag
+        decisions = own.closed_at + decision_lag // MICROSECONDS
         chosen = np.flatnonzero((decisions >= since) & (decisions < until))
         if not chosen.size:
             continue
-        index = own if market is series else _state(market, since)
+        # The index stands since its own latest late record as it does now.
+        before = np.searchsorted(market_late, since, side="right")
+        index = own if market is series else market_state(int(market_late[before - 1]) if before else NEVER)
         first, stop = int(chosen[0]), int(chosen[-1]) + 1
         years = own.sessions[first:stop].astype("datetime64[D]").astype("datetime64[Y]")
         firsts = first + np.flatnonzero(np.append(True, years[1:] != years[:-1]))
         restart_days = np.array([_restart_day(year) for year in years[firsts - first]])
         yield Batch(
+            bars=series.bars,
             own=own,
             market=index,
             matched=_positions(index.closed_at, own.closed_at),
@@ -203,37 +245,38 @@ def _of_symbol(series: Series, market: Series, start: datetime, end: datetime, d
 def _state(series: Series, cutoff: int) -> State:
     """The bars and actions in force from `cutoff` until the next late record."""
     position = series.bar_times.as_known(cutoff)
-    bars = series.bars if position.size == series.bars.height else series.bars[position]
-    actions = series.actions[series.action_times.as_known(cutoff)]
-    prices = np.empty((len(PRICES), bars.height))
-    for i, name in enumerate(PRICES):
-        prices[i] = bars[name].to_numpy()
-    sessions = bars["session"].to_physical().cast(pl.Int64).to_numpy(writable=True)
+    # A slice shares memory: most symbols have no late version at all.
+    at = position if position.size < series.sessions.size else slice(None)
+    acted = series.action_times.as_known(cutoff)
     price_factors, volume_factors, latest, bad = restating_factors(
-        sessions,
-        prices[3],
-        microseconds(bars["known_at"]),
-        actions["ex_date"].to_physical().cast(pl.Int64).to_numpy(writable=True),
-        actions["ratio"].to_numpy(writable=True),
-        actions["amount"].to_numpy(writable=True),
-        microseconds(actions["known_at"]),
+        series.sessions[at],
+        series.prices[3, at],
+        series.known[at],
+        series.ex_dates[acted],
+        series.ratios[acted],
+        series.amounts[acted],
+        series.action_known[acted],
     )
     if bad >= 0:
-        action = actions.row(bad, named=True)
+        action = series.actions.row(int(acted[bad]), named=True)
         raise TapehouseError(
             f"raw.corporate_actions: the dividend of {action['symbol']} ex {action['ex_date']} ({action['amount']}) is "
             "not below the close before it; correct the action or the bar by a later version"
         )
     return State(
-        bars=bars,
-        sessions=sessions,
-        closed_at=microseconds(bars["event_at"]),
-        prices=prices,
-        volumes=bars["volume"].cast(pl.Float64).to_numpy(writable=True),
+        position=position,
+        sessions=series.sessions[at],
+        closed_at=series.closed_at[at],
+        prices=series.prices[:, at],
+        volumes=series.volumes[at],
         price_factors=price_factors,
         volume_factors=volume_factors,
         latest=latest,
     )
+
+
+def _days(dates: pl.Series) -> np.ndarray:
+    return dates.to_physical().cast(pl.Int64).to_numpy(writable=True)
 
 
 def _positions(index_closed_at: np.ndarray, closed_at: np.ndarray) -> np.ndarray:

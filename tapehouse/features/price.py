@@ -61,6 +61,9 @@ SCHEMA = {
 }
 
 
+OF_THE_BAR = ("symbol", "interval", "session", "open", "high", "low", "close", "volume")
+
+
 def price_features(
     versions: pl.DataFrame,
     actions: pl.DataFrame,
@@ -92,15 +95,14 @@ def price_features(
 
 def _rows(batch: Batch) -> pl.DataFrame:
     features, known = _features(batch)
-    columns = [pl.Series(name, batch.column(values)).fill_nan(None) for name, values in features.items()]
     return (
-        batch.rows()
+        batch.rows(OF_THE_BAR)
         .with_columns(
-            *columns,
+            *(pl.Series(name, batch.column(values)) for name, values in features.items()),
             known_at=pl.Series(batch.column(known)).cast(UTC_DATETIME),
-            bars_of_history=pl.Series(batch.history),
+            bars_of_history=pl.Series(batch.history.astype(np.int32)),
         )
-        .select(pl.col(c).cast(t) for c, t in SCHEMA.items())
+        .select(pl.col(name).fill_nan(None) if name in features else name for name in SCHEMA)
     )
 
 
