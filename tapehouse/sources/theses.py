@@ -17,7 +17,8 @@ the declaration lists it under `ignore`. One broken record, or file, takes no ot
 - **Identity.** `thesis_id` is a hash of ticker, as-of date, `generated-by`, `version` and the thesis's place among those of
   the same four, in the order of the files' names; a `<thesis id="…">` takes the place of the place. So a thesis that is
   corrected where it stands is a new version of the same thesis, known when it arrived here, since the file does not say
-  when it was corrected. One whose as-of date, ticker, generator or version is changed is another thesis.
+  when it was corrected. One whose as-of date, ticker, generator or version is changed is another thesis. Further theses of
+  a day without ids belong behind those that are there: before them they would take their places.
 - A record that repeats another in all but layout, in the same file or in another, is a duplicate.
 """
 
