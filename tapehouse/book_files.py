@@ -46,6 +46,7 @@ from tapehouse.calendars import TIMESTAMP
 
 CHUNK = 1 << 22  # text scanned at once
 LONGEST_LINE = 1 << 24
+TOO_LONG = "a line without end: {} more bytes of it are not kept"
 DAY_US = 86_400_000_000
 
 
@@ -91,25 +92,27 @@ class StreamReader:
 
     def batches(self) -> Iterator[Batch]:
         """All lines of the file, in order."""
-        rest, damage, dropped = b"", "", 0
+        rest, damage, endless, dropped = b"", "", b"", 0
         for block in inflate(self.path, self.chunk):
             if isinstance(block, str):
                 damage = block
                 break
-            text = rest + block
-            if len(rest) > LONGEST_LINE:  # keep its beginning, and look for its end
-                dropped += len(text) - LONGEST_LINE
+            if endless:  # the line is too long to be held: keep its beginning, and look for its end
                 end = block.find(b"\n") + 1
-                rest = rest[:LONGEST_LINE] if end == 0 else block[end:]
-                if end:
-                    dropped -= len(rest)
-                    yield self._one_fault(text[:LONGEST_LINE], f"a line without end: {dropped} more bytes of it are dropped")
-                    dropped = 0
-                continue
+                dropped += end or len(block)
+                if not end:
+                    continue
+                yield self._one_fault(endless, TOO_LONG.format(dropped - 1))
+                block, endless = block[end:], b""
+            text = rest + block
             end = text.rfind(b"\n") + 1
             rest = text[end:]
             if end:
                 yield self._scan(text[:end])
+            if len(rest) > LONGEST_LINE:
+                rest, endless, dropped = b"", rest[:LONGEST_LINE], len(rest) - LONGEST_LINE
+        if endless:
+            yield self._one_fault(endless, TOO_LONG.format(dropped))
         if rest and not damage:
             yield self._scan(rest + b"\n")
         if damage:
