@@ -2,6 +2,10 @@
 
 - `hmm`, the market's hidden states (`tapehouse.hmm`): `mean.<state>.<input>`, `covariance.<state>.<input>.<input>`,
   `transition.<state>.<state>`, `log_likelihood`, `iterations`.
+- `signal_quantile`, the thresholds of the five classes (`tapehouse.labels.signal`): `0.03`, `0.15`, `0.53`, `0.85`.
+- `scaler`, of the price features (`tapehouse.features.normalised`): `mean <feature>`, `deviation <feature>`.
+- `fractional_d` and `fractional_p_value`, the order of differencing that is chosen for a symbol and the p-value of its test
+  (`tapehouse.features.fractional`): `<symbol> <interval>`.
 """
 
 from collections.abc import Iterable, Mapping

@@ -2,7 +2,8 @@
 
 A row's cutoff is the time by which all it says must have been known: the decision for features, `label_known_at` for labels
 (`cutoff:` in the check file). The changes are valid ones, which nothing would screen out: other prices and volumes, bars
-that vanish, late corrections and late arrivals of old bars, splits and dividends that come, go and change.
+that vanish, late corrections and late arrivals of old bars, splits and dividends that come, go and change; other values of
+macro series, other articles, filings and theses (`tapehouse.futures`); delistings that are announced late.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,11 +13,13 @@ from datetime import datetime, timedelta
 import numpy as np
 import polars as pl
 
+from tapehouse.errors import TapehouseError
+from tapehouse.futures import RECORDS, mutated_records, restamped
+from tapehouse.partitions import STEPS, key_of, key_start
 from tapehouse.project import Project, Table
-from tapehouse.scratch import Frames, month_of, rebuild, shift_month
+from tapehouse.scratch import Frames, rebuild
 
-MONTHS_BEFORE = 2  # rows of so many months before the cut's own are compared
-LATEST_CORRECTION = timedelta(days=40)
+KEYS_BEFORE = 2  # rows of so many months (days) before the cut's own are compared
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,12 @@ def find_leaks(
     seed: int,
     stored: Callable[[str, str, str], pl.DataFrame] | None = None,
 ) -> list[Leak]:
-    """Leaks of the tables `targets` at one cut, over the cut's month and the two before it.
+    """Leaks of the tables `targets` at one cut: over the cut's month (day) and the two before it, or over the fold that was
+    fitted last before it.
 
     Args:
-        raw: raw rows over what the targets need for those months (`tapehouse.scratch.read_raw`).
+        raw: raw rows over what the targets need for those keys (`around` gives them, `tapehouse.scratch.read_raw` the rows).
+        targets: tables that are made by one and the same cadence.
         cut: what is known after this instant is changed.
         seed: of the changes.
         stored: `stored(table, first, last)` gives the rows to compare with; default: a rebuild from the unchanged rows.
@@ -54,17 +59,43 @@ def find_leaks(
         At most one leak for each column of each table, empty where none is found.
     """
     names = list(targets)
-    last = month_of(cut)
-    first = max(shift_month(last, -MONTHS_BEFORE), project.months[0])
+    first, last = around(project, names, cut)
     changed = rebuild(project, mutate(raw, cut, seed), names, first, last)
     before = {n: stored(n, first, last) for n in names} if stored else rebuild(project, raw, names, first, last)
     leaks: list[Leak] = []
     for name in names:
-        start, end = project.span(first, last)
         table = project.tables[name]
-        inside = pl.col(table.time).is_between(start, end, closed="left")
+        inside = _inside(project, table, first, last)
         leaks += _differences(table, before[name].filter(inside), changed[name].filter(inside), cut)
     return leaks
+
+
+def around(project: Project, targets: Iterable[str], cut: datetime) -> tuple[str, str]:
+    """The first and last key (month, day or fold) of the rows that are compared at a cut.
+
+    Raises:
+        TapehouseError: the targets are made by different cadences, or no fold's training ends before the cut.
+    """
+    names = list(targets)
+    cadences = {project.assets[project.writers[name][0]].by for name in names}
+    if len(cadences) != 1 or cadences == {"once"}:
+        raise TapehouseError(f"leaks of {names} are looked for at once, but they are made by {sorted(cadences)}")
+    (by,) = cadences
+    if by == "folds":
+        fitted = [fold.id for fold in project.folds.values() if fold.train_end <= cut]
+        if not fitted:
+            raise TapehouseError(f"no fold's training ends before the cut {cut}: nothing of {names} was known by then")
+        return max(fitted), max(fitted)
+    last = key_of(by, cut)
+    first = key_of(by, key_start(last) - KEYS_BEFORE * STEPS[by])
+    return max(first, (project.days if by == "days" else project.months)[0]), last
+
+
+def _inside(project: Project, table: Table, first: str, last: str) -> pl.Expr:
+    if table.time is None:
+        return pl.col(table.doc.partition or "fold").is_between(pl.lit(first), pl.lit(last))
+    start, end = project.span(first, last, project.assets[project.writers[table.name][0]].by)
+    return pl.col(table.time).is_between(start, end, closed="left")
 
 
 def mutate(raw: Frames, cut: datetime, seed: int) -> Frames:
@@ -75,6 +106,11 @@ def mutate(raw: Frames, cut: datetime, seed: int) -> Frames:
         out["raw.bars"] = _mutated_bars(raw["raw.bars"], cut, rng)
     if "raw.corporate_actions" in raw:
         out["raw.corporate_actions"] = _mutated_actions(raw["raw.corporate_actions"], raw.get("raw.bars"), cut, rng)
+    for name, change in RECORDS.items():
+        if name in raw:
+            out[name] = mutated_records(raw[name], change, cut, rng)
+    if "raw.instruments" in raw:
+        out["raw.instruments"] = _mutated_instruments(raw["raw.instruments"], cut, rng)
     return out
 
 
@@ -83,9 +119,9 @@ def _mutated_bars(bars: pl.DataFrame, cut: datetime, rng: np.random.Generator) -
     kept = future.filter(pl.Series(rng.random(future.height) > 0.1))
     late = past.filter(pl.col("event_at") > cut - timedelta(days=400))
     corrected = late.filter(pl.Series(rng.random(late.height) < 0.15))
-    corrected = _restamped(_repriced(corrected, rng), cut, rng)
+    corrected = restamped(_repriced(corrected, rng), cut, rng)
     # A bar that nobody had sent by the cut: another source's bar of a past day, first known long after it.
-    arrived = _restamped(_repriced(late.filter(pl.Series(rng.random(late.height) < 0.02)), rng), cut, rng)
+    arrived = restamped(_repriced(late.filter(pl.Series(rng.random(late.height) < 0.02)), rng), cut, rng)
     arrived = arrived.with_columns(source=pl.lit("late"))
     return pl.concat([past, _repriced(kept, rng), corrected, arrived]).select(bars.columns)
 
@@ -100,20 +136,13 @@ def _repriced(bars: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
     )
 
 
-def _restamped(rows: pl.DataFrame, cut: datetime, rng: np.random.Generator) -> pl.DataFrame:
-    """The same events, known some time between the cut and forty days later."""
-    seconds = rng.integers(1, int(LATEST_CORRECTION.total_seconds()), rows.height)
-    late = pl.Series([cut + timedelta(seconds=int(s)) for s in seconds], dtype=pl.Datetime("us", "UTC"))
-    return rows.with_columns(known_at=late, ingested_at=late)
-
-
 def _mutated_actions(actions: pl.DataFrame, bars: pl.DataFrame | None, cut: datetime, rng: np.random.Generator) -> pl.DataFrame:
     past, future = actions.filter(pl.col("known_at") <= cut), actions.filter(pl.col("known_at") > cut)
     kept = future.filter(pl.Series(rng.random(future.height) > 0.3))
     kept = kept.with_columns(ratio=pl.col("ratio") * 2, amount=pl.col("amount") * 3)
     frames = [past, kept]
     if past.height:
-        frames.append(_restamped(past.with_columns(ratio=pl.col("ratio") * 3, amount=pl.col("amount") * 2), cut, rng))
+        frames.append(restamped(past.with_columns(ratio=pl.col("ratio") * 3, amount=pl.col("amount") * 2), cut, rng))
     if bars is not None:
         after = bars.filter(pl.col("event_at") > cut).unique("symbol", keep="first", maintain_order=True)
         local = pl.col("session").cast(pl.Datetime("us")).dt.replace_time_zone("America/New_York")
@@ -131,6 +160,15 @@ def _mutated_actions(actions: pl.DataFrame, bars: pl.DataFrame | None, cut: date
         )
         frames.append(new.filter(pl.col("known_at") > cut).select(actions.columns))
     return pl.concat(frames)
+
+
+def _mutated_instruments(instruments: pl.DataFrame, cut: datetime, rng: np.random.Generator) -> pl.DataFrame:
+    """No end and no listing that was known after the cut; instead, every instrument is told to have ended weeks before it."""
+    past = instruments.filter(pl.col("known_at") <= cut)
+    latest = past.sort("known_at").unique(["instrument_id", "valid_from"], keep="last", maintain_order=True)
+    days = rng.integers(5, 60, latest.height)
+    ended = latest.with_columns(valid_to=pl.Series([(cut - timedelta(days=int(day))).date() for day in days], dtype=pl.Date))
+    return pl.concat([past, restamped(ended.filter(pl.col("valid_to") >= pl.col("valid_from")), cut, rng)])
 
 
 def _differences(table: Table, before: pl.DataFrame, after: pl.DataFrame, cut: datetime) -> list[Leak]:

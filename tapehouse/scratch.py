@@ -8,33 +8,43 @@ import polars as pl
 from dateutil.relativedelta import relativedelta
 
 from tapehouse.engine import make_build, run_build
-from tapehouse.partitions import DATED, key_of, key_start
-from tapehouse.project import Asset, Project
+from tapehouse.partitions import key_of, key_start
+from tapehouse.project import ONCE, Asset, Project
+from tapehouse.tables import Read
 from tapehouse.warehouse import LAKE
 
 Frames = dict[str, pl.DataFrame]
 
 
 def needed_months(project: Project, targets: Iterable[str], first: str, last: str) -> dict[str, tuple[str, str]]:
-    """For every table behind `targets`, the range of months (of a table made by day: days) that their months `first` to
-    `last` read, directly or not. What raw tables leave in quarantine is read by nobody."""
+    """For every table behind `targets`, the range of keys (months; days; folds) that their keys `first` to `last` read,
+    directly or not. What raw tables leave in quarantine is read by nobody."""
     wanted = set(targets)
     ranges: dict[str, tuple[str, str]] = {}
     for asset in reversed(list(project.assets.values())):
         tables = [o.table for o in asset.outputs if not o.key or o.table in wanted]
         own = [ranges[t] for t in tables if t in ranges] + ([(first, last)] if wanted & set(tables) else [])
-        if not own or asset.by == "folds":
+        if not own:
             continue
         span = min(r[0] for r in own), max(r[1] for r in own)
         for table in tables:
             ranges[table] = span
         for read in asset.reads:
-            start, end = project.window_of(read, asset, *span)
-            by = "days" if project.assets[project.writers_of(read)[0]].by == "days" else "months"
-            keys = key_of(by, start), key_of(by, end - relativedelta(microseconds=1))
+            keys = _keys_read(project, read, asset, span)
             before = ranges.get(read.table, keys)
             ranges[read.table] = min(before[0], keys[0]), max(before[1], keys[1])
     return ranges
+
+
+def _keys_read(project: Project, read: Read, asset: Asset, span: tuple[str, str]) -> tuple[str, str]:
+    by = project.assets[project.writers_of(read)[0]].by
+    if by == "folds":  # of what is fitted, a fold reads its own; anything else, all of it
+        return span if asset.by == "folds" else (min(project.folds), max(project.folds))
+    keys = [k for k in project.folds if span[0] <= k <= span[1]] if asset.by == "folds" else None
+    windows = [project.window_of(read, asset, k, k) for k in keys] if keys else [project.window_of(read, asset, *span)]
+    start, end = min(w[0] for w in windows), max(w[1] for w in windows)
+    step = "days" if by == "days" else "months"
+    return key_of(step, start), key_of(step, end - relativedelta(microseconds=1))
 
 
 def rebuild(project: Project, raw: Frames, targets: Iterable[str], first: str, last: str) -> Frames:
@@ -42,11 +52,11 @@ def rebuild(project: Project, raw: Frames, targets: Iterable[str], first: str, l
 
     Args:
         raw: rows of every raw table that the targets need; a raw table that is absent is empty.
-        targets: names of tables made by month.
-        first, last: months that the targets are wanted for.
+        targets: names of tables that are made by one and the same cadence.
+        first, last: months, days or folds that the targets are wanted for.
 
     Returns:
-        Table name to its rows over the months that were needed.
+        Table name to its rows over the keys that were needed.
     """
     ranges = needed_months(project, targets, first, last)
     con = duckdb.connect(config={"threads": 1})
@@ -57,8 +67,8 @@ def rebuild(project: Project, raw: Frames, targets: Iterable[str], first: str, l
             names = [o.table for o in asset.outputs if o.table in ranges]
             if not names:
                 continue
-            for name in names:
-                _create(con, project, name)
+            for output in asset.outputs:  # also the quarantine, whose rows a build may ask for
+                _create(con, project, output.table)
             if names[0].startswith("raw."):
                 frames |= {name: raw[name] for name in names if name in raw}
             else:
@@ -72,9 +82,12 @@ def rebuild(project: Project, raw: Frames, targets: Iterable[str], first: str, l
 
 
 def build_months(project: Project, asset: Asset, con: duckdb.DuckDBPyConnection, first: str, last: str) -> Frames:
-    """What an asset's build function returns for the months `first` to `last`, reading from `con`."""
-    keys = project.partitions(asset)
-    return run_build(make_build(project, asset, [k for k in keys if first <= k <= last] if asset.by in DATED else keys, con))
+    """What an asset's build function returns for the months (days, folds) `first` to `last`, reading from `con`."""
+    keys = [k for k in project.partitions(asset) if first <= k <= last or k == ONCE]
+    if asset.by != "folds":
+        return run_build(make_build(project, asset, keys, con))
+    built = [run_build(make_build(project, asset, [key], con)) for key in keys]
+    return {name: pl.concat(frames[name] for frames in built) for name in built[0]}
 
 
 def read_raw(con: duckdb.DuckDBPyConnection, project: Project, targets: Iterable[str], first: str, last: str) -> Frames:
@@ -106,7 +119,7 @@ def shift_month(month: str, by: int) -> str:
 def _create(con: duckdb.DuckDBPyConnection, project: Project, name: str) -> None:
     body = ", ".join(f'"{c}" {t}' for c, t in project.tables[name].types.items())
     con.execute(f"create schema if not exists {LAKE}.{name.split('.')[0]}")
-    con.execute(f"create table {LAKE}.{name} ({body})")
+    con.execute(f"create table if not exists {LAKE}.{name} ({body})")
 
 
 def _insert(con: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame) -> None:
