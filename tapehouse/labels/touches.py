@@ -9,6 +9,9 @@ import numpy as np
 from numba import njit
 
 NOT_REACHED, UPPER, LOWER, VERTICAL, BOTH = 0, 1, 2, 3, 4
+# Bars that are passed over at once where their extremes stay inside the barriers. With 16, an event of 390 bars takes about
+# 50 comparisons of 390; shorter walks gain nothing.
+BLOCK = 16
 
 
 @njit(cache=True)
@@ -32,6 +35,15 @@ def first_touches(rows, first, last, upper, lower, by_close, opens, highs, lows,
         exit_column (d,): or -1.
     """
     count, width = rows.size, opens.shape[1]
+    longest = 0
+    for i in range(count):
+        if first[i] >= 0:
+            longest = max(longest, min(last[i] + 1, width) - first[i])
+    blocks = width // BLOCK if longest > 2 * BLOCK else 0
+    if by_close:
+        highest, lowest = _extremes(blocks, closes, closes, closes, shares_step, cash_step)
+    else:
+        highest, lowest = _extremes(blocks, opens, highs, lows, shares_step, cash_step)
     touched = np.zeros(count, np.int64)
     exit_value = np.full(count, math.nan)
     exit_column = np.full(count, -1, np.int64)
@@ -41,7 +53,15 @@ def first_touches(rows, first, last, upper, lower, by_close, opens, highs, lows,
             continue
         shares, cash = 1.0, 0.0
         top, bottom = upper[i], lower[i]
-        for t in range(entered, min(last[i] + 1, width)):
+        stop, t = min(last[i] + 1, width), entered - 1
+        while t + 1 < stop:
+            t += 1
+            # The vertical barrier is never passed over. Rounding keeps order: no bar's value leaves its block's extremes.
+            while t > entered and t % BLOCK == 0 and t // BLOCK < blocks and t + BLOCK < stop:
+                high, low = highest[row, t // BLOCK] * shares + cash, lowest[row, t // BLOCK] * shares + cash
+                if high >= top or low <= bottom:
+                    break
+                t += BLOCK
             if t > entered:
                 cash += shares * cash_step[row, t]
                 shares *= shares_step[row, t]
@@ -78,3 +98,23 @@ def first_touches(rows, first, last, upper, lower, by_close, opens, highs, lows,
             exit_column[i] = t
             break
     return touched, exit_value, exit_column
+
+
+@njit(cache=True)
+def _extremes(blocks, opens, highs, lows, shares_step, cash_step):
+    """Highest and lowest price of each block of BLOCK bars; infinite, so that none passes it over, where an action falls in.
+
+    A bar without an open counts for nothing, and a block without bars has its extremes the other way round.
+    """
+    highest = np.full((opens.shape[0], blocks), -math.inf)
+    lowest = np.full((opens.shape[0], blocks), math.inf)
+    for row in range(opens.shape[0]):
+        for block in range(blocks):
+            for t in range(block * BLOCK, (block + 1) * BLOCK):
+                if shares_step[row, t] != 1.0 or cash_step[row, t] != 0.0:
+                    highest[row, block], lowest[row, block] = math.inf, -math.inf
+                    break
+                if not math.isnan(opens[row, t]):
+                    highest[row, block] = max(highest[row, block], opens[row, t], highs[row, t])
+                    lowest[row, block] = min(lowest[row, block], opens[row, t], lows[row, t])
+    return highest, lowest
