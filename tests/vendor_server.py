@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
+from zoneinfo import ZoneInfo
 
 from tapehouse.settings import Settings
 from tapehouse.sources.base import Ask
@@ -311,6 +312,104 @@ class Archive:
             "/fred/series": known(about),
             "/fred/series/vintagedates": known(vintagedates),
             "/fred/series/observations": known(observations),
+        }
+
+
+@dataclass
+class Filed:
+    """A filing: `accepted` by New York's clock."""
+
+    accession: str
+    form: str
+    accepted: datetime
+    document: str
+    body: str = ""
+    period: date | None = None
+    has_header: bool = True
+
+
+@dataclass
+class Companies:
+    """What companies filed, as the SEC shows it. `by_new_york` names those whose list calls New York's clock UTC."""
+
+    tickers: dict[str, int] = field(default_factory=dict)
+    filings: dict[int, list[Filed]] = field(default_factory=dict)
+    facts: dict[int, dict] = field(default_factory=dict)
+    by_new_york: tuple[int, ...] = ()
+    recent: int = 1000  # filings in the list proper; earlier ones are in a file of their own
+
+    def edgar(self, server: VendorServer) -> None:
+        """`/files/company_tickers.json`, `/submissions/`, `/api/xbrl/companyfacts/` and `/Archives/edgar/data/`."""
+
+        def fair(answer: Callable[[Seen], Reply]) -> Callable[[Seen], Reply]:
+            def route(seen: Seen) -> Reply:
+                if "@" not in seen.headers.get("User-Agent", ""):
+                    return Reply("Your Request Originates from an Undeclared Automated Tool", 403, "text/html")
+                return answer(seen)
+
+            return route
+
+        def columns(cik: int, filings: list[Filed]) -> dict:
+            def listed(filing: Filed) -> str:
+                when = filing.accepted.replace(tzinfo=ZoneInfo("America/New_York"))
+                shown = filing.accepted if cik in self.by_new_york else when.astimezone(UTC)
+                return f"{shown:%Y-%m-%dT%H:%M:%S}.000Z"
+
+            return {
+                "accessionNumber": [filing.accession for filing in filings],
+                "filingDate": [str(filing.accepted.date()) for filing in filings],
+                "reportDate": [str(filing.period or "") for filing in filings],
+                "acceptanceDateTime": [listed(filing) for filing in filings],
+                "form": [filing.form for filing in filings],
+                "size": [len(filing.body) for filing in filings],
+                "primaryDocument": [filing.document for filing in filings],
+            }
+
+        def submissions(seen: Seen) -> Reply:
+            name = seen.path.rsplit("/", 1)[1].removesuffix(".json").removeprefix("CIK")
+            cik = int(name[:10])
+            if cik not in self.filings:
+                return Reply("not found", 404, "text/plain")
+            newest_first = sorted(self.filings[cik], key=lambda filing: filing.accepted, reverse=True)
+            recent, older = newest_first[: self.recent], newest_first[self.recent :]
+            if name.endswith("-submissions-001"):
+                return Reply(columns(cik, older))
+            files = [
+                {
+                    "name": f"CIK{cik:010d}-submissions-001.json",
+                    "filingCount": len(older),
+                    "filingFrom": str(older[-1].accepted.date()),
+                    "filingTo": str(older[0].accepted.date()),
+                }
+                for _ in older[:1]
+            ]
+            return Reply({"cik": str(cik), "filings": {"recent": columns(cik, recent), "files": files}})
+
+        def facts(seen: Seen) -> Reply:
+            cik = int(seen.path.rsplit("/", 1)[1].removesuffix(".json").removeprefix("CIK"))
+            if cik not in self.facts:
+                return Reply("NoSuchKey", 404, "text/plain")
+            return Reply({"cik": cik, "entityName": "", "facts": self.facts[cik]})
+
+        def archives(seen: Seen) -> Reply:
+            cik, folder, name = seen.path.removeprefix("/Archives/edgar/data/").split("/", 2)
+            for filing in self.filings.get(int(cik), ()):
+                if filing.accession.replace("-", "") != folder:
+                    continue
+                if name == f"{filing.accession}-index-headers.html" and filing.has_header:
+                    stamp = f"{filing.accepted:%Y%m%d%H%M%S}"
+                    page = f"<html><pre>&lt;SEC-HEADER&gt;\n&lt;ACCEPTANCE-DATETIME&gt;{stamp}\n</pre></html>"
+                    return Reply(page, content_type="text/html")
+                if name == filing.document.rsplit("/", 1)[-1]:
+                    return Reply(filing.body, content_type="text/xml" if name.endswith(".xml") else "text/html")
+            return Reply("not found", 404, "text/html")
+
+        tickers = {str(at): {"cik_str": cik, "ticker": t, "title": t} for at, (t, cik) in enumerate(self.tickers.items())}
+        server.routes |= {
+            "/files/company_tickers.json": fair(lambda seen: Reply(tickers)),
+            "/submissions/": fair(submissions),
+            "/api/xbrl/companyfacts/": fair(facts),
+            "/Archives/edgar/data/": fair(archives),
         }
 
 

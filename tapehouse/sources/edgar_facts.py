@@ -1,0 +1,101 @@
+"""Reported figures of a company (XBRL `companyfacts`), each with the filing that says so; a restated one is a new version."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import lru_cache
+
+import polars as pl
+
+from tapehouse.answers import Answer
+from tapehouse.sources.vendor import Reading, midnight_after
+
+FUNDAMENTALS = {
+    "symbol": pl.String,
+    "cik": pl.Int64,
+    **dict.fromkeys(("concept", "unit"), pl.String),
+    **dict.fromkeys(("period_start", "period_end"), pl.Date),
+    "instant": pl.Boolean,
+    "value": pl.Float64,
+    "fiscal_year": pl.Int64,
+    **dict.fromkeys(("fiscal_period", "form", "accession"), pl.String),
+    **dict.fromkeys(("event_at", "known_at"), pl.Datetime("us", "UTC")),
+    **dict.fromkeys(("known_as", "source"), pl.String),
+}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One figure as one filing gives it: `row` has the columns that the record itself says."""
+
+    row: dict
+    event_at: datetime
+    accession: str
+    filed: date
+    record: dict
+    origin: str
+
+    @property
+    def key(self) -> tuple:
+        """What the figure is of."""
+        return tuple(self.row[name] for name in ("concept", "unit", "period_start", "period_end"))
+
+
+@lru_cache(maxsize=64)
+def facts_of(answer: Answer, concepts: tuple[str, ...]):
+    """The figures in an answer, and those that cannot be read: record, origin, reason, event_at."""
+    facts, faulty = [], []
+    for taxonomy, named in answer.json["facts"].items():
+        for name, about in (named if isinstance(named, dict) else {}).items():
+            concept = f"{taxonomy}:{name}"
+            if concepts and concept not in concepts:
+                continue
+            units = about.get("units") if isinstance(about, dict) else None
+            if not isinstance(units, dict):
+                faulty.append((about, f"{answer.request}#{concept}", "a concept without units", None))
+                continue
+            for unit, records in units.items():
+                for number, record in enumerate(records if isinstance(records, list) else [records], start=1):
+                    origin = f"{answer.request}#{concept}/{unit}/{number}"
+                    fact, reason, when = _fact(concept, unit, record, origin)
+                    if fact is None:
+                        faulty.append((record, origin, reason, when))
+                    else:
+                        facts.append(fact)
+    return tuple(facts), tuple(faulty)
+
+
+def versions_of(facts: Iterable[Fact], accepted: dict[str, tuple[datetime, str]]) -> Iterator[tuple]:
+    """(figure, known_at, known_as) in the order in which figures became known. Where a later filing repeats the value, as
+    next year's does beside its own, there is nothing new to know: known_at is None."""
+    said: dict[tuple, float] = {}
+    for fact in sorted(facts, key=lambda fact: (accepted[fact.accession][0], fact.accession, fact.origin)):
+        repeated = said.get(fact.key) == fact.row["value"]
+        said[fact.key] = fact.row["value"]
+        yield (fact, None, None) if repeated else (fact, *accepted[fact.accession])
+
+
+def _fact(concept: str, unit: str, record: object, origin: str) -> tuple[Fact | None, str, datetime | None]:
+    reading = Reading(record)
+    end, start = reading.day("end"), reading.day("start", required=False)
+    value, accession = reading.number("val"), reading.text("accn")
+    year, period = reading.whole("fy", required=False), reading.text("fp", required=False)
+    form, filed = reading.text("form"), reading.day("filed")
+    if start and end and start > end:
+        reading.faults.append("its period ends before it starts")
+    event_at = midnight_after(end) if end else None
+    if reading.faults:
+        return None, "; ".join(reading.faults), event_at
+    row = {
+        "concept": concept,
+        "unit": unit,
+        "period_start": start or end,
+        "period_end": end,
+        "instant": start is None,
+        "value": value,
+        "fiscal_year": year,
+        "fiscal_period": period,
+        "form": form,
+        "accession": accession,
+    }
+    return Fact(row, event_at, accession, filed, record, origin), "", event_at

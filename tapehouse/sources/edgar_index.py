@@ -1,0 +1,159 @@
+"""Which filings a company has made and when each was accepted, as the SEC lists them."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+
+from tapehouse.answers import Answer
+from tapehouse.http import Client, RequestFailed
+from tapehouse.sources.vendor import NEW_YORK, Reading, midnight_after
+
+ALWAYS = datetime(2200, 1, 1, tzinfo=UTC)  # a list that grows is never over
+HEADER = re.compile(rb"ACCEPTANCE-DATETIME(?:>|&gt;)\s*(\d{14})")
+# A page that is absent so long after the filing will not come any more.
+HEADER_DUE = timedelta(days=30)
+COLUMNS = ("accessionNumber", "filingDate", "reportDate", "acceptanceDateTime", "form", "primaryDocument")
+ACCESSION = re.compile(r"\d{10}-\d{2}-\d{6}")
+
+
+@dataclass(frozen=True)
+class Filing:
+    """One line of a company's list. `listed_at` is its acceptance, which the list gives in UTC for some companies and by
+    New York's clock for others, under the same letter Z; read as New York's it is never too early."""
+
+    accession: str
+    form: str
+    filed: date
+    period: date | None
+    listed_at: datetime
+    document: str | None
+    record: dict
+    origin: str
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a company's list says: its filings, and the lines that cannot be read, each with its reasons."""
+
+    filings: tuple[Filing, ...]
+    faulty: tuple[tuple[dict, str, str], ...]  # record, origin, reason
+
+
+def cik_of(client: Client, archives: str, ticker: str) -> int | None:
+    """The SEC's number of a company that is listed today; None for a ticker that it does not know."""
+    answer = client.get(f"{archives}/files/company_tickers.json", until=ALWAYS, check=_unlike_tickers)
+    return {entry["ticker"]: int(entry["cik_str"]) for entry in answer.json.values()}.get(ticker)
+
+
+def list_filings(client: Client, cik: int, since: datetime, until: datetime) -> tuple[Listed, tuple[Answer, ...]]:
+    """The filings of a company from `since` on, and the answers that say so. The list may hold earlier ones too."""
+    recent = client.get(f"submissions/CIK{cik:010d}.json", until=until, check=_unlike_submissions)
+    answers = [recent]
+    for older in recent.json["filings"].get("files", ()):
+        if str(older.get("filingTo", "9999")) >= str((since - timedelta(days=7)).date()):
+            # The SEC moves filings from the recent list to this file: its span and count say when it has changed.
+            version = f"{older.get('filingTo')}/{older.get('filingCount')}"
+            answers.append(client.get(f"submissions/{older['name']}", version=version, check=_unlike_columns))
+    parts = [_lines(answer) for answer in answers]
+    filings: dict[str, Filing] = {}
+    for part in parts:
+        for filing in part.filings:
+            filings.setdefault(filing.accession, filing)
+    return Listed(tuple(filings.values()), tuple(fault for part in parts for fault in part.faulty)), tuple(answers)
+
+
+@lru_cache(maxsize=256)
+def _lines(answer: Answer) -> Listed:
+    content = answer.json
+    columns = content["filings"]["recent"] if "filings" in content else content
+    names = [name for name in columns if isinstance(columns[name], list)]
+    filings, faulty = [], []
+    for number, values in enumerate(zip(*(columns[name] for name in names), strict=True), start=1):
+        record, origin = dict(zip(names, values, strict=True)), f"{answer.request}#{number}"
+        found = _filing(record, origin)
+        if isinstance(found, str):
+            faulty.append((record, origin, found))
+        else:
+            filings.append(found)
+    return Listed(tuple(filings), tuple(faulty))
+
+
+def accepted(client: Client, archives: str, cik: int, accession: str, filed: date, listed_at: datetime | None, header: bool):
+    """When a filing was accepted, and how sure that is: 'release', or 'upper_bound'.
+
+    The header of a filing gives the time by New York's clock. Where there is none (or `header` is False) the list's time,
+    read as New York's, is an upper bound, and for a filing on no list the end of its filing day.
+    """
+    if header:
+        over = datetime.now(UTC) - midnight_after(filed) > HEADER_DUE
+        url = f"{folder(archives, cik, accession)}/{accession}-index-headers.html"
+        try:
+            answer = client.get(
+                url, types=("html", "text"), check=_unlike_header, nothing=(404, "") if over else None
+            )
+        except RequestFailed as error:
+            if error.status != 404:
+                raise
+        else:
+            if found := HEADER.search(answer.body):
+                return _new_york(found[1].decode()), "release"
+    return listed_at or midnight_after(filed), "upper_bound"
+
+
+def folder(archives: str, cik: int, accession: str) -> str:
+    """Where the documents of a filing lie."""
+    return f"{archives.rstrip('/')}/Archives/edgar/data/{cik}/{accession.replace('-', '')}"
+
+
+def _new_york(digits: str) -> datetime:
+    return datetime.strptime(digits, "%Y%m%d%H%M%S").replace(tzinfo=NEW_YORK).astimezone(UTC)
+
+
+def _filing(record: dict, origin: str) -> Filing | str:
+    """A line of the list, or what is wrong with it."""
+    reading = Reading(record)
+    accession = reading.parsed("accessionNumber", "accession number", lambda text: ACCESSION.fullmatch(text)[0])
+    form, filed = reading.text("form"), reading.day("filingDate")
+    period, document = reading.day("reportDate", required=False), reading.text("primaryDocument", required=False)
+    listed_at = reading.parsed("acceptanceDateTime", "time", _by_new_york_clock)
+    if reading.faults:
+        return "; ".join(reading.faults)
+    return Filing(accession, form, filed, period, listed_at, document, record, origin)
+
+
+def _by_new_york_clock(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=NEW_YORK).astimezone(UTC)
+
+
+def _unlike_tickers(content: object) -> str | None:
+    try:
+        for entry in content.values():
+            int(entry["cik_str"]), entry["ticker"]
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        return f"no list of tickers ({type(error).__name__}: {error})"
+    return None
+
+
+def _unlike_submissions(content: object) -> str | None:
+    try:
+        columns, files = content["filings"]["recent"], content["filings"].get("files", ())
+        [older["name"] for older in files]
+    except (AttributeError, LookupError, TypeError) as error:
+        return f"no list of filings ({type(error).__name__}: {error})"
+    return _unlike_columns(columns)
+
+
+def _unlike_columns(columns: object) -> str | None:
+    if not isinstance(columns, dict):
+        return "no columns of filings"
+    lengths = {len(values) for values in columns.values() if isinstance(values, list)}
+    return None if len(lengths) == 1 else "columns of filings differ in length"
+
+
+def _unlike_header(body: bytes) -> str | None:
+    found = HEADER.search(body)
+    try:
+        return None if found and _new_york(found[1].decode()) else "no ACCEPTANCE-DATETIME"
+    except ValueError:
+        return f"no time of acceptance: {found[1].decode()}"
