@@ -85,8 +85,7 @@ class StreamReader:
     line: int = 0  # lines read so far
     sequence: int = 0  # of the last message
     last_received: int | None = None
-    day: int | None = None  # of the last message
-    digests: dict | None = None  # to be filled: day -> SHA-256 of its lines; "rejected DAY" -> of what was rejected of it
+    digests: dict | None = None  # to be filled: day -> SHA-256 of its messages; "rejected DAY" -> of what was rejected of it
     table: np.ndarray = field(default_factory=lambda: np.zeros((0, 1 + LONGEST_SYMBOL), np.uint8))
     names: list[str] = field(default_factory=list)
 
@@ -124,7 +123,7 @@ class StreamReader:
 
     def _scan(self, text: bytes) -> Batch:
         rows = text.count(b"\n")
-        room, faults = _Room(rows, len(text)), []
+        room, faults, gaps = _Room(rows, len(text)), [], []
         data = np.frombuffer(text + PADDING, np.uint8)
         market = -1 if self.market is None else MARKET_NAMES.index(self.market)
         at = 0
@@ -138,25 +137,28 @@ class StreamReader:
                 verdict = self._settled(judge(line, None if market < 0 else market))
                 if isinstance(verdict, Fault):
                     faults.append((self.line + room.rows + len(faults) + 1, line, verdict))
+                    gaps.append((at, end + 1))
                 else:
                     room.put(verdict, self._known(verdict.symbol), at)
                 at = end + 1
         if self.digests is not None:
-            self._digest(text, room.heads[: room.rows], faults)
+            self._digest(text, room.heads[: room.rows], faults, gaps)
         return self._batch(rows, room, faults)
 
-    def _digest(self, text: bytes, heads: np.ndarray, faults: list[tuple[int, bytes, Fault]]) -> None:
-        """Add the lines to the hash of their day; a line that cannot be used belongs to the day of the line before it."""
+    def _digest(
+        self, text: bytes, heads: np.ndarray, faults: list[tuple[int, bytes, Fault]], gaps: list[tuple[int, int]]
+    ) -> None:
+        """Add each line to the hash of its day, and those that cannot be used, which lie at `gaps`, to that of their own."""
+        starts = heads[:, AT]
+        if gaps:
+            edges = [0, *(edge for gap in gaps for edge in gap), len(text)]
+            text = b"".join(text[edges[i] : edges[i + 1]] for i in range(0, len(edges), 2))
+            dropped = np.cumsum([0, *(end - start for start, end in gaps)])
+            starts = starts - dropped[np.searchsorted([start for start, _ in gaps], starts)]
         days = known_at_us(heads[:, RECEIVED]) // DAY_US
         turns = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist()] if days.size else []
-        starts = [int(heads[turn, AT]) for turn in turns]
-        if starts and (self.day == days[0] or starts[0] == 0):
-            starts[0] = 0
-        elif not starts or starts[0] > 0:
-            self._update(self.day, text[: starts[0] if starts else len(text)])
-        for turn, start, end in zip(turns, starts, [*starts[1:], len(text)], strict=True):
-            self.day = int(days[turn])
-            self._update(self.day, text[start:end])
+        for turn, end in zip(turns, [*turns[1:], days.size][: len(turns)], strict=True):
+            self._update(days[turn], text[starts[turn] : starts[end] if end < days.size else len(text)])
         for line, record, fault in faults:
             known = None if fault.received_ns is None else -(-fault.received_ns // 1000) // DAY_US
             self._update(f"rejected {known}", f"{line}:{fault.reason}:".encode() + record)
