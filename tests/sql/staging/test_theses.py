@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tapehouse.merging import merge_versions
 from tapehouse.sources.theses import SCHEMA
 from tests.house import ROOT
 
@@ -88,3 +89,22 @@ def test_as_known_then_is_what_was_built_then(records, hours):
         .drop("superseded_at")
         .equals(then.filter(pl.col("superseded_at").is_null()).drop("superseded_at"))
     )
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(*[st.sampled_from(["buy", "sell", None])] * 3), min_size=1, max_size=5))
+def test_corrections_as_they_arrive_leave_the_past_as_it_was(arrivals):
+    """What a file held at each arrival (None: the thesis was not in it), merged, staged, and looked back at."""
+    stored, built = pl.DataFrame(), []
+    for number, actions in enumerate(arrivals, start=1):
+        clock = DAY + number * 24 * HOUR
+        held = [(0, action, "why", "a") for action in actions if action is not None]
+        names = [name for name, action in zip(("one", "two", "three"), actions, strict=True) if action is not None]
+        incoming = received(*held).drop("ingested_at").with_columns(thesis_id=pl.Series(names, dtype=pl.String))
+        stored = merge_versions(stored, incoming, ("thesis_id", "source"), clock)
+        built.append((clock, stage(stored).filter(pl.col("superseded_at").is_null()).drop("superseded_at")))
+    now = stage(stored)
+    for clock, then in built:
+        in_force = (pl.col("known_at") <= clock) & (pl.col("superseded_at").is_null() | (pl.col("superseded_at") > clock))
+        known = now.filter(in_force).drop("superseded_at")
+        assert known.filter(pl.col("thesis_id").is_in(then["thesis_id"].to_list())).equals(then)
