@@ -19,7 +19,7 @@ import polars as pl
 from numba import njit
 
 from tapehouse.errors import TapehouseError
-from tapehouse.features.history import DECISION_LAG, UTC_DATETIME, batches
+from tapehouse.features.history import DECISION_LAG, Collected, batches, in_order
 from tapehouse.features.kernels import latest_known
 from tapehouse.features.windows import daily_log_returns
 
@@ -38,14 +38,6 @@ def column(d: float) -> str:
     return f"fracdiff_{round(d * 100):02d}"
 
 
-SCHEMA = {
-    "symbol": pl.String,
-    "interval": pl.String,
-    "decision_at": UTC_DATETIME,
-    "session": pl.Date,
-    "known_at": UTC_DATETIME,
-    **{column(d): pl.Float64 for d in GRID},
-}
 FIT_SCHEMA = {
     "symbol": pl.String,
     "interval": pl.String,
@@ -93,24 +85,19 @@ def fractional_features(
         TapehouseError: for a d outside of (0, 1], and as `price_features` does.
     """
     _check(grid)
-    schema = {name: kind for name, kind in SCHEMA.items() if not name.startswith("fracdiff_")}
-    schema |= {column(d): pl.Float64 for d in grid}
     # Of d the returns take the weights of d - 1, one fewer than prices have.
     taps = np.zeros((len(grid), WEIGHTS - 1))
     lengths = np.array([reach(d) - 1 for d in grid])
     for i, d in enumerate(grid):
         taps[i, : lengths[i]] = weights(d - 1.0, lengths[i])
-    parts = []
-    for batch in batches(versions, actions, start, end, decision_lag, None, "features.fractional"):
+    bars, names = in_order(versions), [column(d) for d in grid]
+    rows = Collected(bars, names)
+    for batch in batches(bars, actions, start, end, decision_lag, None, "features.fractional"):
         years = batch.restarts, batch.firsts, batch.stops
         returns = daily_log_returns(batch.restarts[0], batch.stops[-1], batch.own.prices[3], batch.own.price_factors)
         values = weighted_returns(*years, returns, taps, lengths)
-        known = latest_known(*years, batch.own.latest)
-        columns = {column(d): pl.Series(batch.column(row)).fill_nan(None) for d, row in zip(grid, values, strict=True)}
-        rows = batch.rows(("symbol", "interval", "session"))
-        rows = rows.with_columns(**columns, known_at=pl.Series(batch.column(known)).cast(UTC_DATETIME))
-        parts.append(rows.select(list(schema)))
-    return pl.concat(parts) if parts else pl.DataFrame(schema=schema)
+        rows.add(batch, dict(zip(names, values, strict=True)), latest_known(*years, batch.own.latest))
+    return rows.frame(["symbol", "interval", "decision_at", "session", "known_at", *names])
 
 
 @njit(cache=True, error_model="numpy")

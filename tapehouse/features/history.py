@@ -17,7 +17,17 @@ import polars as pl
 
 from tapehouse.errors import TapehouseError
 from tapehouse.features.kernels import restating_factors
-from tapehouse.versions import ACTION_KEY, BAR_KEY, MICROSECONDS, NEVER, Timeline, epochs, microseconds, sorted_versions, timeline
+from tapehouse.versions import (
+    ACTION_KEY,
+    BAR_KEY,
+    MICROSECONDS,
+    NEVER,
+    Timeline,
+    epochs,
+    microseconds,
+    sorted_versions,
+    timeline,
+)
 
 DECISION_LAG = timedelta(minutes=5)
 # Anchors are yearly for daily bars: recursions run over 20 to 32 months of them, at least 400 of a full history.
@@ -32,15 +42,14 @@ class Series:
     """Every version of one symbol's bars and actions.
 
     Attributes:
-        bars, actions: one row a version, sorted as `timeline` wants them.
+        offset: where its bars begin among those of all symbols.
         bar_times, action_times: which versions were known when.
         sessions, closed_at, known, volumes: (n,) of the bars: days since 1970, microseconds, microseconds, shares.
         prices: (4, n) open, high, low, close.
-        ex_dates, ratios, amounts, action_known: (m,) of the actions, as `restating_factors` wants them.
+        actions: sorted as `restating_factors` wants them, and as its arrays: ex-dates, ratios, amounts, `known_at`.
     """
 
-    bars: pl.DataFrame
-    actions: pl.DataFrame
+    offset: int
     bar_times: Timeline
     action_times: Timeline
     sessions: np.ndarray
@@ -48,10 +57,8 @@ class Series:
     known: np.ndarray
     prices: np.ndarray
     volumes: np.ndarray
-    ex_dates: np.ndarray
-    ratios: np.ndarray
-    amounts: np.ndarray
-    action_known: np.ndarray
+    actions: pl.DataFrame
+    action_arrays: tuple[np.ndarray, ...]
 
     @property
     def late(self) -> list[np.ndarray]:
@@ -63,7 +70,7 @@ class State:
     """One symbol's bars as known in one epoch, oldest first, with the factors that restate each bar's past.
 
     Attributes:
-        position: (n,) rows of the series' `bars` that are in force, one a session.
+        position: (n,) which of the series' versions are in force, one a session.
         sessions: (n,) days since 1970. closed_at: (n,) int64 microseconds.
         prices: (4, n) open, high, low, close. volumes: (n,) shares.
         price_factors, volume_factors, latest: (n,) as `restating_factors` gives them.
@@ -84,19 +91,19 @@ class Batch:
     """Decisions of one symbol between which its known past, and the market's, does not change.
 
     Attributes:
-        bars: every version of the symbol's bars. own: those that they see. market: the index's; empty without one.
+        own: the bars that they see. market: those of the index; empty without one.
         matched: (n,) for each own bar the position of the market's bar that closes with it, or -1.
         chosen: (k,) positions of the decisions' bars, ascending, all within [first, stop).
-        decisions: (k,) int64 microseconds.
+        rows: (k,) their bars among the versions of all symbols. decisions: (k,) int64 microseconds.
         restarts, firsts, stops: one each for every year of [first, stop): the bar from which what its decisions see
             runs, and the bars first <= t < stop that are decided in it.
     """
 
-    bars: pl.DataFrame
     own: State
     market: State
     matched: np.ndarray
     chosen: np.ndarray
+    rows: np.ndarray
     decisions: np.ndarray
     restarts: np.ndarray
     firsts: np.ndarray
@@ -116,17 +123,45 @@ class Batch:
         """Of values for every bar in [first, stop) those of the decisions."""
         return values if values.size == self.chosen.size else values[self.chosen - self.first]
 
-    def rows(self, columns: Sequence[str]) -> pl.DataFrame:
-        """The decisions' own bars: `columns` of them, and `decision_at`."""
-        at = self.own.position[self.chosen]
-        unbroken = at[-1] - at[0] + 1 == at.size
-        bars = self.bars.select(columns)
-        bars = bars.slice(int(at[0]), at.size) if unbroken else bars[at]
-        return bars.with_columns(decision_at=pl.Series(self.decisions).cast(UTC_DATETIME))
+
+class Collected:
+    """The rows of a feature table while they are made, batch by batch: arrays first, one frame at the end.
+
+    A frame for each symbol would cost more than its features.
+    """
+
+    def __init__(self, bars: pl.DataFrame, names: Sequence[str]):
+        self.bars = bars
+        # No more rows than versions; what stays empty of these arrays takes no memory.
+        self.features = {name: np.empty(bars.height) for name in names}
+        self.rows, self.decisions, self.known = (np.empty(bars.height, np.int64) for _ in range(3))
+        self.history = np.empty(bars.height, np.int32)
+        self.height = 0
+
+    def add(self, batch: Batch, features: dict[str, np.ndarray], known: np.ndarray) -> None:
+        """Take the decisions' values of arrays over every bar in [batch.first, batch.stop)."""
+        at = slice(self.height, self.height + batch.chosen.size)
+        for name, column in self.features.items():
+            column[at] = batch.column(features[name])
+        self.known[at] = batch.column(known)
+        self.rows[at], self.decisions[at], self.history[at] = batch.rows, batch.decisions, batch.history
+        self.height = at.stop
+
+    def frame(self, columns: Sequence[str]) -> pl.DataFrame:
+        """The columns of all rows: features, with nulls for NaN, those of the bars, decision_at, known_at, bars_of_history."""
+        rows, taken = self.rows[: self.height], [name for name in columns if name in self.bars.columns and name != "known_at"]
+        whole = rows.size == self.bars.height and bool(np.all(rows[1:] == rows[:-1] + 1))
+        made = {column.name: column for column in (self.bars if whole else self.bars[rows]).select(taken)}
+        made["decision_at"] = pl.Series(self.decisions[: self.height]).cast(UTC_DATETIME)
+        made["known_at"] = pl.Series(self.known[: self.height]).cast(UTC_DATETIME)
+        made["bars_of_history"] = pl.Series(self.history[: self.height])
+        for name in list(self.features):  # each array goes as its column comes
+            made[name] = pl.Series(self.features.pop(name)[: self.height], nan_to_null=True)
+        return pl.DataFrame({name: made[name] for name in columns})
 
 
 def batches(
-    versions: pl.DataFrame,
+    bars: pl.DataFrame,
     actions: pl.DataFrame,
     start: datetime,
     end: datetime,
@@ -137,7 +172,7 @@ def batches(
     """All decisions in [start, end), ordered by symbol, interval and time.
 
     Args:
-        versions: `staging.bars`, at least those with `event_at` in [start - 33 months, end), in any order.
+        bars: `staging.bars` as from `in_order`, at least those with `event_at` in [start - 33 months, end).
         actions: `raw.corporate_actions` of the same span.
         decision_lag: how long after a session's close its decision is taken.
         market: the symbol of the index, or None where none is asked for.
@@ -146,65 +181,66 @@ def batches(
     Raises:
         TapehouseError: for an interval without a declared anchor, or a dividend that is not below the close before it.
     """
-    unknown = versions.filter(~pl.col("interval").is_in(ANCHORED_INTERVALS))["interval"]
+    unknown = bars.filter(~pl.col("interval").is_in(ANCHORED_INTERVALS))["interval"]
     if len(unknown):
         raise TapehouseError(f"{table}: no anchor is declared for interval {unknown[0]!r}; add one to ANCHORED_INTERVALS")
-    acted = {symbol: of_symbol for (symbol,), of_symbol in actions.partition_by("symbol", as_dict=True).items()}
-    none = actions.clear()
-    by_key: dict[tuple[str, str], pl.DataFrame] = {
-        (bars["symbol"][0], bars["interval"][0]): bars for bars in _one_symbol_each(versions)
-    }
-    indexes: dict[str, Series] = {}
-    # Most symbols ask for the index as it stood at the same few instants.
-    states = lru_cache(maxsize=4)(lambda interval, cutoff: _state(indexes[interval], cutoff))
-    for (symbol, interval), bars in by_key.items():
-        if interval not in indexes:
-            of_index = by_key.get((market or "", interval), versions.clear())
-            indexes[interval] = _series(of_index, acted.get(market or "", none), decision_lag)
-        series = indexes[interval] if symbol == market else _series(bars, acted.get(symbol, none), decision_lag)
-        yield from _of_symbol(series, indexes[interval], partial(states, interval), start, end, decision_lag)
-
-
-def _one_symbol_each(versions: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Slices of one symbol and interval each, sorted by session and tie-break; sorted only where they are not yet."""
-    keys = ("symbol", "interval", "session")
-    before = {name: pl.col(name).shift(1) for name in keys}
-    rising, equal = pl.lit(False), pl.lit(True)
-    for name in keys:
-        rising = rising | (equal & (pl.col(name) > before[name]))
-        equal = equal & (pl.col(name) == before[name])
-    if not versions.select(rising.slice(1).all()).item():
-        versions = sorted_versions(versions, BAR_KEY)
-    changes = (pl.col("symbol") != before["symbol"]) | (pl.col("interval") != before["interval"])
-    edges = [0, *versions.select(changes.fill_null(False).arg_true()).to_series().to_list(), versions.height]
-    for first, stop in pairwise(edges):
-        if stop > first:
-            yield versions.slice(first, stop - first)
-
-
-def _series(bars: pl.DataFrame, actions: pl.DataFrame, decision_lag: timedelta) -> Series:
     # On one day the dividend goes first: its amount is per share of the day before.
     actions = sorted_versions(actions, ACTION_KEY, order=("symbol", "ex_date", "kind"))
+    acted = {symbol: of_symbol for (symbol,), of_symbol in actions.partition_by("symbol", as_dict=True).items()}
     closed_at = microseconds(bars["event_at"])
     prices = np.empty((len(PRICES), bars.height))
     for i, name in enumerate(PRICES):
         prices[i] = bars[name].to_numpy()
-    return Series(
-        bars=bars,
-        actions=actions,
-        bar_times=timeline(bars, ("session",), closed_at + decision_lag // MICROSECONDS),
-        # An action is due before any decision of its ex-date; its event_at is the midnight that begins that day.
-        action_times=timeline(actions, ("ex_date", "kind"), microseconds(actions["event_at"])),
-        sessions=_days(bars["session"]),
-        closed_at=closed_at,
-        known=microseconds(bars["known_at"]),
-        prices=prices,
-        volumes=bars["volume"].cast(pl.Float64).to_numpy(writable=True),
-        ex_dates=_days(actions["ex_date"]),
-        ratios=actions["ratio"].to_numpy(writable=True),
-        amounts=actions["amount"].to_numpy(writable=True),
-        action_known=microseconds(actions["known_at"]),
-    )
+    arrays = _days(bars["session"]), closed_at, microseconds(bars["known_at"]), bars["volume"].cast(pl.Float64)
+    sessions, closed_at, known, volumes = (*arrays[:3], arrays[3].to_numpy(writable=True))
+    none = _actions(actions.clear())
+
+    def series(first: int, stop: int, symbol: str | None) -> Series:
+        times = Timeline(
+            key=sessions[first:stop],
+            known=known[first:stop],
+            prompt=known[first:stop] <= closed_at[first:stop] + decision_lag // MICROSECONDS,
+        )
+        action_times, of_symbol, action_arrays = _actions(acted[symbol]) if symbol in acted else none
+        span = slice(first, stop)
+        return Series(
+            first, times, action_times, sessions[span], closed_at[span], known[span], prices[:, span], volumes[span],
+            of_symbol, action_arrays,
+        )  # fmt: skip
+
+    spans = _spans(bars)
+    indexes: dict[str, Series] = {}
+    # Most symbols ask for the index as it stood at the same few instants.
+    states = lru_cache(maxsize=4)(lambda interval, cutoff: _state(indexes[interval], cutoff))
+    for (symbol, interval), (first, stop) in spans.items():
+        if interval not in indexes:
+            indexes[interval] = series(*spans.get((market, interval), (0, 0)), market)
+        own = indexes[interval] if symbol == market else series(first, stop, symbol)
+        yield from _of_symbol(own, indexes[interval], partial(states, interval), start, end, decision_lag)
+
+
+def in_order(versions: pl.DataFrame) -> pl.DataFrame:
+    """Versions of bars sorted by symbol, interval, session and tie-break; as they are where they rise already."""
+    rising, equal = pl.lit(False), pl.lit(True)
+    for name in BAR_KEY:
+        before = pl.col(name).shift(1)
+        rising, equal = rising | (equal & (pl.col(name) > before)), equal & (pl.col(name) == before)
+    return versions if versions.select(rising.slice(1).all()).item() else sorted_versions(versions, BAR_KEY)
+
+
+def _spans(bars: pl.DataFrame) -> dict[tuple[str, str], tuple[int, int]]:
+    """(symbol, interval) to its first row and the row after its last."""
+    changes = pl.any_horizontal((pl.col(name) != pl.col(name).shift(1)).fill_null(True) for name in ("symbol", "interval"))
+    firsts = bars.select(changes.arg_true()).to_series()
+    keys = bars.select("symbol", "interval")[firsts].rows()
+    return dict(zip(keys, pairwise([*firsts.to_list(), bars.height]), strict=True))
+
+
+def _actions(actions: pl.DataFrame) -> tuple[Timeline, pl.DataFrame, tuple[np.ndarray, ...]]:
+    # An action is due before any decision of its ex-date; its event_at is the midnight that begins that day.
+    times = timeline(actions, ("ex_date", "kind"), microseconds(actions["event_at"]))
+    ratios, amounts = (actions[name].to_numpy(writable=True) for name in ("ratio", "amount"))
+    return times, actions, (_days(actions["ex_date"]), ratios, amounts, times.known)
 
 
 def _of_symbol(
@@ -230,11 +266,11 @@ def _of_symbol(
         firsts = first + np.flatnonzero(np.append(True, years[1:] != years[:-1]))
         restart_days = np.array([_restart_day(year) for year in years[firsts - first]])
         yield Batch(
-            bars=series.bars,
             own=own,
             market=index,
             matched=_positions(index.closed_at, own.closed_at),
             chosen=chosen,
+            rows=series.offset + own.position[chosen],
             decisions=decisions[chosen],
             restarts=np.searchsorted(own.sessions, restart_days),
             firsts=firsts,
@@ -252,10 +288,7 @@ def _state(series: Series, cutoff: int) -> State:
         series.sessions[at],
         series.prices[3, at],
         series.known[at],
-        series.ex_dates[acted],
-        series.ratios[acted],
-        series.amounts[acted],
-        series.action_known[acted],
+        *(column[acted] for column in series.action_arrays),
     )
     if bad >= 0:
         action = series.actions.row(int(acted[bad]), named=True)

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from tapehouse.features import kernels, windows
-from tapehouse.features.history import DECISION_LAG, UTC_DATETIME, Batch, batches
+from tapehouse.features.history import DECISION_LAG, UTC_DATETIME, Batch, Collected, batches, in_order
 
 MARKET = "^GSPC"
 FEATURES = (
@@ -61,9 +61,6 @@ SCHEMA = {
 }
 
 
-OF_THE_BAR = ("symbol", "interval", "session", "open", "high", "low", "close", "volume")
-
-
 def price_features(
     versions: pl.DataFrame,
     actions: pl.DataFrame,
@@ -89,21 +86,11 @@ def price_features(
     Raises:
         TapehouseError: for an interval without a declared anchor, or a dividend that is not below the close before it.
     """
-    rows = [_rows(batch) for batch in batches(versions, actions, start, end, decision_lag, market, "features.price")]
-    return pl.concat(rows) if rows else pl.DataFrame(schema=SCHEMA)
-
-
-def _rows(batch: Batch) -> pl.DataFrame:
-    features, known = _features(batch)
-    return (
-        batch.rows(OF_THE_BAR)
-        .with_columns(
-            *(pl.Series(name, batch.column(values)) for name, values in features.items()),
-            known_at=pl.Series(batch.column(known)).cast(UTC_DATETIME),
-            bars_of_history=pl.Series(batch.history.astype(np.int32)),
-        )
-        .select(pl.col(name).fill_nan(None) if name in features else name for name in SCHEMA)
-    )
+    bars = in_order(versions)
+    rows = Collected(bars, FEATURES)
+    for batch in batches(bars, actions, start, end, decision_lag, market, "features.price"):
+        rows.add(batch, *_features(batch))
+    return rows.frame(list(SCHEMA))
 
 
 def _features(batch: Batch) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -130,4 +117,4 @@ def _features(batch: Batch) -> tuple[dict[str, np.ndarray], np.ndarray]:
     divergences = (returns[bars] - values for bars, values in zip(windows.DIVERGENCES, of_market, strict=True))
     features |= zip(("market_divergence_1d", "market_divergence_5d", "relative_strength_20d"), divergences, strict=True)
     known = np.maximum(kernels.latest_known(*years, own.latest), market_known)
-    return {name: features[name] for name in FEATURES}, known
+    return features, known
