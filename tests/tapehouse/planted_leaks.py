@@ -114,6 +114,26 @@ LEAKS = {
             where event_at >= $start and event_at < $end
             """,
     },
+    # Who is a member is asked as of today: what was delisted later is not there.
+    "features.survivors": {
+        "sql/features/survivors.sql": """
+            -- One row per (symbol, decision_at): the close of each session of what is a member by all that is known today.
+            with
+
+            members as (
+                select symbol, max(valid_to) as valid_to
+                from raw.instruments
+                group by symbol
+            )
+
+            select bars.symbol, bars.event_at + interval 5 minute as decision_at, bars.close
+            from staging.bars as bars
+            inner join members
+                on bars.symbol = members.symbol
+                and (members.valid_to is null or bars.session <= members.valid_to)
+            where bars.event_at >= $start and bars.event_at < $end and bars.version = 1 and bars.known_at <= bars.event_at
+            """,
+    },
 }
 
 

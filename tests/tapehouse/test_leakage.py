@@ -100,6 +100,22 @@ def test_another_future_is_valid_and_shares_the_past(planted, cut, seed):
     assert changed["raw.corporate_actions"]["ratio"].min() > 0
 
 
+@settings(max_examples=10, deadline=None)
+@given(
+    st.datetimes(datetime(2004, 10, 1), datetime(2005, 6, 25)).map(lambda at: at.replace(tzinfo=UTC)),
+    st.integers(0, 2**31),
+)
+def test_late_delistings_are_valid_and_share_the_past(planted, cut, seed):
+    raw = raw_rows(planted, ["features.decision_points"], "2005-01-01", "2005-06-01")
+    before, after = raw["raw.instruments"], mutate(raw, cut, seed)["raw.instruments"]
+    order = list(planted.project.tables["raw.instruments"].doc.grain)
+    known = pl.col("known_at") <= cut
+    assert frame_hash(before.filter(known).sort(order)) == frame_hash(after.filter(known).sort(order))
+    assert not after.select(order).is_duplicated().any() and after.schema == before.schema
+    ended = after.filter(~known)
+    assert ended.height >= 5 and ended.filter(pl.col("valid_to") < pl.col("valid_from")).is_empty()
+
+
 def test_another_future_has_every_kind_of_change(planted):
     cut = datetime(2005, 3, 10, tzinfo=UTC)
     raw = raw_rows(planted, ["features.price"], "2005-01-01", "2005-06-01")
