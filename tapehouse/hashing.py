@@ -66,7 +66,7 @@ def _update(digest, column: pl.Series) -> None:
         digest.update(lengths)
         digest.update(content)
     elif column.dtype != pl.Null:
-        numbers = column.to_physical() if column.dtype.is_temporal() else column
+        numbers = column.cast(pl.Int32 if column.dtype == pl.Date else pl.Int64) if column.dtype.is_temporal() else column
         digest.update(np.ascontiguousarray(numbers.to_numpy()).tobytes())
 
 

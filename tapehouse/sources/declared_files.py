@@ -1,6 +1,7 @@
 """What `sources.yaml` may say of files of bars, actions, trades or macro observations (`kind: files`)."""
 
 from datetime import date, time
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -128,6 +129,11 @@ class Declaration(SourceDeclaration):
             raise ValueError("give either columns.vintage, or release: when a value without a vintage is known")
         if (self.release is not None) != (self.revised is not None):
             raise ValueError("revised goes with release: say whether the values of the series are ever revised")
+
+    @cached_property
+    def text(self) -> str:
+        """All of it as JSON."""
+        return self.model_dump_json()
 
     @property
     def symbols(self) -> tuple[str, ...] | None:

@@ -5,10 +5,11 @@ They are read and judged once per process and content, and handed out by range.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from tapehouse.calendars import TIMESTAMP
@@ -27,6 +28,7 @@ from tapehouse.sources.located import PARQUET, digest, locate, locate_all
 __all__ = ["OFFERS", "Declaration", "adjustment", "deliver", "fingerprint", "first_sessions", "locate"]
 
 OFFERS = ("bars", "actions", "trades", "macro")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # The time column of each raw table, by which a range is asked for.
 TIMES = {"bars": "event_at", "actions": "event_at", "trades": "known_at", "macro": "event_at"}
 
@@ -86,8 +88,7 @@ def _held_for(declared: Declaration, ask: Ask) -> Held:
     files = tuple((name, path, digest(path)) for name, path in locate_all(declared.file, universe.folder))
     calendars = tuple((symbol, universe.calendar_of(symbol)) for symbol in ask.symbols)
     span = (universe.first_day, universe.last_day) if declared.offer == "trades" else (universe.start, universe.end)
-    declaration = declared.model_dump_json()
-    return _held(declaration, ask.source, files, ask.symbols, calendars, universe.calendar, universe.interval, span)
+    return _held(declared.text, ask.source, files, ask.symbols, calendars, universe.calendar, universe.interval, span)
 
 
 @lru_cache(maxsize=64)
@@ -217,5 +218,10 @@ def _by_calendar(
 
 def _within(frame: pl.DataFrame, column: str, start: datetime, end: datetime) -> pl.DataFrame:
     """Rows of a frame sorted by `column`, from `start` to before `end`."""
-    first, last = frame[column].search_sorted(pl.Series([start, end], dtype=TIMESTAMP), side="left")
+    # In numpy, because this is asked for each of many months.
+    first, last = np.searchsorted(frame[column].cast(pl.Int64).to_numpy(), [_microseconds(start), _microseconds(end)])
     return frame.slice(first, max(last - first, 0))
+
+
+def _microseconds(at: datetime) -> int:
+    return (at - EPOCH) // timedelta(microseconds=1)
