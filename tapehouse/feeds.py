@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import lru_cache
 from importlib import import_module
@@ -192,7 +192,11 @@ def _along(
 
 def _ask(settings: Settings, offer: str, source: str, symbols: tuple[str, ...], start: datetime, end: datetime) -> Delivery:
     declared = settings.universe.sources[source]
-    return _module(declared.kind).deliver(declared, Ask(offer, source, symbols, start, end, settings))
+    delivery = _module(declared.kind).deliver(declared, Ask(offer, source, symbols, start, end, settings))
+    if offer == "bars" and "actions" in declared.offers:
+        # Each further dividend rewrites the adjusted closes of all history: where actions are given, they say nothing more.
+        return replace(delivery, rows=delivery.rows.with_columns(vendor_adj_close=pl.lit(None, pl.Float64)))
+    return delivery
 
 
 def _line_fingerprint(settings: Settings, offer: str, line: Feed, start: datetime, end: datetime) -> str:
