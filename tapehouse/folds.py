@@ -1,5 +1,9 @@
 """Walk-forward folds from the exchange calendar, and the purge and embargo that keep training rows out of a test block.
 
+A fold trains on all sessions before its test block, or on a rolling window of them; `chronological` cuts one test block at
+the end. Both may keep the tail of the training window for validation. What trains on both sides of a block (purged K-fold,
+combinatorial) is in `tapehouse.splits`: the partitions of models look at the past alone.
+
 Folds follow from the calendar and one YAML alone, never from data, so that the partitions of what is fitted are known
 when the definitions load. Purging and embargo: López de Prado, Advances in Financial Machine Learning (2018), 7.4.
 """
@@ -10,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 import yaml
@@ -21,7 +26,13 @@ FOLDS_FILE = Path("models_registry/folds.yaml")
 
 
 class FoldSpec(BaseModel):
-    """How test blocks are cut, in sessions of one exchange calendar."""
+    """How test blocks are cut, in sessions of one exchange calendar.
+
+    Attributes:
+        scheme: `walk_forward`, contiguous test blocks to the end of the span; `chronological`, the last `test_sessions` alone.
+        train_sessions: of the window before each block, for one that rolls; null for one that expands.
+        validation_sessions: the tail of the training window that is kept for stopping, calibrating and tuning.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,6 +43,9 @@ class FoldSpec(BaseModel):
     purge_sessions: int = Field(12, ge=0)
     embargo_sessions: int = Field(12, ge=0)
     count: int | None = Field(2, ge=1)
+    scheme: Literal["walk_forward", "chronological"] = "walk_forward"
+    train_sessions: int | None = Field(None, ge=1)
+    validation_sessions: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> FoldSpec:
@@ -39,6 +53,14 @@ class FoldSpec(BaseModel):
             raise ValueError(
                 f"purge_sessions {self.purge_sessions} leaves nothing of min_train_sessions {self.min_train_sessions}; "
                 "lower the one or raise the other"
+            )
+        window = self.min_train_sessions if self.train_sessions is None else min(self.train_sessions, self.min_train_sessions)
+        # Behind the fitted part comes a gap as before the test block.
+        gaps = self.purge_sessions * (2 if self.validation_sessions else 1)
+        if self.validation_sessions + gaps >= window:
+            raise ValueError(
+                f"a training window of {window} sessions holds nothing beside validation_sessions {self.validation_sessions} "
+                f"and purge_sessions {self.purge_sessions}; lower those, or raise train_sessions and min_train_sessions"
             )
         return self
 
@@ -48,7 +70,8 @@ class Fold:
     """One test block and the window before it. All times are UTC and all windows half open.
 
     `train_end` stands `purge_sessions` before `test_start`: the label of a decision made before `train_end` is known by
-    `test_start`. No row from `test_start` to `embargo_end` may train a model that is tested on this block.
+    `test_start`. No row from `test_start` to `embargo_end` may train a model that is tested on this block. What is decided
+    from `validation_start` (where there is one) to `train_end` validates and does not fit.
     """
 
     id: str
@@ -60,6 +83,7 @@ class Fold:
     embargo_sessions: int
     test_first_session: date
     test_last_session: date
+    validation_start: datetime | None = None
 
 
 def read_spec(path: Path = FOLDS_FILE) -> FoldSpec:
@@ -90,10 +114,11 @@ def _explain(fault: dict) -> str:
 
 
 def walk_forward(sessions: pl.DataFrame, spec: FoldSpec) -> list[Fold]:
-    """Contiguous test blocks over `sessions` (session, open_at, close_at; ascending), each with its expanding window.
+    """Contiguous test blocks over `sessions` (session, open_at, close_at; ascending), each with the window before it.
 
-    Blocks are anchored at the first session, so that one more session never moves an older block; they are cut at the
-    open of their first session. Raises ValueError where the calendar is too short for a single block.
+    Blocks are anchored at the first session, so that one more session never moves an older block (the one block of the
+    chronological scheme lies at the end and does move); they are cut at the open of their first session. Raises ValueError
+    where the calendar is too short for a single block.
     """
     days: list[date] = sessions["session"].to_list()
     opens: list[datetime] = sessions["open_at"].to_list()
@@ -104,15 +129,18 @@ def walk_forward(sessions: pl.DataFrame, spec: FoldSpec) -> list[Fold]:
     def edge(index: int) -> datetime:
         return opens[index] if index < len(opens) else _after(last_close)
 
+    firsts = range(spec.min_train_sessions, len(days), spec.test_sessions)
+    if spec.scheme == "chronological":
+        firsts = range(max(len(days) - spec.test_sessions, spec.min_train_sessions), len(days), spec.test_sessions)
     folds = []
-    for first in range(spec.min_train_sessions, len(days), spec.test_sessions):
+    for first in firsts:
         end = min(first + spec.test_sessions, len(days))
         if end - first < min(spec.min_test_sessions, spec.test_sessions):
             break
         folds.append(
             Fold(
                 id=days[first].isoformat(),
-                train_start=opens[0],
+                train_start=opens[0 if spec.train_sessions is None else max(first - spec.train_sessions, 0)],
                 train_end=opens[first - spec.purge_sessions],
                 test_start=opens[first],
                 test_end=edge(end),
@@ -120,6 +148,9 @@ def walk_forward(sessions: pl.DataFrame, spec: FoldSpec) -> list[Fold]:
                 embargo_sessions=spec.embargo_sessions,
                 test_first_session=days[first],
                 test_last_session=days[end - 1],
+                validation_start=(
+                    opens[first - spec.purge_sessions - spec.validation_sessions] if spec.validation_sessions else None
+                ),
             )
         )
     if not folds:
@@ -177,6 +208,22 @@ def training_rows(
     return purge(rows.filter(in_window), fold, known_col, start_col)
 
 
+def fitting_rows(
+    rows: pl.DataFrame, fold: Fold, known_col: str = "label_known_at", start_col: str = "decision_at"
+) -> pl.DataFrame:
+    """`training_rows` whose outcome was known before the validation tail begins; all of them where the fold has none."""
+    trained = training_rows(rows, fold, known_col, start_col)
+    return trained if fold.validation_start is None else trained.filter(pl.col(known_col) < fold.validation_start)
+
+
+def validation_rows(
+    rows: pl.DataFrame, fold: Fold, known_col: str = "label_known_at", start_col: str = "decision_at"
+) -> pl.DataFrame:
+    """`training_rows` decided in the validation tail; none where the fold has none."""
+    trained = training_rows(rows, fold, known_col, start_col)
+    return trained.clear() if fold.validation_start is None else trained.filter(pl.col(start_col) >= fold.validation_start)
+
+
 def block_rows(rows: pl.DataFrame, fold: Fold, time_col: str = "decision_at") -> pl.DataFrame:
     """`rows` decided in the test block of `fold`."""
     return rows.filter(pl.col(time_col).is_between(fold.test_start, fold.test_end, closed="left"))
@@ -184,7 +231,7 @@ def block_rows(rows: pl.DataFrame, fold: Fold, time_col: str = "decision_at") ->
 
 def folds_frame(folds: Sequence[Fold]) -> pl.DataFrame:
     """The rows of `models.folds`."""
-    stamps = ("train_start", "train_end", "test_start", "test_end", "embargo_end")
+    stamps = ("train_start", "validation_start", "train_end", "test_start", "test_end", "embargo_end")
     return pl.DataFrame(
         {
             "fold": [fold.id for fold in folds],

@@ -12,11 +12,13 @@ from tapehouse.folds import (
     FoldSpec,
     block_rows,
     first_train_end,
+    fitting_rows,
     folds_frame,
     load_folds,
     purge,
     read_spec,
     training_rows,
+    validation_rows,
     walk_forward,
 )
 
@@ -61,6 +63,39 @@ def test_short_last_block_is_left_out_and_count_takes_the_last():
     assert len(walk_forward(calendar(22), SMALL)) == 2
     kept = walk_forward(calendar(23), SMALL.model_copy(update={"count": 2}))
     assert [fold.id for fold in kept] == ["2024-01-16", "2024-01-21"]
+
+
+def test_a_rolling_window_moves_with_its_block():
+    folds = walk_forward(calendar(23), SMALL.model_copy(update={"train_sessions": 10}))
+    assert [(fold.train_start, fold.train_end) for fold in folds] == [
+        (opening(0), opening(7)),
+        (opening(5), opening(12)),
+        (opening(10), opening(17)),
+    ]
+    wide = walk_forward(calendar(23), SMALL.model_copy(update={"train_sessions": 12}))
+    assert [fold.train_start for fold in wide] == [opening(0), opening(3), opening(8)]
+
+
+def test_the_chronological_scheme_tests_the_last_sessions_alone():
+    (fold,) = walk_forward(calendar(23), SMALL.model_copy(update={"scheme": "chronological"}))
+    assert (fold.test_first_session, fold.test_last_session) == (FIRST + timedelta(days=18), FIRST + timedelta(days=22))
+    assert (fold.train_start, fold.train_end, fold.test_start) == (opening(0), opening(15), opening(18))
+    (short,) = walk_forward(calendar(13), SMALL.model_copy(update={"scheme": "chronological"}))
+    assert short.test_start == opening(10)
+
+
+def test_the_tail_of_the_training_window_validates():
+    spec = SMALL.model_copy(update={"validation_sessions": 2, "min_train_sessions": 11})
+    fold = walk_forward(calendar(23), spec)[0]
+    assert (fold.validation_start, fold.train_end, fold.test_start) == (opening(6), opening(8), opening(11))
+    rows = interval_rows([(2, 1), (3, 2), (4, 2), (5, 1), (6, 1), (7, 2), (7, 9), (8, 1)]).with_row_index("row")
+    # Known a day after its end: rows 2 and 3 are not known when validation begins, row 6 not before the test.
+    assert fitting_rows(rows, fold)["row"].to_list() == [0]
+    assert validation_rows(rows, fold)["row"].to_list() == [4, 5]
+    assert folds_frame([fold])["validation_start"].to_list() == [opening(6)]
+    plain = walk_forward(calendar(23), SMALL)[0]
+    assert fitting_rows(rows, plain).equals(training_rows(rows, plain))
+    assert validation_rows(rows, plain).is_empty()
 
 
 def test_more_sessions_never_move_a_block():
@@ -118,6 +153,9 @@ def test_labels_decided_before_train_end_are_known_at_test_start():
         ("{test_sessions: 120\n", r"not YAML: .*line 2"),
         ("- 120\n", r"expected a mapping with the keys calendar, .*; got a list"),
         ("{min_train_sessions: 10, purge_sessions: 10}\n", r"purge_sessions 10 leaves nothing of min_train_sessions 10; lower"),
+        ("validation_sessions: 300\n", r"a training window of 320 sessions holds nothing beside validation_sessions 300"),
+        ("train_sessions: 12\n", r"a training window of 12 sessions holds nothing beside validation_sessions 0"),
+        ("scheme: random\n", r"scheme: Input should be 'walk_forward' or 'chronological'"),
         ("calendar: XMRS\n", r"calendar: no exchange calendar 'XMRS'"),
         ("min_train_sessions: 4000\n", r"no fold fits into 42 sessions: at least 4060 are needed; lower min_train_sessions"),
     ],
