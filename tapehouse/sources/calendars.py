@@ -46,7 +46,10 @@ REJECTS = {name: TIMESTAMP if name.endswith("_at") else pl.String for name in RE
 SESSION, EXPIRY = "session", "monthly_options"
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-RULE = re.compile(rf"(?P<which>{'|'.join((*ORDINALS, 'last'))}) (?P<weekday>{'|'.join(WEEKDAYS)})|day (?P<day>\d+)")
+RULE = re.compile(
+    rf"(?P<which>{'|'.join((*ORDINALS, 'last'))}) (?P<weekday>{'|'.join(WEEKDAYS)})"
+    r"(?: after the week of day (?P<reference>1?\d|2[0-8]))?|day (?P<day>\d+)"
+)
 
 
 def _date_or_time(value: Any) -> Any:
@@ -73,8 +76,10 @@ class Moved(_Frozen):
 class Release(_Frozen):
     """One scheduled publication: by a rule for each month, or on listed dates.
 
-    `rule` is `first friday`, `last tuesday` … or `day 15`; `months` limits it to some months. `at` is a local time and its
-    zone. `except` says for dates of the rule to which they were moved (or null for none), or a mapping with `on` and `known`.
+    `rule` is `first friday`, `last tuesday` …, `day 15`, or `third friday after the week of day 12`: of the week, Sunday to
+    Saturday, that holds that day of the month before. The last is how the employment situation is scheduled, which is not
+    always on a first Friday. `months` limits a rule to some months. `at` is a local time and its zone. `except` says for dates
+    of the rule to which they were moved (or null for none), or a mapping with `on` and `known`.
     """
 
     name: str
@@ -96,7 +101,7 @@ class Release(_Frozen):
         if (self.rule is None) == (not self.dates):
             raise ValueError(f"release {self.name}: give either rule or dates")
         if self.rule is not None and RULE.fullmatch(self.rule) is None:
-            raise ValueError(f"release {self.name}: rule {self.rule!r} is not like 'first friday', 'last tuesday' or 'day 15'")
+            raise ValueError(f"release {self.name}: rule {self.rule!r} is not like 'first friday' or 'day 15'")
         self.clock  # noqa: B018  raises where `at` is unreadable
         strangers = [day for day in self.moved if day not in self.days([(day.year, day.month)])]
         if strangers:
@@ -257,6 +262,10 @@ def _by_rule(rule: str, year: int, month: int) -> date | None:
     days = list(_days(date(year, month, 1), end))
     if found["day"]:
         return days[int(found["day"]) - 1] if 1 <= int(found["day"]) <= len(days) else None
+    if found["reference"]:
+        reference = (days[0] - timedelta(days=1)).replace(day=int(found["reference"]))
+        saturday = reference + timedelta(days=(WEEKDAYS.index("saturday") - reference.weekday()) % 7)
+        days = list(_days(saturday + timedelta(days=1), saturday + timedelta(days=1 + 7 * len(ORDINALS))))
     days = [day for day in days if day.weekday() == WEEKDAYS.index(found["weekday"])]
     place = -1 if found["which"] == "last" else ORDINALS.index(found["which"])
     return days[place] if place < len(days) else None

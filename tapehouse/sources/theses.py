@@ -10,8 +10,9 @@
     </stock-theses>
 
 Dates and actions are read as `tapehouse.sources.spellings` says. All four elements must be there, once each; only `support`
-may be empty. An element or attribute of another name makes the record unusable, since what it means is not known, unless
-the declaration lists it under `ignore`. One broken record, or file, takes no other along (`tapehouse.sources.xml_records`).
+may be empty, and markup inside them is taken for its text. An element or attribute of another name makes the record
+unusable, since what it means is not known, unless the declaration lists it under `ignore`. One broken record, or file,
+takes no other along (`tapehouse.sources.xml_records`).
 
 - A thesis is known at the end of its as-of date in New York, also where a time of day is given.
 - **Identity.** `thesis_id` is a hash of ticker, as-of date, `generated-by`, `version` and the thesis's place among those of
@@ -301,9 +302,9 @@ def _fields(element: etree._Element, declared: Declaration) -> tuple[dict[str, s
         elif name not in declared.ignore:
             faults.append(f"unknown element <{name}>; list it under `ignore` to leave it out")
     faults += [f"missing <{name}>" for name in FIELDS if name not in found]
-    for attribute in element.attrib:
+    for attribute in (*(a for a in element.attrib if a != "id"), *(a for child in element for a in child.attrib)):
         name = etree.QName(attribute).localname
-        if name != "id" and name not in declared.ignore:
+        if name not in declared.ignore:
             faults.append(f"unknown attribute {name!r}; list it under `ignore` to leave it out")
     if any(text and text.strip() for text in loose):
         faults.append(f"text outside the elements of <{RECORD}>")

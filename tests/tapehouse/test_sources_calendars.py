@@ -99,6 +99,20 @@ def test_releases_by_hand():
     ]
 
 
+@pytest.mark.parametrize(
+    ("year", "days"),
+    [
+        (2006, "01-06 02-03 03-10 04-07 05-05 06-02 07-07 08-04 09-01 10-06 11-03 12-08"),
+        (2016, "01-08 02-05 03-04 04-01 05-06 06-03 07-08 08-05 09-02 10-07 11-04 12-02"),
+    ],
+)
+def test_the_employment_situation_by_its_own_rule(year, days):
+    """The dates on which it came out. On 2016-01-01, which the rule gives, nothing did."""
+    rule = PAYROLLS | {"rule": "third friday after the week of day 12", "except": {"2016-01-01": "2016-01-08"}}
+    rows = events(Declaration.model_validate({"releases": [rule]}), at(year, 1, 1), at(year + 1, 1, 1))
+    assert [f"{day:%m-%d}" for day in rows["session"]] == days.split()
+
+
 @pytest.mark.parametrize("day", UNPLANNED)
 def test_an_unplanned_closure_is_a_session_until_it_is_known(day):
     """Known when its day began in New York; on 2001-09-11 at the hour of the open, when the doors stayed shut."""

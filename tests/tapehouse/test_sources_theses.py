@@ -116,6 +116,7 @@ GOOD = thesis(reasoning="good before"), thesis(reasoning="good after")
         (thesis().replace("<support>", "<action>sell</action><support>"), "<action> is given more than once"),
         (thesis().replace("<support>", "stray<support>"), "text outside the elements"),
         (thesis(attributes=' weight="2"'), "unknown attribute 'weight'"),
+        (thesis().replace("<support>", '<support weight="2">'), "unknown attribute 'weight'"),
         ("<thesis/>", "missing <as-of-date>"),
         (thesis(reasoning="AT&T"), "broken XML: "),
         (thesis(reasoning="a < b"), "broken XML: "),
@@ -230,6 +231,16 @@ def test_namespaces(tmp_path):
 def test_long_texts(tmp_path):
     long = "word " * 3_000_000  # beyond the parser's default limit of ten million characters
     assert given_files(tmp_path, apple=file_of(thesis(reasoning=long))).rows["reasoning"][0] == long.strip()
+
+
+def test_what_is_ignored_by_declaration_and_markup_inside_a_text(tmp_path):
+    known = thesis(reasoning="a <b>bold</b> step").replace("<support>", '<target unit="USD">9</target><support lang="en">')
+    given_files(tmp_path, apple=file_of(known, head="<!-- x -->").replace(' version="1"', ' version="1" license="MIT"'))
+    assert (
+        "unknown attribute 'license' of <stock-theses>; unknown element <target>" in delivered(tmp_path).rejected["reason"][0]
+    )
+    taken = delivered(tmp_path, ignore=["target", "unit", "lang", "license"])
+    assert taken.rows.select("reasoning", "support").rows() == [("a bold step", "proof")]
 
 
 def test_two_theses_of_a_day_copies_and_corrections(tmp_path):
