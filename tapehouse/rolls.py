@@ -25,54 +25,71 @@ PRICES = ("open", "high", "low", "close")
 Method = Literal["ratio", "difference"]
 
 
-def roll_schedule(contracts: pl.DataFrame, sessions: pl.DataFrame, sessions_before_expiry: int) -> pl.DataFrame:
+def contracts_of(instruments: pl.DataFrame, underlying: str) -> pl.DataFrame:
+    """The futures on one underlying, as `raw.instruments` (or `staging.universe` of its columns) declares them.
+
+    Returns:
+        `symbol`, `expires` (date of the last session) and `sessions_before`, in the order of expiry.
+
+    Raises:
+        TapehouseError: a contract without a declared rule for its roll.
+    """
+    of_it = instruments.filter((pl.col("kind") == "future") & (pl.col("underlying") == underlying))
+    found = (
+        of_it.select("symbol", expires="valid_to", sessions_before="roll_sessions_before").unique().sort("expires", "symbol")
+    )
+    without = found.filter(pl.col("sessions_before").is_null())
+    if without.height:
+        raise TapehouseError(
+            f"sources.yaml: universe.{without['symbol'][0]}: no roll is declared; add roll: {{sessions_before_expiry: …}}"
+        )
+    return found
+
+
+def roll_schedule(contracts: pl.DataFrame, sessions: pl.DataFrame) -> pl.DataFrame:
     """When each contract is held, by the declared rule: known as soon as the contracts are listed.
 
     Args:
-        contracts: `symbol` and `expires`, the date of its last session, in any order.
+        contracts: `symbol`, `expires`, the date of its last session, and `sessions_before`: a position leaves the contract at
+            the close so many sessions before the last one; 0 holds it to the end. In any order.
         sessions: `session` and `close_at`, ascending, reaching over all expiries.
-        sessions_before_expiry: a position leaves a contract at the close so many sessions before its last one; 0 holds it to
-            the end.
 
     Returns:
         `symbol`, `expires`, `rolls_on` (the last session on which it is held) and `rolls_at` (the close of that session), in
         the order of expiry.
 
     Raises:
-        TapehouseError: two contracts that expire together, an expiry on no session, or too few sessions before it.
+        TapehouseError: two contracts that roll together, an expiry on no session, or too few sessions before it.
     """
-    ordered = contracts.select("symbol", "expires").sort("expires", "symbol")
+    ordered = contracts.select("symbol", "expires", "sessions_before").sort("expires", "symbol")
     days = sessions["session"]
     rows = []
-    for symbol, expires in ordered.rows():
+    for symbol, expires, sessions_before in ordered.rows():
         at = int(days.search_sorted(expires))
         if at >= days.len() or days[at] != expires:
             raise TapehouseError(
                 f"contract {symbol} expires on {expires}, which is no session of those given; check the calendar"
             )
-        if at < sessions_before_expiry:
-            raise TapehouseError(f"contract {symbol}: fewer than {sessions_before_expiry} sessions are given before {expires}")
-        held = at - sessions_before_expiry
+        if at < sessions_before:
+            raise TapehouseError(f"contract {symbol}: fewer than {sessions_before} sessions are given before {expires}")
+        held = at - sessions_before
         rows.append((symbol, expires, days[held], sessions["close_at"][held]))
     schema = {"symbol": pl.String, "expires": pl.Date, "rolls_on": pl.Date, "rolls_at": pl.Datetime("us", "UTC")}
     schedule = pl.DataFrame(rows, schema=schema, orient="row")
-    if schedule["rolls_on"].is_duplicated().any():
-        both = schedule.filter(pl.col("rolls_on").is_duplicated())
-        raise TapehouseError(
-            f"contracts {both['symbol'].to_list()} roll on one session, {both['rolls_on'][0]}; keep one of them"
-        )
+    if not schedule["rolls_on"].is_sorted() or schedule["rolls_on"].is_duplicated().any():
+        names = schedule["symbol"].to_list()
+        raise TapehouseError(f"contracts {names} do not roll one after the other, but on {schedule['rolls_on'].to_list()}")
     return schedule
 
 
 def continuous(
-    bars: pl.DataFrame, contracts: pl.DataFrame, sessions: pl.DataFrame, sessions_before_expiry: int, at: datetime,
-    method: Method = "ratio",
-) -> pl.DataFrame:  # fmt: skip
+    bars: pl.DataFrame, contracts: pl.DataFrame, sessions: pl.DataFrame, at: datetime, method: Method = "ratio"
+) -> pl.DataFrame:
     """One series out of consecutive contracts, in the price basis of the contract that is held at `at`, as known then.
 
     Args:
         bars: every version of the contracts' bars: `symbol, interval, session, event_at, known_at, open, high, low, close`.
-        contracts, sessions, sessions_before_expiry: as in `roll_schedule`.
+        contracts, sessions: as in `roll_schedule`.
         at: what was known later changes nothing, and no roll after it is applied.
         method: `ratio` keeps returns, `difference` keeps moves in points; its prices can fall below zero.
 
@@ -85,7 +102,7 @@ def continuous(
     Raises:
         TapehouseError: the new contract has no bar as of `at` on a session of the roll, so that the step cannot be told.
     """
-    schedule = roll_schedule(contracts, sessions, sessions_before_expiry)
+    schedule = roll_schedule(contracts, sessions)
     known = as_known(bars, BAR_KEY, pl.lit(at)).filter(pl.col("event_at") <= at)
     parts: list[pl.DataFrame] = []
     rolls: list[tuple[str, date]] = []  # of contracts that another follows, as far as they have come

@@ -32,6 +32,9 @@ MARKET_DEVIATION = 0.16  # per root year
 CARRY = 0.03  # per year, of a future over its index
 PERPETUAL_NUMBERS = 1_000_000  # numbers from here on are no equities
 PERPETUAL_PRICE, PERPETUAL_DEVIATION = 20_000.0, 0.6
+BOOK_DEVIATION = 0.01  # of a perpetual with a simulated book, which opens each day near one price
+CORRECTED_AFTER = timedelta(days=2)
+CORRECTED_TICK = 0.01
 FUTURE_LIFE = timedelta(days=270)
 USUAL_RATE, RATE_DEVIATION, LARGEST_RATE = 1e-4, 2e-4, 0.0075  # of funding, each interval
 BARS = {
@@ -90,11 +93,12 @@ def simulated_bars(declared: "Declaration", symbols: tuple[str, ...], start: dat
             kept = _kept(declared, numbered, block, grid)
             names = [INDEX if number == MARKET_NUMBER else equity(number) for number in numbered]
             parts.append(_long(names, grid, block, kept, start, end))
+            parts.append(_corrected(parts[-1], names, grid, block, declared.corrected))
         for symbol in symbols:
             if symbol in declared.futures:
                 parts.append(_future(declared, symbol, year).filter(pl.col("event_at").is_between(start, end, closed="left")))
             if symbol in declared.perpetuals:
-                numbers, traits = [_perpetual_number(declared, symbol)], _perpetual_traits(declared, symbol)
+                numbers, traits = [_perpetual_number(symbol)], _perpetual_traits(declared, symbol)
                 grid = _grid("24/7", year)
                 block = year_block(
                     declared.seed, numbers, traits, declared.start.year, year, _day_of_year(grid), 0.0, splits=False
@@ -103,7 +107,7 @@ def simulated_bars(declared: "Declaration", symbols: tuple[str, ...], start: dat
                 parts.append(_long([symbol], grid, block, listed, start, end))
     if not parts:
         return pl.DataFrame(schema=BARS)
-    return pl.concat(parts).sort("symbol", "session")
+    return pl.concat(parts).sort("symbol", "session", "known_at")
 
 
 def _long(names: list[str], grid: pl.DataFrame, block: Block, kept: np.ndarray, start: datetime, end: datetime) -> pl.DataFrame:
@@ -123,6 +127,17 @@ def _long(names: list[str], grid: pl.DataFrame, block: Block, kept: np.ndarray, 
         )
         .with_columns(interval=pl.lit("1d"), vendor_adj_close=pl.lit(None, pl.Float64))
         .select(BAR_ORDER)
+    )
+
+
+def _corrected(bars: pl.DataFrame, names: list[str], grid: pl.DataFrame, block: Block, share: float) -> pl.DataFrame:
+    """Later versions of a share of the bars: two days after the close a print above the high has been added."""
+    if share == 0.0:
+        return bars.clear()
+    who, when = np.nonzero(block.luck > NormalDist().inv_cdf(1 - share))
+    which = pl.DataFrame({"symbol": pl.Series(names, dtype=pl.String).gather(who), "session": grid["session"].gather(when)})
+    return bars.join(which, on=["symbol", "session"], how="semi", maintain_order="left").with_columns(
+        pl.col("known_at") + CORRECTED_AFTER, (pl.col("high") + CORRECTED_TICK).round(2), pl.col("volume") + 100
     )
 
 
@@ -173,10 +188,11 @@ def simulated_funding(declared: "Declaration", symbols: tuple[str, ...], start: 
     for symbol in symbols:
         if symbol not in declared.perpetuals:
             continue
-        hours, number = declared.perpetuals[symbol].funding_hours, _perpetual_number(declared, symbol)
+        hours, number = declared.perpetuals[symbol].funding_hours, _perpetual_number(symbol)
         for year in _years(declared, start, end):
             drawn = stream(declared.seed, number, FUNDING, year).standard_normal((366, 24))
-            opened, closed = day_levels(declared.seed, number, PERPETUAL_PRICE, PERPETUAL_DEVIATION, declared.start.year, year)
+            about = _perpetual_about(declared, symbol)
+            opened, closed = day_levels(declared.seed, number, *about, declared.start.year, year)
             first, last = max(start, instant(date(year, 1, 1))), min(end, instant(date(year + 1, 1, 1)))
             moment = instant(first.date())
             while moment < last:
@@ -216,9 +232,16 @@ def _traits(seed: int, numbers: tuple[int, ...], splits: bool, dividends: bool) 
     return equity_traits(seed, numbers, splits, dividends)
 
 
+def _perpetual_about(declared: "Declaration", symbol: str) -> tuple[float, float]:
+    """First price of a perpetual and its deviation per root year, near its book where it has one."""
+    book = declared.books.get(symbol)
+    return (PERPETUAL_PRICE, PERPETUAL_DEVIATION) if book is None else (book.opening_price, BOOK_DEVIATION)
+
+
 def _perpetual_traits(declared: "Declaration", symbol: str) -> Traits:
+    price, deviation = _perpetual_about(declared, symbol)
     one, none = np.ones(1), np.zeros(1)
-    return Traits(one * PERPETUAL_PRICE, none, none, one * PERPETUAL_DEVIATION, none, np.ones(1, np.int64), one * 1_000_000.0)
+    return Traits(one * price, none, none, one * deviation, none, np.ones(1, np.int64), one * 1_000_000.0)
 
 
 def life_of(declared: "Declaration", number: int) -> Life:
@@ -238,7 +261,7 @@ def _number(symbol: str) -> int | None:
     return int(own) if own.isdigit() else None
 
 
-def _perpetual_number(declared: "Declaration", symbol: str) -> int:
+def _perpetual_number(symbol: str) -> int:
     # By name, not by place, so that another perpetual in the declaration changes nothing of this one.
     return PERPETUAL_NUMBERS + int(text_hash(symbol)[:12], 16)
 

@@ -38,6 +38,7 @@ from tapehouse.sources.base import Ask, Delivery, SourceDeclaration
 
 OFFERS = ("bars", "actions", "funding", "book", "trades")
 NAMED = "simulat"
+ROLL_BEFORE = 5  # sessions before a future's last one
 SCHEMAS = {"bars": {name: BARS[name] for name in BAR_COLUMNS}, "actions": ACTIONS, "funding": FUNDING_COLUMNS}
 MAKERS = {"bars": simulated_bars, "actions": simulated_actions, "funding": simulated_funding}
 STREAMS = {"book": simulated_book_events, "trades": simulated_trades}
@@ -69,8 +70,9 @@ class Declaration(SourceDeclaration):
 
     `equities` of them, `SIM:0001` and on, and the index `SIM:INDEX` have bars from `start` to `end` (exclusive; left out:
     for ever) on the sessions of `calendar`. `delisted_per_year` is the rate at which equities leave, `renamed` the share
-    that changes its ticker once, `missing` the share of bars that the source has lost. `futures` on the index are given by
-    symbol and last session, `perpetuals` by symbol; `books` gives symbols, these or others, an order book and trades.
+    that changes its ticker once, `missing` the share of bars that the source has lost, `corrected` the share that it gives in
+    two versions. `futures` on the index are given by symbol and last session, `perpetuals` by symbol; `books` gives symbols,
+    these or others, an order book and trades.
     """
 
     kind: Literal["simulator"]
@@ -84,6 +86,7 @@ class Declaration(SourceDeclaration):
     delisted_per_year: float = Field(default=0.0, ge=0, lt=1)
     renamed: float = Field(default=0.0, ge=0, le=1)
     missing: float = Field(default=0.0, ge=0, lt=1)
+    corrected: float = Field(default=0.0, ge=0, lt=1)
     futures: dict[str, date] = Field(default_factory=dict)
     perpetuals: dict[str, Perpetual] = Field(default_factory=dict)
     books: dict[str, Book] = Field(default_factory=dict)
@@ -179,7 +182,8 @@ def universe_lines(declared: Declaration, source: str, tradable: bool = True) ->
             line["delisted"] = {"on": dates.delisted, "known_at": dates.announced}
         lines[symbol] = line
     for symbol, expires in declared.futures.items():
-        about = {"kind": "future", "tradable": False, "underlying": INDEX, "expires": expires, "multiplier": 50.0}
+        about = {"kind": "future", "tradable": False, "underlying": INDEX, "expires": expires}
+        about |= {"multiplier": 50.0, "roll": {"sessions_before_expiry": ROLL_BEFORE}}
         lines[symbol] = {"id": f"SIM-FUT-{symbol[4:]}", "name": f"Simulated future {symbol[4:]}", **about}
     for symbol, perpetual in declared.perpetuals.items():
         about = {"kind": "perpetual", "tradable": False, "calendar": "24/7", "funding_hours": perpetual.funding_hours}

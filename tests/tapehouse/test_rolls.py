@@ -1,23 +1,27 @@
 """Futures that roll and perpetuals that pay funding: worked examples by hand, then the simulator's contracts."""
 
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from tapehouse.calendars import sessions
 from tapehouse.errors import TapehouseError
-from tapehouse.rolls import continuous, funding_cash_flows, roll_schedule
+from tapehouse.instruments import declared_instruments
+from tapehouse.rolls import continuous, contracts_of, funding_cash_flows, roll_schedule
+from tapehouse.settings import load_settings
 from tapehouse.sources.base import Ask
-from tapehouse.sources.simulator import Declaration, deliver
+from tapehouse.sources.simulator import Declaration, deliver, universe_lines
 
 WEEK = sessions(date(2005, 3, 7), date(2005, 3, 19))  # two weeks of five sessions
 DAYS = WEEK["session"].to_list()
-CONTRACTS = pl.DataFrame({"symbol": ["H", "M"], "expires": [DAYS[4], DAYS[9]]})
+CONTRACTS = pl.DataFrame({"symbol": ["H", "M"], "expires": [DAYS[4], DAYS[9]], "sessions_before": [2, 2]})
 CLOSES = {"H": [100.0, 101.0, 102.0, 103.0, 104.0], "M": [110.0, 111.0, 112.2, 113.3, 114.4, 115.5, 116.6, 117.7, 118.8, 119.9]}
 
 
@@ -29,14 +33,14 @@ def bars(closes=CLOSES) -> pl.DataFrame:
 
 
 def held(at: int = 9, method="ratio", frame=None) -> pl.DataFrame:
-    return continuous(bars() if frame is None else frame, CONTRACTS, WEEK, 2, WEEK["close_at"][at], method)
+    return continuous(bars() if frame is None else frame, CONTRACTS, WEEK, WEEK["close_at"][at], method)
 
 
 def test_the_schedule_counts_sessions_before_the_last_one():
-    schedule = roll_schedule(CONTRACTS.reverse(), WEEK, 2)
+    schedule = roll_schedule(CONTRACTS.reverse(), WEEK)
     assert schedule.select("symbol", "rolls_on").rows() == [("H", DAYS[2]), ("M", DAYS[7])]
     assert schedule["rolls_at"][0] == WEEK["close_at"][2]
-    assert roll_schedule(CONTRACTS, WEEK, 0)["rolls_on"].to_list() == [DAYS[4], DAYS[9]]
+    assert roll_schedule(CONTRACTS.with_columns(sessions_before=0), WEEK)["rolls_on"].to_list() == [DAYS[4], DAYS[9]]
 
 
 def test_a_roll_by_hand():
@@ -79,14 +83,16 @@ def test_the_adjusted_ratio_series_has_the_holders_returns_and_another_future_ch
     assert_frame_equal(held(at, frame=bars(other)), found, check_exact=True)
 
 
-def test_a_roll_without_the_new_contracts_bar_is_refused():
+def test_a_roll_without_the_new_contracts_bar_is_refused(tmp_path):
     frame = bars().filter(~((pl.col("symbol") == "M") & (pl.col("session") == DAYS[2])))
     with pytest.raises(TapehouseError, match="roll from H to M: M has no bar on 2005-03-09"):
         held(frame=frame)
-    with pytest.raises(TapehouseError, match="roll on one session"):
-        roll_schedule(CONTRACTS.with_columns(expires=pl.lit(DAYS[4])), WEEK, 2)
+    with pytest.raises(TapehouseError, match="do not roll one after the other"):
+        roll_schedule(CONTRACTS.with_columns(expires=pl.lit(DAYS[4])), WEEK)
     with pytest.raises(TapehouseError, match="no session of those given"):
-        roll_schedule(CONTRACTS.with_columns(expires=pl.lit(date(2005, 3, 12))), WEEK, 2)
+        roll_schedule(CONTRACTS.with_columns(expires=pl.lit(date(2005, 3, 12))), WEEK)
+    with pytest.raises(TapehouseError, match=r"universe\.SIM:FUT-H5: no roll is declared"):
+        contracts_of(instruments(tmp_path).with_columns(roll_sessions_before=pl.lit(None, pl.Int32)), "SIM:INDEX")
 
 
 DECLARED = Declaration(
@@ -99,16 +105,27 @@ DECLARED = Declaration(
 )
 
 
+def instruments(folder: Path) -> pl.DataFrame:
+    """`raw.instruments` of the simulated universe."""
+    content = yaml.safe_load((Path(__file__).parents[2] / "sources.yaml").read_text())
+    content |= {"universe": universe_lines(DECLARED, "simulator"), "benchmark": "SIM:INDEX", "feeds": {}}
+    content |= {"sources": {"simulator": DECLARED.model_dump(exclude_none=True)}}
+    (folder / "sources.yaml").write_text(yaml.safe_dump(content))
+    (folder / "workspace.yaml").touch()
+    return declared_instruments(load_settings(folder))
+
+
 def simulated(offer: str, *symbols: str) -> pl.DataFrame:
     start, end = datetime(2005, 1, 1, tzinfo=UTC), datetime(2005, 7, 1, tzinfo=UTC)
     return deliver(DECLARED, Ask(offer, "simulator", symbols, start, end, None)).rows
 
 
-def test_two_simulated_contracts_roll_without_a_jump():
+def test_two_simulated_contracts_roll_without_a_jump(tmp_path):
     """The later contract is dearer by three months of carry: that step is in the raw prices and in nobody's return."""
-    contracts = pl.DataFrame({"symbol": list(DECLARED.futures), "expires": list(DECLARED.futures.values())})
+    contracts = contracts_of(instruments(tmp_path), "SIM:INDEX")
+    assert contracts.rows() == [(symbol, expires, 5) for symbol, expires in DECLARED.futures.items()]
     frame, year = simulated("bars", *DECLARED.futures), sessions(date(2005, 1, 1), date(2005, 12, 1))
-    found = continuous(frame, contracts, year, 5, datetime(2005, 6, 1, tzinfo=UTC))
+    found = continuous(frame, contracts, year, datetime(2005, 6, 1, tzinfo=UTC))
     index = simulated("bars", "SIM:INDEX").select("session", index_close="close")
     compared = found.join(index, on="session").with_columns(index_ret=pl.col("index_close") / pl.col("index_close").shift() - 1)
     assert found["symbol"].unique(maintain_order=True).to_list() == ["SIM:FUT-H5", "SIM:FUT-M5"]

@@ -14,7 +14,7 @@ from tapehouse.errors import TapehouseError
 from tapehouse.hashing import frame_hash
 from tapehouse.simulated_bars import INDEX, equity
 from tapehouse.sources.base import Ask
-from tapehouse.sources.simulator import MAKERS, Declaration, deliver, fingerprint, first_sessions, lives, universe_lines
+from tapehouse.sources.simulator import MAKERS, Book, Declaration, deliver, fingerprint, first_sessions, lives, universe_lines
 
 START, END = datetime(2004, 1, 1, tzinfo=UTC), datetime(2006, 1, 1, tzinfo=UTC)
 DECLARED = Declaration(
@@ -25,6 +25,7 @@ DECLARED = Declaration(
     delisted_per_year=0.3,
     renamed=0.5,
     missing=0.02,
+    corrected=0.01,
     futures={"SIM:FUT-H5": date(2005, 3, 18), "SIM:FUT-M5": date(2005, 6, 17)},
     perpetuals={"SIM:PERP": {"funding_hours": 8}},
 )
@@ -41,7 +42,7 @@ def rows(*about, **more) -> pl.DataFrame:
 
 
 KINDS = {"bars": [], "actions": ["kind"], "funding": []}
-WHOLE = {offer: rows(offer).sort("symbol", "event_at", *KINDS[offer]) for offer in MAKERS}
+WHOLE = {offer: rows(offer).sort("symbol", "event_at", "known_at", *KINDS[offer]) for offer in MAKERS}
 
 
 @pytest.mark.parametrize("offer", MAKERS)
@@ -50,7 +51,7 @@ WHOLE = {offer: rows(offer).sort("symbol", "event_at", *KINDS[offer]) for offer 
 def test_any_cutting_of_a_range_and_any_order_of_symbols_gives_the_same_bits(offer, cuts, shown):
     edges = [START, *(START + timedelta(days=day) for day in sorted(set(cuts))), END]
     parts = [rows(offer, first, last, tuple(shown)) for first, last in pairwise(edges)]
-    assert_frame_equal(pl.concat(parts).sort("symbol", "event_at", *KINDS[offer]), WHOLE[offer], check_exact=True)
+    assert_frame_equal(pl.concat(parts).sort("symbol", "event_at", "known_at", *KINDS[offer]), WHOLE[offer], check_exact=True)
 
 
 def test_one_symbol_alone_is_what_it_is_among_others():
@@ -73,7 +74,14 @@ def test_bars_are_bars():
     assert bars.filter(
         (pl.col("low") > low) | (pl.col("high") < high) | (pl.col("low") <= 0) | (pl.col("volume") < 1)
     ).is_empty()
-    assert bars.filter(pl.col("known_at") != pl.col("event_at")).is_empty()
+    assert bars.select("symbol", "session", "known_at").is_unique().all()
+    late = bars.filter(pl.col("known_at") != pl.col("event_at"))
+    assert 0.002 < late.height / bars.height < 0.02 and (late["known_at"] - late["event_at"]).unique().to_list() == [
+        timedelta(days=2)
+    ]
+    before = late.join(bars.filter(pl.col("known_at") == pl.col("event_at")), on=["symbol", "session"], suffix="_before")
+    assert before.height == late.height and (before["high"] > before["high_before"]).all()
+    bars = bars.filter(pl.col("known_at") == pl.col("event_at"))
     half_day = bars.filter(symbol=INDEX, session=date(2004, 11, 26))["event_at"].to_list()
     assert half_day == [datetime(2004, 11, 26, 18, tzinfo=UTC)]
     assert bars.select("symbol", "session").is_unique().all()
@@ -82,7 +90,7 @@ def test_bars_are_bars():
 
 
 def test_delistings_holes_and_expiries():
-    bars, index = rows(), rows(symbols=(INDEX,))["session"]
+    bars, index = rows().unique(["symbol", "session"], maintain_order=True), rows(symbols=(INDEX,))["session"].unique()
     gone = {s: about.delisted for s, about in lives(DECLARED).items() if about.delisted and about.delisted < END.date()}
     assert 2 <= len(gone) <= 10
     for symbol, last in gone.items():
@@ -140,6 +148,9 @@ def test_funding_comes_every_eight_hours():
     assert paid["rate"].abs().max() <= 0.0075 and paid["symbol"].unique().to_list() == ["SIM:PERP"]
     bar = rows("bars", START, END, ("SIM:PERP",)).filter(session=date(2005, 4, 30))
     assert paid["mark_price"][0] == bar["close"][0]  # midnight: where the day before closed
+    booked = DECLARED.model_copy(update={"books": {"SIM:PERP": Book(opening_price=80.0)}})
+    near = rows("funding", datetime(2005, 5, 1, tzinfo=UTC), datetime(2005, 5, 3, tzinfo=UTC), declared=booked)["mark_price"]
+    assert near.is_between(75, 85).all()
 
 
 def test_books_and_trades_are_those_of_the_simulated_stream():

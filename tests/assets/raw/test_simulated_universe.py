@@ -17,6 +17,7 @@ SIMULATOR = {
     "delisted_per_year": 0.35,
     "renamed": 0.9,
     "missing": 0.01,
+    "corrected": 0.02,
     "futures": {"SIM:FUT-Z3": date(2003, 12, 19), "SIM:FUT-H4": date(2004, 3, 19)},
     "perpetuals": {"SIM:PERP": {"funding_hours": 8}},
 }
@@ -52,6 +53,17 @@ def test_every_row_says_that_it_is_simulated(house):
         assert house.rows(f"select distinct source from {table}") == [("simulator",)]
         assert house.rows(f"select count(*) from {table} where symbol not like 'SIM:%'") == [(0,)]
     assert house.rows("select count(*) from raw.quarantine") == [(0,)]
+
+
+def test_a_corrected_bar_is_what_was_known_of_it(house):
+    (count,) = house.rows("select count(*) filter (version = 2), max(version), count(*) from staging.bars")
+    assert 0.005 < count[0] / count[2] < 0.03 and count[1] == 2
+    corrected = "select symbol, session, event_at, high from staging.bars where version = 2 order by all limit 1"
+    ((symbol, session, closed, high),) = house.rows(corrected)
+    known = f"select high from staging.bars_as_known($at) where symbol = '{symbol}' and session = date '{session}'"
+    for hours, seen in ((0, round(high - 0.01, 2)), (47, round(high - 0.01, 2)), (48, high)):
+        at = closed + timedelta(hours=hours)
+        assert house.rows(known.replace("$at", f"timestamptz '{at.isoformat()}'")) == [(seen,)]
 
 
 def test_who_has_gone_stays_in_the_past(house):
