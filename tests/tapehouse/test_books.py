@@ -232,6 +232,29 @@ def test_days_one_by_one_or_in_a_range_are_the_same():
     assert silent.height < 2 * 12
 
 
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 10**6), hour=st.floats(25, 47), warm_up=st.sampled_from([None, 1800.0]))
+def test_what_is_received_later_changes_no_quote(seed, hour, warm_up):
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    shape = StreamShape(messages_per_second=0.02, snapshot_seconds=20_000)
+    events = simulated_book_events(seed % 3, "SIM:A", start, start + timedelta(days=2), shape=shape)
+    events = disturb(events, seed, lose=0.01).book
+    cut = start + timedelta(hours=hour)
+    before, after = events.filter(pl.col("known_at") <= cut), events.filter(pl.col("known_at") > cut)
+    other = disturb(after.with_columns(pl.col("bid_sizes") * 2), seed + 1, lose=0.2, swap=0.2, copy=0.2).book
+    rules = BookRules(cadence_ms=30_000, buffer_seconds=3000, max_silence_seconds=900, warm_up_seconds=warm_up)
+    day = start + timedelta(days=1)
+    told, changed, unheard = (
+        collected(quotes_by_day([pl.concat([before, rest])], rules, day, day + timedelta(days=1))).quotes.filter(
+            pl.col("known_at") <= cut
+        )
+        for rest in (after, other, after.clear())
+    )
+    assert told.equals(changed)
+    assert told.equals(unheard)
+    assert told.height
+
+
 def test_a_clock_set_back_by_hours_is_refused_in_a_range():
     rows = [message(86_400 * day, "ticker", day, [(1.0, 1.0)], [(2.0, 1.0)]) for day in (0, 5, 0)]
     events = frame(*rows).with_columns(sequence=pl.int_range(3))
