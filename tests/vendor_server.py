@@ -413,6 +413,42 @@ class Companies:
         }
 
 
+@dataclass
+class Newsroom:
+    """Articles in the fields of the vendor; `page` is how many of them one answer gives."""
+
+    articles: list[dict] = field(default_factory=list)
+    page: int = 1000
+
+    def polygon(self, server: VendorServer, key: str) -> None:
+        """`/v2/reference/news` by ticker and time, with cursors."""
+
+        def news(seen: Seen) -> Reply:
+            if seen.headers.get("Authorization") != f"Bearer {key}":
+                return Reply({"status": "ERROR", "error": "Unknown API Key"}, 401)
+            query, offset = seen.query, 0
+            if "cursor" in query:
+                query = json.loads(bytes.fromhex(query["cursor"]))
+                offset = query["offset"]
+            found = sorted(
+                (
+                    article
+                    for article in self.articles
+                    if query["ticker"] in article["tickers"]
+                    and query["published_utc.gte"] <= article["published_utc"] < query["published_utc.lt"]
+                ),
+                key=lambda article: article["published_utc"],
+            )
+            shown, end = found[offset : offset + self.page], offset + self.page
+            content = {"status": "OK", "request_id": "x", "count": len(shown), "results": shown}
+            if end < len(found):
+                cursor = json.dumps({**query, "offset": end}).encode().hex()
+                content["next_url"] = f"https://api.polygon.io:443/v2/reference/news?cursor={cursor}"
+            return Reply(content)
+
+        server.routes["/v2/reference/news"] = news
+
+
 def utc(*parts: int) -> datetime:
     """A time in UTC."""
     return datetime(*parts, tzinfo=UTC)

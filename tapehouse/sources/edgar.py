@@ -20,7 +20,7 @@ from tapehouse.sources.edgar_facts import FUNDAMENTALS, facts_of, versions_of
 from tapehouse.sources.edgar_form4 import Trade, UnreadableForm, trades
 from tapehouse.sources.edgar_index import ALWAYS, Filing, accepted, cik_of, folder, list_filings
 from tapehouse.sources.edgar_text import sections
-from tapehouse.sources.vendor import Judged, Reading, Vendor, delivery_hash, midnight_after, missing
+from tapehouse.sources.vendor import NEW_YORK, Judged, Reading, Vendor, delivery_hash, midnight_after, missing
 
 OFFERS = ("filings", "fundamentals", "insider_trades")
 USER_AGENT = Credential("SEC_USER_AGENT", "header", "User-Agent")
@@ -175,7 +175,8 @@ def _insider_trades(client: Client, declared: Declaration, ask: Ask, symbol: str
     for filing in _listed(client, ask, symbol, cik, ALWAYS, judged, missed):
         if filing.form not in INSIDER_FORMS or filing.listed_at < ask.start:
             continue
-        when = midnight_after(filing.period or filing.filed)
+        # A period after the filing is a slip of the pen, and no day to file the record under.
+        when = midnight_after(min(filing.period or filing.filed, filing.filed))
         if filing.document is None or not filing.document.lower().endswith(".xml"):
             judged.reject(filing.record, filing.origin, symbol, when, "no XML form: it was filed on paper or as text")
             continue
@@ -211,6 +212,9 @@ def _judge_trade(trade: Trade, about: dict, judged: Judged) -> None:
     if row["acquired_disposed"] not in (None, "A", "D"):
         reading.faults.append(f"acquired_disposed is neither A nor D: {row['acquired_disposed']!r}")
     day = row["transaction_date"]
+    if day and day > about["known_at"].astimezone(NEW_YORK).date():
+        reading.faults.append("dated after it was filed")
+        day = None
     event_at, origin = midnight_after(day) if day else None, f"{about['url']}#{trade.line}"
     if reading.faults:
         judged.reject(trade.record, origin, about["symbol"], event_at, "; ".join(reading.faults))

@@ -20,9 +20,11 @@ from tapehouse.sources.vendor_bars import (
     as_text,
     deliver_screened,
     finished,
+    outside,
     session_years,
     text_frame,
     text_record,
+    year_part,
 )
 
 OFFERS = ("bars", "actions")
@@ -49,15 +51,16 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
             for year in session_years(ask, symbol):
                 for answer in _year(client, declared, ask, "eod", symbol, year, missed, period="d", order="a"):
                     given = (symbol, ask.source, calendar_of(ask, symbol), universe.interval, universe.start)
-                    screened, unfinished = _bars(answer, declared.ignore, *given)
-                    parts.append(screened)
+                    screened, unfinished = _bars(answer, year, declared.ignore, *given)
+                    parts.append(year_part(screened, year))
                     late += unfinished
         return deliver_screened(ask, parts, screen_bars, FIELDS[1:], missed, unfinished=late)
     for symbol in ask.symbols:
         for year in action_years(ask, symbol):
             for endpoint in ("div", "splits"):
                 for answer in _year(client, declared, ask, endpoint, symbol, year, missed):
-                    parts.append(_actions(answer, endpoint, symbol, ask.source, calendar_of(ask, symbol), universe.start))
+                    given = (symbol, ask.source, calendar_of(ask, symbol), universe.start)
+                    parts.append(year_part(_actions(answer, year, endpoint, *given), year))
     return deliver_screened(ask, parts, screen_actions, ACTION_FIELDS[1:], missed)
 
 
@@ -89,20 +92,31 @@ def _list(content: object) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _bars(
-    answer: Answer, ignore: tuple[str, ...], symbol: str, source: str, calendar: str, interval: str, undated_at: datetime
+    answer: Answer,
+    year: int,
+    ignore: tuple[str, ...],
+    symbol: str,
+    source: str,
+    calendar: str,
+    interval: str,
+    undated_at: datetime,
 ) -> tuple[Screened, int]:
     records = [text_record(record, BAR, ignore) for record in answer.json]
+    records = [{"fault": outside(record.get("session"), year), **record} for record in records]
     frame = text_frame(records, FIELDS[1:], answer.request, symbol, source)
     screened = screen_bars(frame, undated_at=undated_at, calendar=calendar, interval=interval, holds=[symbol])
     return finished(screened, answer.fetched_at)
 
 
 @lru_cache(maxsize=4096)
-def _actions(answer: Answer, endpoint: str, symbol: str, source: str, calendar: str, undated_at: datetime) -> Screened:
+def _actions(
+    answer: Answer, year: int, endpoint: str, symbol: str, source: str, calendar: str, undated_at: datetime
+) -> Screened:
     records = []
     for record in answer.json:
         text = text_record(record, DIVIDEND)
-        kept = {name: text.get(name) for name in ("ex_date", "record", "fault")}
+        kept = {name: text.get(name) for name in ("ex_date", "record")}
+        kept["fault"] = text.get("fault") or outside(text.get("ex_date"), year)
         if endpoint == "div":
             records.append({**kept, "kind": "dividend", "amount": text.get("amount")})
         else:

@@ -21,7 +21,7 @@ from tapehouse.observations import FIELDS, MACRO_COLUMNS, Calendar, screen_macro
 from tapehouse.screening import Screened
 from tapehouse.sources.base import Ask, Delivery
 from tapehouse.sources.vendor import NEW_YORK, Vendor, delivery_hash, missing, year_bounds
-from tapehouse.sources.vendor_bars import deliver_screened, text_frame, text_record
+from tapehouse.sources.vendor_bars import Part, deliver_screened, text_frame, text_record
 
 OFFERS = ("macro",)
 KEY = Credential("FRED_API_KEY", "query", "api_key")
@@ -78,7 +78,7 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
             at = declared.release_times.get(series, declared.release_time)
             span = ask.settings.universe.start
             screened, without = _screened(tuple(answers), vintages, series, ask.source, frequency, at, span)
-            parts.append(screened)
+            parts.append(Part(screened))  # all of a series is read for any range
             empty += without
     return deliver_screened(ask, parts, partial(screen_macro, dates=Calendar()), FIELDS[1:], missed, no_value=empty)
 

@@ -11,7 +11,7 @@ import polars as pl
 from pydantic import Field
 
 from tapehouse.hashing import frame_hash, text_hash
-from tapehouse.ingest import REJECT_COLUMNS
+from tapehouse.screening import REJECT_COLUMNS
 from tapehouse.sources.base import Ask, Delivery, Missing, SourceDeclaration
 
 
@@ -162,6 +162,8 @@ class Judged:
         source: the source's name.
         key: the columns that make two records one: equal ones are duplicates, unequal ones cannot be believed.
         schema: columns and types of the rows.
+        home: the range of the answer that is being judged, None for one that every range is cut from. Where a rejected
+            record is dated outside of it, or not at all, it is filed at its start: elsewhere it would not be seen.
     """
 
     table: str
@@ -173,9 +175,13 @@ class Judged:
     rows: dict[tuple, tuple[dict, object, str]] = field(default_factory=dict)
     rejects: list[dict] = field(default_factory=list)
     conflicting: set[tuple] = field(default_factory=set)
+    home: tuple[datetime, datetime] | None = None
 
     def take(self, row: dict, record: object, origin: str) -> None:
         """Accept a record as a row of the table, unless another with its key came before."""
+        if self.home and not self.home[0] <= row["event_at"] < self.home[1]:
+            self.reject(record, origin, row.get("symbol"), row["event_at"], OUTSIDE)
+            return
         self.received += 1
         key = tuple(row[name] for name in self.key)
         held = self.rows.get(key)
@@ -207,29 +213,38 @@ class Judged:
                 "filed_at": event_at,
                 "reason": reason,
                 "record": json.dumps(record, ensure_ascii=False, sort_keys=True, default=str),
+                "home_start": self.home and self.home[0],
+                "home_end": self.home and self.home[1],
             }
         )
 
     def delivery(self, ask: Ask, missed: Iterable[Missing] = (), **counts: int) -> Delivery:
         """The asked range of what was taken and rejected."""
         rows = pl.DataFrame([row for row, _, _ in self.rows.values()], schema=dict(self.schema), orient="row")
-        rejects = pl.DataFrame(self.rejects, schema=REJECT_SCHEMA, orient="row")
+        rejects = pl.DataFrame(self.rejects, schema=REJECT_SCHEMA | HOME_SCHEMA, orient="row")
         return cut(ask, rows.sort(*self.key), rejects, self.duplicates, missed, received=self.received, **counts)
 
 
+OUTSIDE = "dated outside of the range that was asked for"
 CONFLICT = "conflicting records for one key"
 _STAMP = pl.Datetime("us", "UTC")
 REJECT_SCHEMA = {name: _STAMP if name.endswith("_at") else pl.String for name in REJECT_COLUMNS}
+HOME_SCHEMA = {"home_start": _STAMP, "home_end": _STAMP}
 
 
 def cut(
     ask: Ask, rows: pl.DataFrame, rejects: pl.DataFrame, duplicates: int, missed: Iterable[Missing] = (), **counts: int
 ) -> Delivery:
-    """The asked range of the accepted and rejected records of whole answers, and what became of all of them."""
+    """The asked range of the accepted and rejected records of whole answers, and what became of all of them.
+
+    `rejects` have the columns of `REJECT_SCHEMA` and `HOME_SCHEMA`: see `Judged.home`.
+    """
     universe = ask.settings.universe
     spanned = rows.filter(pl.col("event_at").is_between(universe.start, universe.end, closed="left"))
-    dated = pl.col("event_at").is_between(universe.start, universe.end, closed="left").fill_null(False)
-    filed = rejects.with_columns(filed_at=pl.when(dated).then("event_at").otherwise(pl.lit(universe.start).cast(_STAMP)))
+    start = pl.max_horizontal(pl.col("home_start"), pl.lit(universe.start).cast(_STAMP))
+    end = pl.min_horizontal(pl.col("home_end"), pl.lit(universe.end).cast(_STAMP))
+    inside = ((pl.col("event_at") >= start) & (pl.col("event_at") < end)).fill_null(False)
+    filed = rejects.with_columns(filed_at=pl.when(inside).then("event_at").otherwise(start)).select(REJECT_COLUMNS)
     return Delivery(
         rows=spanned.filter(pl.col("event_at").is_between(ask.start, ask.end, closed="left")),
         rejected=filed.filter(pl.col("filed_at").is_between(ask.start, ask.end, closed="left")),
@@ -242,11 +257,6 @@ def cut(
         },
         missing=tuple(missed),
     )
-
-
-def nothing(ask: Ask, schema: Mapping[str, pl.DataType], missed: Iterable[Missing] = ()) -> Delivery:
-    """A delivery without a record."""
-    return cut(ask, pl.DataFrame(schema=dict(schema)), pl.DataFrame(schema=REJECT_SCHEMA), 0, missed, received=0)
 
 
 def delivery_hash(delivery: Delivery) -> str:

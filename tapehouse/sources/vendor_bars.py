@@ -1,9 +1,11 @@
 """Bars and actions from vendors' answers: made into text records, and judged as those of files are."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -11,9 +13,10 @@ import polars as pl
 from tapehouse.calendars import all_sessions, timezone
 from tapehouse.screening import Screened
 from tapehouse.sources.base import Ask, Delivery, Missing
-from tapehouse.sources.vendor import REJECT_SCHEMA, calendar_of, cut
+from tapehouse.sources.vendor import HOME_SCHEMA, OUTSIDE, REJECT_SCHEMA, calendar_of, cut, year_bounds
 
 FIELDS = ("record", "fault")
+ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 def session_years(ask: Ask, symbol: str) -> list[int]:
@@ -74,17 +77,40 @@ def finished(screened: Screened, fetched_at: datetime) -> tuple[Screened, int]:
     return replace(screened, accepted=accepted, rejected=rejected), unfinished
 
 
+class Part(NamedTuple):
+    """Records of one answer, judged, and the range that it answers; None for one that every range is cut from."""
+
+    screened: Screened
+    home: tuple[datetime, datetime] | None = None
+
+
+def year_part(screened: Screened, year: int) -> Part:
+    """An answer for the dates of one year."""
+    return Part(screened, year_bounds(year))
+
+
+def outside(day: str | None, year: int) -> str | None:
+    """The fault of a record in the answer for a year, where it is dated in another."""
+    return OUTSIDE if day and ISO_DATE.fullmatch(day) and int(day[:4]) != year else None
+
+
 def deliver_screened(
     ask: Ask,
-    parts: Sequence[Screened],
+    parts: Sequence[Part],
     screen: Callable[..., Screened],
     fields: Sequence[str],
     missed: Sequence[Missing],
     **counts: int,
 ) -> Delivery:
     """The asked range of screened answers; `screen` and its `fields` give the columns where there is no answer."""
-    parts = parts or [screen(text_frame([], fields, "", "", ask.source), undated_at=ask.start)]
-    rows = pl.concat([part.accepted for part in parts])
-    rejects = pl.concat([part.rejected.cast(REJECT_SCHEMA) for part in parts])
-    duplicates = sum(part.duplicates for part in parts)
+    parts = parts or [Part(screen(text_frame([], fields, "", "", ask.source), undated_at=ask.start))]
+    rows = pl.concat([part.screened.accepted for part in parts])
+    rejects = pl.concat([_rejects(part) for part in parts])
+    duplicates = sum(part.screened.duplicates for part in parts)
     return cut(ask, rows, rejects, duplicates, missed, received=rows.height + rejects.height + duplicates, **counts)
+
+
+def _rejects(part: Part) -> pl.DataFrame:
+    home = dict(zip(HOME_SCHEMA, part.home or (None, None), strict=True))
+    bounds = {name: pl.lit(value).cast(HOME_SCHEMA[name]) for name, value in home.items()}
+    return part.screened.rejected.cast(REJECT_SCHEMA).with_columns(**bounds)

@@ -21,9 +21,11 @@ from tapehouse.sources.vendor_bars import (
     as_text,
     deliver_screened,
     finished,
+    outside,
     session_years,
     text_frame,
     text_record,
+    year_part,
 )
 
 OFFERS = ("bars", "actions")
@@ -55,25 +57,26 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
         for year in years(ask, symbol):
             start, end = year_bounds(year)
             try:
-                answers.append(answer := _chart(client, declared, symbol, start, end, "1d", "div,split"))
+                answer = _chart(client, declared, symbol, start, end, "1d", "div,split")
+                answers.append((year, answer))
             except RequestFailed as error:
                 missed.append(missing(ask, symbol, start, end, error))
             else:
                 if answer.stale:
                     missed.append(missing(ask, symbol, answer.fetched_at, end, answer.stale))
         try:
-            splits = _known_splits(client, declared, symbol, answers)
+            splits = _known_splits(client, declared, symbol, [answer for _, answer in answers])
         except RequestFailed as error:  # what the prices of that time were cannot be told
             missed.append(missing(ask, symbol, ask.start, ask.end, error))
             continue
-        for answer in answers:
+        for year, answer in answers:
             if ask.offer == "bars":
                 given = (symbol, ask.source, calendar, universe.interval, universe.start, declared.price_decimals)
-                screened, unfinished = _bars(answer, splits, *given)
+                screened, unfinished = _bars(answer, year, splits, *given)
                 late += unfinished
             else:
-                screened = _actions(answer, splits, symbol, ask.source, calendar, universe.start)
-            parts.append(screened)
+                screened = _actions(answer, year, splits, symbol, ask.source, calendar, universe.start)
+            parts.append(year_part(screened, year))
     if ask.offer == "bars":
         return deliver_screened(ask, parts, screen_bars, FIELDS[1:], missed, unfinished=late)
     return deliver_screened(ask, parts, screen_actions, ACTION_FIELDS[1:], missed)
@@ -176,7 +179,15 @@ def _within(splits: Splits, answer: Answer, zone: ZoneInfo) -> Splits:
 
 @lru_cache(maxsize=4096)
 def _bars(
-    answer: Answer, splits: Splits, symbol: str, source: str, calendar: str, interval: str, undated_at: datetime, decimals: int
+    answer: Answer,
+    year: int,
+    splits: Splits,
+    symbol: str,
+    source: str,
+    calendar: str,
+    interval: str,
+    undated_at: datetime,
+    decimals: int,
 ) -> tuple[Screened, int]:
     result = _result(answer)
     zone = _zone(result)
@@ -186,7 +197,7 @@ def _bars(
     records = []
     for at, stamp in enumerate(result.get("timestamp", ())):
         record = {"session": str(_day(stamp, zone)), **{name: values[at] for name, values in columns.items()}}
-        records.append(text_record(record))
+        records.append(text_record(record) | {"fault": outside(record["session"], year)})
     frame = text_frame(records, FIELDS[1:], answer.request, symbol, source)
     screened = screen_bars(
         frame,
@@ -201,7 +212,9 @@ def _bars(
 
 
 @lru_cache(maxsize=4096)
-def _actions(answer: Answer, splits: Splits, symbol: str, source: str, calendar: str, undated_at: datetime) -> Screened:
+def _actions(
+    answer: Answer, year: int, splits: Splits, symbol: str, source: str, calendar: str, undated_at: datetime
+) -> Screened:
     result = _result(answer)
     zone, events = _zone(result), result.get("events", {})
     known, records = _within(splits, answer, zone), []
@@ -211,6 +224,7 @@ def _actions(answer: Answer, splits: Splits, symbol: str, source: str, calendar:
             kept = {name: record.get(name) for name in ("record", "fault")} | {"kind": kind.removesuffix("s")}
             try:
                 kept["ex_date"] = str(day := _day(event["date"], zone))
+                kept["fault"] = kept["fault"] or outside(kept["ex_date"], year)
                 if kind == "splits":
                     kept["ratio"] = as_text(event["numerator"] / event["denominator"])
                 else:

@@ -1,4 +1,5 @@
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import polars as pl
 import pytest
@@ -247,6 +248,7 @@ def test_what_cannot_be_refreshed_says_so(server, tmp_path):
 
 FIELDS = st.sampled_from(["date", "open", "high", "low", "close", "adjusted_close", "volume"])
 VALUES = st.none() | st.text(max_size=6) | st.floats() | st.integers() | st.lists(st.integers(), max_size=2) | st.booleans()
+VALUES |= st.dates(date(2003, 12, 1), date(2005, 2, 1)).map(str) | st.sampled_from(["1999-05-03", "2013-05-01", "2004-13-01"])
 
 
 @settings(max_examples=15, deadline=None)
@@ -265,15 +267,19 @@ def test_no_record_is_lost(tmp_path_factory, damage, repeated):
             records = inner(seen).body[:21]
             for at, name, value in damage:
                 if isinstance(records[at], dict):
-                    records[at][name] = value
+                    records[at] = records[at] | {name: value}
             # JSON has no NaN: what the vendor cannot say is left out.
             text = json.dumps(records + records[:repeated]).replace("NaN", "null").replace("-Infinity", "null")
             return Reply(text.replace("Infinity", "null"))
 
         server.routes["/eod/"] = damaged
-        got = bars(server, tmp_path_factory.mktemp("vendor"), start=utc(2004, 1, 1), end=utc(2004, 2, 1))
-    assert got.counts["received"] == 21 + repeated and conserved(got) and not got.missing
-    assert got.rows.height + got.rejected.height <= 21 + repeated
+        home, edges = tmp_path_factory.mktemp("vendor"), [utc(2004, month, 1) for month in range(1, 13)] + [utc(2005, 1, 1)]
+        months = [bars(server, home, start=a, end=b) for a, b in pairwise(edges)]
+    counts = months[0].counts
+    assert counts["received"] == 21 + repeated and conserved(months[0]) and not months[0].missing
+    # Every record is in one month's table, in one month's quarantine, or a second copy.
+    seen = sum(month.rows.height + month.rejected.height for month in months)
+    assert seen + counts["duplicates"] + counts["outside_span"] == 21 + repeated
 
 
 def test_an_unknown_key_of_the_declaration():
