@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numba import njit
 
-from tapehouse.features.history import RESTART_MONTH, RESTART_YEARS_BACK, UTC_DATETIME, batches
+from tapehouse.features.history import RESTART_MONTH, RESTART_YEARS_BACK, UTC_DATETIME, Collected, batches, in_order
 from tapehouse.folds import Fold
 from tapehouse.hmm import INPUTS, STATES, States, filtered, inputs
 from tapehouse.versions import microseconds
@@ -25,17 +25,7 @@ SIDEWAYS_BELOW = 0.5  # of the deviation
 LONGEST_WINDOW_DAYS = 45
 BULLISH, BEARISH, SIDEWAYS = "bullish", "bearish", "sideways"
 OLDEST_MARKET = timedelta(days=10)  # as in features.decision_points: an older market row is none
-SCHEMA = {
-    "symbol": pl.String,
-    "interval": pl.String,
-    "decision_at": UTC_DATETIME,
-    "session": pl.Date,
-    "known_at": UTC_DATETIME,
-    "mean_ret_20d": pl.Float64,
-    "ret_deviation_20d": pl.Float64,
-    "drift_score_20d": pl.Float64,
-    "regime": pl.String,
-}
+RULE_COLUMNS = ("symbol", "interval", "decision_at", "session", "known_at", "mean_ret_20d", "ret_deviation_20d")
 REGIME_COLUMNS = (
     *("fold", "symbol", "interval", "decision_at", "known_at"),
     *(f"p_{state}" for state in STATES),
@@ -61,27 +51,19 @@ def rule_regimes(
     Raises:
         TapehouseError: as `tapehouse.features.history.batches` does.
     """
-    parts = [pl.DataFrame(schema=SCHEMA)]
-    for batch in batches(versions, actions, start, end, decision_lag, None, "features.regime"):
+    bars = in_order(versions)
+    rows = Collected(bars, ("mean_ret_20d", "ret_deviation_20d"))
+    for batch in batches(bars, actions, start, end, decision_lag, None, "features.regime"):
         own = batch.own
         values, known = drift_rows(
             batch.chosen, own.sessions, own.prices[3], own.price_factors, own.latest, WINDOW_BARS, LONGEST_WINDOW_DAYS
         )
-        mean, deviation = pl.col("mean_ret_20d"), pl.col("ret_deviation_20d")
-        parts.append(
-            batch.rows()
-            .with_columns(
-                known_at=pl.Series(known).cast(UTC_DATETIME),
-                mean_ret_20d=pl.Series(values[:, 0]).fill_nan(None),
-                ret_deviation_20d=pl.Series(values[:, 1]).fill_nan(None),
-            )
-            .with_columns(
-                drift_score_20d=pl.when(deviation > 0).then(mean * math.sqrt(WINDOW_BARS) / deviation),
-                regime=rule(mean, deviation, WINDOW_BARS),
-            )
-            .select(list(SCHEMA))
-        )
-    return pl.concat(parts)
+        rows.add(batch, {"mean_ret_20d": values[:, 0], "ret_deviation_20d": values[:, 1]}, known)
+    mean, deviation = pl.col("mean_ret_20d"), pl.col("ret_deviation_20d")
+    return rows.frame(RULE_COLUMNS).with_columns(
+        drift_score_20d=pl.when(deviation > 0).then(mean * math.sqrt(WINDOW_BARS) / deviation),
+        regime=rule(mean, deviation, WINDOW_BARS),
+    )
 
 
 def rule(mean: pl.Expr, deviation: pl.Expr, bars: int) -> pl.Expr:
