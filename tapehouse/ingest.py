@@ -33,7 +33,7 @@ FIELDS = ("symbol", "session", *NUMBERS)
 BAR_KEY = ("symbol", "interval", "event_at", "source")
 BAR_COLUMNS = (*("symbol", "interval", "session", "event_at", "known_at", *PRICES, "volume", "vendor_adj_close", "source"),)
 CONFLICT = "conflicting records for one symbol and session"
-Splits = Mapping[str, Sequence[tuple[date, float]]]
+Splits = Mapping[str, Sequence[tuple[date, float, bool]]]
 
 
 def screen_bars(
@@ -66,8 +66,8 @@ def screen_bars(
         interval: written to the accepted rows.
         holds: symbols that may occur; None accepts any that is not empty.
         adjusted: whether the source has a vendor-adjusted close; a missing one is then a fault.
-        splits: symbol -> (ex_date, new shares per old) of the splits that a source has worked into the prices and
-            volumes before them. They are taken out again, so that what is kept are prices and volumes of the day.
+        splits: symbol -> (ex_date, new shares per old, whether volumes too) of the splits that a source has worked into
+            the prices before them. They are taken out again, so that what is kept are prices and volumes of the day.
         price_decimals: decimals that raw prices were quoted in; prices that splits were taken out of are rounded to them.
 
     Returns:
@@ -145,18 +145,19 @@ def _read(text: pl.Series) -> pl.Series:
 
 def _restored(splits: Splits, price_decimals: int | None) -> list[pl.Expr]:
     """Prices times, and volume over, the ratios of the splits that come after the bar: those of the day."""
-    factor = pl.lit(1.0)
+    factor, shares = pl.lit(1.0), pl.lit(1.0)
     for symbol, known in splits.items():
-        for ex_date, ratio in known:
-            factor = factor * pl.when((pl.col("symbol") == symbol) & (pl.col("day") < ex_date)).then(ratio).otherwise(1.0)
-    split = factor != 1
+        for ex_date, ratio, volumes in known:
+            own = pl.when((pl.col("symbol") == symbol) & (pl.col("day") < ex_date)).then(ratio).otherwise(1.0)
+            factor, shares = factor * own, shares * own if volumes else shares
     prices = [pl.col(f"{name}_") * factor for name in PRICES]
     if price_decimals is not None:
         prices = [price.round(price_decimals) for price in prices]
     kept = zip(PRICES, prices, strict=True)
+    volume = (pl.col("volume_") / shares).round().cast(pl.Int64)
     return [
-        *(pl.when(split).then(price).otherwise(f"{name}_").alias(f"{name}_") for name, price in kept),
-        pl.when(split).then((pl.col("volume_") / factor).round().cast(pl.Int64)).otherwise("volume_").alias("volume_"),
+        *(pl.when(factor != 1).then(price).otherwise(f"{name}_").alias(f"{name}_") for name, price in kept),
+        pl.when(shares != 1).then(volume).otherwise("volume_").alias("volume_"),
     ]
 
 

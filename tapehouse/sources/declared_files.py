@@ -37,11 +37,15 @@ class _Frozen(BaseModel):
 
 
 class KnownSplit(_Frozen):
-    """A split that a vendor has worked into the prices before `ex_date`; `ratio` is new shares per old."""
+    """A split that a vendor has worked into the prices before `ex_date`; `ratio` is new shares per old.
+
+    `volumes`: whether into the volumes too. Of a spin-off, which Yahoo treats as a split, they are left alone.
+    """
 
     symbol: str
     ex_date: date
     ratio: float = Field(gt=0)
+    volumes: bool = True
 
 
 class ReleaseRule(_Frozen):

@@ -191,9 +191,9 @@ def _by_calendar(
     undated_at: datetime,
 ) -> Screened:
     """Bars and actions judged by each symbol's own calendar; what has no known symbol, by that of the universe."""
-    splits: dict[str, list[tuple[date, float]]] = {}
+    splits: dict[str, list[tuple[date, float, bool]]] = {}
     for split in declared.split_adjusted_by:
-        splits.setdefault(split.symbol, []).append((split.ex_date, split.ratio))
+        splits.setdefault(split.symbol, []).append((split.ex_date, split.ratio, split.volumes))
 
     def judged(part: pl.DataFrame, by: str) -> Screened:
         keys = {"undated_at": undated_at, "date_format": declared.date_format, "calendar": by, "holds": declared.symbols}

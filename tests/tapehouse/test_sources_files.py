@@ -88,21 +88,52 @@ def files_settings():
     return load_settings(ROOT)
 
 
-def test_the_shared_prices(tmp_path):
+# What Yahoo has worked into these prices. PPL's is the spin-off of Talen, NGG's a consolidation with a special dividend.
+SHARED_SPLITS = [
+    {"symbol": "AAPL", "ex_date": "2014-06-09", "ratio": 7},
+    {"symbol": "MA", "ex_date": "2014-01-22", "ratio": 10},
+    {"symbol": "CMCSA", "ex_date": "2017-02-21", "ratio": 2},
+    {"symbol": "NGG", "ex_date": "2017-05-22", "ratio": 0.916, "volumes": False},
+    {"symbol": "PPL", "ex_date": "2015-06-02", "ratio": 1.073653, "volumes": False},
+]
+SPAN = {"start": utc(2012, 9, 1), "end": utc(2017, 10, 1)}
+
+
+def shared_prices(tmp_path: Path, **keys) -> pl.DataFrame:
     folder = shared("prices")
     symbols = pl.read_csv(folder / "us_equities_2012_2017.csv.gz")["Ticker"].unique().to_list()
-    own = settings_of(tmp_path, utc(2012, 9, 1), utc(2017, 10, 1))
-    split = {"symbol": "AAPL", "ex_date": "2014-06-09", "ratio": 7}
-    declared = declare("bars", str(folder), holds=symbols, split_adjusted_by=[split], price_decimals=2, adj_close_decimals=6)
-    delivery = delivered(declared, own, start=utc(2012, 9, 1), end=utc(2017, 10, 1))
+    declared = declare("bars", str(folder), holds=symbols, adj_close_decimals=6, **keys)
+    delivery = delivered(declared, settings_of(tmp_path, **SPAN), **SPAN)
     assert delivery.counts["accepted"] == delivery.counts["received"] == delivery.rows.height == 53240
     assert delivery.rejected.is_empty()
-    as_sent = delivered(
-        declare("bars", str(folder), holds=symbols, adj_close_decimals=6), own, start=utc(2012, 9, 1), end=utc(2017, 10, 1)
-    )
-    assert as_sent.rows.filter(pl.col("symbol") != "AAPL").equals(delivery.rows.filter(pl.col("symbol") != "AAPL"))
+    return delivery.rows
+
+
+def off_cents(bars: pl.DataFrame) -> dict[str, float]:
+    """Symbol to the share of its prices that are no whole cents, beyond what six decimals of a 32-bit float explain."""
+    prices = bars.select("symbol", pl.concat_list("open", "high", "low", "close").alias("price")).explode("price")
+    cents = pl.col("price") * 100
+    off = (cents - cents.round()).abs() > pl.col("price") * 2.4e-5 + 1e-3
+    return dict(prices.group_by("symbol").agg(off.mean()).rows())
+
+
+def test_the_shared_prices_as_they_were_paid(tmp_path):
+    raw = shared_prices(tmp_path, split_adjusted_by=SHARED_SPLITS)
+    as_sent = shared_prices(tmp_path)
+    # Shares are quoted in cents, and so are all prices once the splits are out; a few thin ones traded between.
+    adjusted = {symbol for symbol, share in off_cents(as_sent).items() if share > 0.06}
+    assert adjusted == {split["symbol"] for split in SHARED_SPLITS}
+    assert {off_cents(raw)[symbol] for symbol in adjusted} == {0.0}
+    untouched = ~pl.col("symbol").is_in(list(adjusted))
+    assert as_sent.filter(untouched).equals(raw.filter(untouched))
+    # In round lots, as volumes of these years are.
+    assert (raw.filter(~untouched)["volume"] % 100 == 0).all()
+
+
+def test_the_shared_prices_of_apple(tmp_path):
+    bars = shared_prices(tmp_path, split_adjusted_by=SHARED_SPLITS, price_decimals=2)
     # What was paid on these days: 665.76 at the open of 2012-09-04, 645.57 at the close before the split, 93.70 after it.
-    rows = {row["session"]: row for row in delivery.rows.filter(symbol="AAPL").to_dicts()}
+    rows = {row["session"]: row for row in bars.filter(symbol="AAPL").to_dicts()}
     first, before, after = (rows[date(*day)] for day in ((2012, 9, 4), (2014, 6, 6), (2014, 6, 9)))
     assert (first["open"], first["high"], first["low"], first["close"]) == (665.76, 675.14, 664.50, 674.97)
     assert (first["volume"], before["volume"], after["volume"]) == (13_139_000, 12_497_800, 75_415_000)
