@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
 from tapehouse.answers import Answer
-from tapehouse.http import Client, RequestFailed
+from tapehouse.http import Client
 from tapehouse.sources.vendor import NEW_YORK, Reading, midnight_after
 
 ALWAYS = datetime(2200, 1, 1, tzinfo=UTC)  # a list that grows is never over
@@ -88,16 +88,10 @@ def accepted(client: Client, archives: str, cik: int, accession: str, filed: dat
     if header:
         over = datetime.now(UTC) - midnight_after(filed) > HEADER_DUE
         url = f"{folder(archives, cik, accession)}/{accession}-index-headers.html"
-        try:
-            answer = client.get(
-                url, types=("html", "text"), check=_unlike_header, nothing=(404, "") if over else None
-            )
-        except RequestFailed as error:
-            if error.status != 404:
-                raise
-        else:
-            if found := HEADER.search(answer.body):
-                return _new_york(found[1].decode()), "release"
+        # Of a filing of these days the page is only late: without it, it is missing, and asked for again next time.
+        answer = client.get(url, types=("html", "text"), check=_unlike_header, nothing=(404, "") if over else None)
+        if found := HEADER.search(answer.body):
+            return _new_york(found[1].decode()), "release"
     return listed_at or midnight_after(filed), "upper_bound"
 
 

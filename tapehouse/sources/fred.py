@@ -29,7 +29,6 @@ FREQUENCIES = {"D": "d", "W": "w", "M": "m", "Q": "q"}
 OBSERVATION = {"date": "period", "realtime_start": "vintage"}
 ISO_DATE = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
 NO_VALUE = "."
-WITHDRAWN = "the value of an earlier vintage was withdrawn"
 FIRST_DAY, LAST_DAY = "1776-07-04", "9999-12-31"  # FRED's own words for "any time"
 ALWAYS = datetime(2200, 1, 1, tzinfo=UTC)  # a list that grows is never over
 PAGE = {"series": None, "vintagedates": 10_000, "observations": 100_000}  # the most that FRED gives at once
@@ -152,8 +151,10 @@ def _screened(
     at: time | None,
     undated_at: datetime,
 ) -> tuple[Screened, int]:
-    """All versions of a series, and the number of records without a value (FRED has one for each holiday)."""
+    """All versions of a series, and the number of records that never had a value (FRED has one for each holiday). A value
+    that a later vintage takes back is null from then on."""
     frames, repeated, empty = [], 0, 0
+    taken_back: set[tuple[str, str]] = set()
     known: dict[str, str] = {}
     uncertain = {str(vintages[0])}  # the archive starts with what was out by then
     for number, (year, pages) in enumerate(answers):
@@ -172,7 +173,10 @@ def _screened(
                 elif value == NO_VALUE and before in (None, NO_VALUE):
                     empty += 1
                 else:
-                    records.append(text | ({"fault": WITHDRAWN} if value == NO_VALUE else {}))
+                    if value == NO_VALUE:
+                        taken_back.add((period, text.get("vintage") or ""))
+                        text["value"] = "0"  # judged as any other, and null in the end
+                    records.append(text)
                     numbers.append(place)
             frames.append(text_frame(records, FIELDS[1:], page.request, series, source, numbers))
     screened = screen_macro(
@@ -184,8 +188,11 @@ def _screened(
         clock = timedelta(hours=at.hour, minutes=at.minute, seconds=at.second)
         released = (pl.col("vintage").cast(pl.Datetime("us")) + clock).dt.replace_time_zone(str(NEW_YORK))
         known_as, known_at = pl.lit("release"), pl.when(bound).then("known_at").otherwise(released.dt.convert_time_zone("UTC"))
+    of_day = pl.concat_str(pl.col("period", "vintage").cast(pl.String), separator=" ")
     accepted = screened.accepted.with_columns(
-        known_at=known_at, known_as=pl.when(bound).then(pl.lit("upper_bound")).otherwise(known_as)
+        value=pl.when(~of_day.is_in([" ".join(day) for day in sorted(taken_back)])).then("value"),
+        known_at=known_at,
+        known_as=pl.when(bound).then(pl.lit("upper_bound")).otherwise(known_as),
     )
     return Screened(accepted.select(MACRO_COLUMNS), screened.rejected, screened.duplicates + repeated), empty
 

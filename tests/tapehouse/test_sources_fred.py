@@ -118,10 +118,21 @@ def test_other_frequencies(server, tmp_path):
 
 def test_missing_values(server, tmp_path):
     got = macro(server, tmp_path, ("DGS10",))
-    assert got.rows.select("period", "value").rows() == [(date(2004, 7, 2), 4.48), (date(2004, 7, 6), 4.49)]
-    assert got.rejected.select("reason", "event_at").rows() == [(fred.WITHDRAWN, utc(2004, 7, 7, 4))]
-    assert got.counts["no_value"] == 1 and conserved(got)
-    assert got.rejected["origin"].item().endswith("limit=100000#4")
+    assert got.rows.select("period", "value", "vintage").rows() == [
+        (date(2004, 7, 2), 4.48, date(2004, 7, 6)),
+        (date(2004, 7, 6), 4.49, date(2004, 7, 7)),
+        (date(2004, 7, 6), None, date(2004, 7, 9)),  # taken back
+    ]
+    assert got.counts["no_value"] == 1 and got.rejected.is_empty() and conserved(got)
+
+
+def test_a_value_that_cannot_be_read(server, tmp_path):
+    spoilt = archive()
+    spoilt.values["PAYEMS"][date(2004, 1, 1)][date(2004, 2, 6)] = "130150e"
+    spoilt.fred(server, KEY)
+    got = macro(server, tmp_path)
+    assert got.rejected["reason"].to_list() == ["unreadable value"] and got.rows.height == 4 and conserved(got)
+    assert got.rejected["origin"].item().endswith("limit=100000#5")
 
 
 def test_a_second_run_asks_nothing(server, tmp_path):
