@@ -106,6 +106,73 @@ def test_volatility_and_momentum_by_hand():
     assert row["realised_vol_20d"] == pytest.approx(0.01 * math.sqrt(20 / 19) * math.sqrt(252))
 
 
+def test_directional_movement_of_a_steady_climb_by_hand():
+    # Each bar one higher, half a point around its close: the true range is 1.5, the upward movement 1, the downward none.
+    climb = [(100 + i, 100.5 + i, 99.5 + i, 100 + i) for i in range(30)]
+    rows = of(frame(bars("AAA", climb)))
+    plus, minus, adx = (rows[name].to_list() for name in ("plus_di_14", "minus_di_14", "adx_14"))
+    assert plus[13] is None and adx[26] is None
+    assert plus[14:] == [pytest.approx(100 / 1.5)] * 16
+    assert minus[14:] == [0.0] * 16
+    assert adx[27:] == [100.0] * 3
+    split = [*climb[:20], *(tuple(price / 2 for price in row) for row in climb[20:])]
+    halved = of(frame(bars("AAA", split)), action_frame([action("AAA", "split", 20, 2)]))
+    assert halved["adx_14"].to_list() == adx
+    assert halved["plus_di_14"].to_list() == plus
+
+
+def test_directional_movement_of_a_price_that_never_moved_is_null():
+    rows = of(frame(bars("AAA", [10] * 40)))
+    assert rows.select("plus_di_14", "minus_di_14", "adx_14", "bollinger_position_20d").null_count().row(0) == (40,) * 4
+
+
+def test_gap_and_range_by_hand():
+    prices = frame(bars("AAA", [(10, 10, 10, 10), (11, 12, 9, 10), (4.8, 6, 4.5, 5)]))
+    rows = of(prices, action_frame([action("AAA", "split", 2, 2)]))
+    assert rows["gap_1d"].to_list() == [None, pytest.approx(math.log(1.1)), pytest.approx(math.log(4.8 / 5))]
+    assert rows["range_1d"].to_list() == [0.0, 0.3, 0.3]
+
+
+def test_volatilities_of_ranges_by_hand():
+    # Every bar: high over low is e^0.02, close over open e^0.01.
+    bar_ = (100.0, 100 * math.exp(0.015), 100 * math.exp(-0.005), 100 * math.exp(0.01))
+    row = of(frame(bars("AAA", [bar_] * 20)))
+    assert row["parkinson_vol_20d"].null_count() == row["garman_klass_vol_20d"].null_count() == 19
+    parkinson = math.sqrt(0.02**2 / (4 * math.log(2)) * 252)
+    garman_klass = math.sqrt((0.5 * 0.02**2 - (2 * math.log(2) - 1) * 0.01**2) * 252)
+    assert row["parkinson_vol_20d"][19] == pytest.approx(parkinson)
+    assert row["garman_klass_vol_20d"][19] == pytest.approx(garman_klass)
+
+
+def test_bands_support_and_resistance_are_restated_by_splits():
+    # Closes of 98 and 102 in turn, in old shares; the last ten bars are in halves.
+    old = [(100, 105, 95, 98 + 4 * (i % 2)) for i in range(20)]
+    new = [tuple(price / 2 for price in row) for row in old]
+    rows = of(frame(bars("AAA", [*old[:10], *new[10:]])), action_frame([action("AAA", "split", 10, 2)]))
+    whole = of(frame(bars("AAA", old)))
+    assert whole["bollinger_position_20d"][19] == pytest.approx((102 - 96) / 8)  # bands at 100 -+ 2 * 2
+    assert whole["support_distance_20d"][19] == pytest.approx(102 / 95 - 1)
+    assert whole["resistance_distance_20d"][19] == pytest.approx(102 / 105 - 1)
+    for name in ("bollinger_position_20d", "support_distance_20d", "resistance_distance_20d"):
+        assert rows[name].null_count() == 19
+        assert rows[name][19] == whole[name][19]
+
+
+def test_divergence_from_the_market_needs_only_the_ends_of_its_own_window():
+    own, index = [100.0] * 30, [100.0 * 1.01**i for i in range(30)]
+    index[3] = None
+    mine = of(frame(bars("AAA", own) + bars("^GSPC", index))).filter(pl.col("symbol") == "AAA")
+    one, five, twenty = (
+        mine[f"{name}d"].to_list() for name in ("market_divergence_1", "market_divergence_5", "relative_strength_20")
+    )
+    assert [i for i in range(30) if one[i] is None] == [0, 3, 4]
+    assert [i for i in range(30) if five[i] is None] == [0, 1, 2, 3, 4, 8]
+    assert [i for i in range(30) if twenty[i] is None] == [*range(20), 23]
+    assert one[10] == pytest.approx(-math.log(1.01))
+    assert five[10] == pytest.approx(-5 * math.log(1.01))
+    assert twenty[25] == pytest.approx(-20 * math.log(1.01))
+
+
 def test_a_correction_changes_only_decisions_after_it():
     prices = bars("AAA", [100, 110, 121, 133.1])
     corrected = bar("AAA", 1, 100, 100, 100, 100, known_at=at(2, 12), version=2)
@@ -207,9 +274,25 @@ def test_indicators_agree_with_talib_after_the_warm_up(symbol):
     rows = of(own)  # no actions: prices taken as they are, on both sides
     high, low, close = (own[name].to_numpy() for name in ("high", "low", "close"))
     macd, signal, histogram = talib.MACD(close, 12, 26, 9)
+    upper, _, lower = talib.BBANDS(close, 20, 2.0, 2.0)
+    percent, one, daily = np.full(close.size, 100.0), np.ones(close.size), np.append(np.nan, np.diff(np.log(close)))
+    volume = own["volume"].cast(pl.Float64).to_numpy()
+    typical, to_sample = (high + low + close) / 3, math.sqrt(20 / 19)
+    before = np.append(np.nan, volume[:-1])
     expected = {
+        "plus_di_14": (talib.PLUS_DI(high, low, close, 14), percent),
+        "minus_di_14": (talib.MINUS_DI(high, low, close, 14), percent),
+        "adx_14": (talib.ADX(high, low, close, 14), percent),
+        "bollinger_position_20d": ((close - lower) / (upper - lower), one),
+        "support_distance_20d": (close / talib.MIN(low, 20) - 1, one),
+        "resistance_distance_20d": (close / talib.MAX(high, 20) - 1, one),
+        "realised_vol_20d": (talib.STDDEV(daily, 20) * to_sample * math.sqrt(252), one),
+        "vwap_distance_20d": (close / (talib.SUM(typical * volume, 20) / talib.SUM(volume, 20)) - 1, one),
+        "volume_zscore_20d": ((volume - talib.SMA(before, 20)) / (talib.STDDEV(before, 20) * to_sample), one),
+        "momentum_30d": (talib.ROCP(close, 30), one),
+        "ret_63d": (np.log1p(talib.ROCP(close, 63)), one),
         "atr_14": (talib.ATR(high, low, close, 14), close),
-        "rsi_14": (talib.RSI(close, 14), np.full(close.size, 100.0)),
+        "rsi_14": (talib.RSI(close, 14), percent),
         "macd": (macd, close),
         "macd_signal": (signal, close),
         "macd_hist": (histogram, close),
@@ -249,6 +332,19 @@ def test_features_agree_with_talib_on_the_history_restated_to_the_decision(real_
     assert row["rsi_14"] == pytest.approx(talib.RSI(close, 14)[-1], abs=1e-4)
     assert row["macd"] == pytest.approx(macd, abs=1e-6 * close[-1])
     assert row["macd_signal"] == pytest.approx(signal, abs=1e-6 * close[-1])
+    for name, function in (("plus_di_14", talib.PLUS_DI), ("minus_di_14", talib.MINUS_DI), ("adx_14", talib.ADX)):
+        assert row[name] == pytest.approx(function(high, low, close, 14)[-1], abs=1e-4), name
+    upper, _, lower = (series[-1] for series in talib.BBANDS(close, 20, 2.0, 2.0))
+    assert row["bollinger_position_20d"] == pytest.approx((close[-1] - lower) / (upper - lower), abs=1e-6)
+    assert row["support_distance_20d"] == pytest.approx(close[-1] / low[-20:].min() - 1, abs=1e-12)
+    assert row["resistance_distance_20d"] == pytest.approx(close[-1] / high[-20:].max() - 1, abs=1e-12)
+    opened = own["open"].to_numpy() * price
+    assert row["gap_1d"] == pytest.approx(math.log(opened[-1] / close[-2]), abs=1e-12)
+    parkinson = np.log(high / low)[-20:] ** 2 / (4 * math.log(2))
+    garman_klass = 0.5 * np.log(high / low)[-20:] ** 2 - (2 * math.log(2) - 1) * np.log(close / opened)[-20:] ** 2
+    assert row["parkinson_vol_20d"] == pytest.approx(math.sqrt(parkinson.mean() * 252), rel=1e-12)
+    assert row["garman_klass_vol_20d"] == pytest.approx(math.sqrt(garman_klass.mean() * 252), rel=1e-12)
+    assert row["ret_63d"] == pytest.approx(math.log(close[-1] / close[-64]), abs=1e-12)
     assert row["ret_20d"] == pytest.approx(math.log(close[-1] / close[-21]), abs=1e-12)
     assert row["momentum_30d"] == pytest.approx(close[-1] / close[-31] - 1, abs=1e-12)
     daily = np.diff(np.log(close[-21:]))
