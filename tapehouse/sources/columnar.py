@@ -58,8 +58,9 @@ def read_parquet(
                 fault=pl.lit(None, pl.String),
             )
         )
-    if not parts:
-        parts.append(_lost([(1, "the Parquet file is empty")], name))
+    if not parts:  # a whole file without rows, like a text with a header alone
+        texts = [*header, "record", "fault"]
+        parts.append(pl.DataFrame(schema=dict.fromkeys(texts, pl.String) | {"origin": pl.Int64}))
     return _named(pl.concat(parts, how="diagonal").sort("origin"), name, columns, source, symbol)
 
 
