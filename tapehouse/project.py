@@ -72,17 +72,21 @@ class Table:
 
     @property
     def as_known(self) -> str | None:
-        """The macro that gives a staging table as it was known at an instant; None without spans of validity.
+        """The macro that gives a staging table as it was known at an instant; None without `known_at`.
 
-        It returns the versions in force, without `superseded_at`, which no one could know. Names are those of the schema
-        that is in use.
+        It returns the versions in force: of a table with spans of validity those whose span holds the instant, without
+        `superseded_at`, which no one could know; of any other the last known of each key. Names are those of the schema that
+        is in use.
         """
-        if not self.name.startswith("staging.") or not {"known_at", "superseded_at"} <= self.types.keys():
+        if not self.name.startswith("staging.") or "known_at" not in self.types:
             return None
-        return (
-            f"create or replace macro {self.name}{AS_KNOWN}(instant) as table select * exclude (superseded_at) from {self.name} "
-            "where known_at <= instant and (superseded_at is null or superseded_at > instant)"
-        )
+        head = f"create or replace macro {self.name}{AS_KNOWN}(instant) as table select"
+        if "superseded_at" in self.types:
+            in_force = "known_at <= instant and (superseded_at is null or superseded_at > instant)"
+            return f"{head} * exclude (superseded_at) from {self.name} where {in_force}"
+        keys = ", ".join(column for column in self.doc.grain if column != "known_at")
+        latest = f"row_number() over (partition by {keys} order by known_at desc) = 1" if keys else "true"
+        return f"{head} * from {self.name} where known_at <= instant qualify {latest}"
 
 
 class Project:
@@ -223,9 +227,9 @@ class Project:
                     con.execute(f"create schema if not exists {schema}")
                     body = ", ".join(f'"{c}" {t}' for c, t in table.types.items())
                     con.execute(f"create table if not exists {table.name} ({body})")
+                table.doc = _completed(table, asset)
                 if table.as_known:
                     con.execute(table.as_known)
-                table.doc = _completed(table, asset)
         con.close()
 
     def _type_sql(self, asset: Asset, table: Table, con: duckdb.DuckDBPyConnection) -> None:

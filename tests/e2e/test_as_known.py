@@ -102,3 +102,22 @@ def test_nothing_is_known_before_its_close(tmp_path):
     assert before.filter(pl.col("session") == date(2005, 3, 8)).is_empty()
     assert after.filter(pl.col("session") == date(2005, 3, 8)).height == 6
     assert before.height == after.height - 6
+
+
+def test_every_staging_table_can_be_asked_for_a_past_state(tmp_path):
+    house = Corrected(tmp_path)
+    staged = [name for name in house.project.tables if name.startswith("staging.")]
+    assert len(staged) >= 6
+    for name in house.data_assets():
+        assert not materialise(house.project, house.warehouse, name, ingested_at=FIRST).failed
+    at = "timestamptz '2005-03-08 20:59:00+00'"
+    for name in staged:
+        keys = ", ".join(column for column in house.project.tables[name].doc.grain if column != "known_at")
+        ((rows, distinct, latest),) = house.rows(
+            f"select count(*), count(distinct ({keys})), max(known_at) from {name}_as_known({at})"
+        )
+        assert rows == distinct, f"{name}: one version of each key is in force"
+        assert latest is None or latest <= datetime(2005, 3, 8, 20, 59, tzinfo=UTC)
+    # Of a series its latest period, a week after its end: the yields of February 2005 are known on 2005-03-08.
+    asked = f"select series_id, period from staging.macro_latest_as_known({at}) where series_id in ('AAA', 'BAA') order by all"
+    assert house.rows(asked) == [("AAA", date(2005, 2, 1)), ("BAA", date(2005, 2, 1))]
