@@ -18,6 +18,7 @@ from tapehouse.book_judge import MARKET_NAMES, Fault, Message, judge
 from tapehouse.book_messages import (
     BOOK_SCHEMA,
     KINDS,
+    REJECT_SCHEMA,
     SNAPSHOT,
     TRADE,
     TRADE_SCHEMA,
@@ -25,7 +26,6 @@ from tapehouse.book_messages import (
     known_at_us,
     lists,
 )
-from tapehouse.book_quotes import REJECT_SCHEMA
 from tapehouse.book_scan import (
     AT,
     EVENT,

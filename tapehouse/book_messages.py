@@ -46,6 +46,16 @@ TRADE_SCHEMA = {
     "side": pl.String,
     "source": pl.String,
 }
+REJECT_SCHEMA = {
+    "table_name": pl.String,
+    "source": pl.String,
+    "origin": pl.String,
+    "symbol": pl.String,
+    "event_at": TIMESTAMP,
+    "filed_at": TIMESTAMP,
+    "reason": pl.String,
+    "record": pl.String,
+}
 # In this order the messages of one book follow each other as they arrived.
 BOOK_KEY = ("symbol", "market", "source", "sequence")
 TRADE_KEY = ("symbol", "market", "source", "trade_id", "known_at")

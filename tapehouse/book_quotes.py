@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from tapehouse.book_kernels import APART, APPLIED, CONTAINED, CROSSED, NO_SNAPSHOT, STATUSES, UNUSABLE, VALID, WARM_UP
-from tapehouse.book_messages import KINDS, LEVELS, Messages, lists
+from tapehouse.book_messages import KINDS, LEVELS, REJECT_SCHEMA, Messages, lists
 from tapehouse.calendars import TIMESTAMP
 
 TABLE = "staging.book_quotes"
@@ -36,16 +36,6 @@ QUOTE_SCHEMA = {
     "ask_sizes": LEVELS,
     "superseded_at": TIMESTAMP,
     "version": pl.Int64,
-}
-REJECT_SCHEMA = {
-    "table_name": pl.String,
-    "source": pl.String,
-    "origin": pl.String,
-    "symbol": pl.String,
-    "event_at": TIMESTAMP,
-    "filed_at": TIMESTAMP,
-    "reason": pl.String,
-    "record": pl.String,
 }
 
 

@@ -17,8 +17,8 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from tapehouse.book_kernels import BIDS, NEXT_ROW, SAID, STATE, emit, play
-from tapehouse.book_messages import DIFF, EPOCH, Messages
-from tapehouse.book_quotes import QUOTE_SCHEMA, REJECT_SCHEMA, Tidings, quote_rows, rejected_differences, trace_rows
+from tapehouse.book_messages import DIFF, EPOCH, REJECT_SCHEMA, Messages
+from tapehouse.book_quotes import QUOTE_SCHEMA, Tidings, quote_rows, rejected_differences, trace_rows
 from tapehouse.errors import TapehouseError
 
 ROOM = 40_960  # levels a side in the rows that the kernel makes before they become a frame

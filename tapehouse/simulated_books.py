@@ -12,7 +12,6 @@ from functools import lru_cache
 
 import numpy as np
 import polars as pl
-from numba import njit
 
 from tapehouse.book_messages import (
     BOOK_SCHEMA,
@@ -34,7 +33,6 @@ SOURCE = "simulator"
 DAY_NS = 86_400_000_000_000
 LADDER = 512  # ticks that a day's prices stay within
 OPENING_DEPTH = 120  # levels on each side at the opening
-FEWEST_LEVELS = 20
 IDS_OF_A_DAY = 10_000_000_000  # update ids of day d start at d times this
 TICKS_OF_DAYS = 200  # a day opens at most this many ticks from the opening price
 MOST_CHANGES = 8  # levels that one difference changes, at most
@@ -126,6 +124,8 @@ def _inside(found: list[pl.DataFrame], schema: dict, start: datetime, end: datet
 @lru_cache(maxsize=2)
 def simulate_day(seed: int, symbol: str, day: date, shape: StreamShape) -> SimulatedDay:
     """One whole day; the last two are kept, so that book and trades of a day are made once."""
+    from tapehouse.simulated_ladder import walk
+
     random = _random(seed, symbol, day, shape, "walk")
     kinds, received = _arrivals(random, day, shape)
     n = kinds.size
@@ -134,9 +134,9 @@ def simulate_day(seed: int, symbol: str, day: date, shape: StreamShape) -> Simul
     changes = random.random((int(counts.sum()), 4))
     choices = random.random((n, 2))
     jumps = random.integers(1, 60, n) if shape.market == "futures" else np.ones(n, np.int64)
-    walk = _walk(kinds, counts, changes, choices, jumps, bids, asks, day.toordinal() * IDS_OF_A_DAY, random.integers(2, 9, n))
+    walked = walk(kinds, counts, changes, choices, jumps, bids, asks, day.toordinal() * IDS_OF_A_DAY, random.integers(2, 9, n))
     closing = (bids, asks)  # the walk has changed them in place
-    return _as_frames(walk, kinds, received, random, base, closing, (seed, symbol, day, shape))
+    return _as_frames(walked, kinds, received, random, base, closing, (seed, symbol, day, shape))
 
 
 def _random(seed: int, symbol: str, day: date, shape: StreamShape, what: str) -> np.random.Generator:
@@ -168,99 +168,9 @@ def _opening(seed: int, symbol: str, day: date, shape: StreamShape) -> tuple[int
     return max(middle - half, 1), bids.astype(np.int64), asks.astype(np.int64)
 
 
-@njit(cache=True)
-def _walk(kinds, counts, changes, choices, jumps, bids, asks, first_id, delays):
-    """Play a day's messages on the ladder; `bids` and `asks` end as the closing book.
-
-    Returns:
-        ids (n, 3): U, u and the u before. ends (n, 2): ends of each message's levels in the two lists that follow.
-        bid_levels, ask_levels (_, 2): tick and lots. best (n, 4): bid tick, lots, ask tick, lots after the message.
-        taker (n,): whether a trade's aggressor bought. lots (n,): of a trade.
-    """
-    n, half = kinds.size, LADDER // 2
-    ids, ends, best = np.zeros((n, 3), np.int64), np.zeros((n, 2), np.int64), np.zeros((n, 4), np.int64)
-    snapshots = 0
-    for i in range(n):
-        snapshots += kinds[i] == SNAPSHOT
-    room = changes.shape[0] + snapshots * LADDER + 1
-    levels = np.zeros((2, room, 2), np.int64)
-    taker, lots = np.zeros(n, np.bool_), np.zeros(n, np.int64)
-    held = (int(np.sum(bids > 0)), int(np.sum(asks > 0)))
-    held_bids, held_asks = held
-    bid, ask = half - 1, half + 1
-    while bids[bid] == 0:
-        bid -= 1
-    while asks[ask] == 0:
-        ask += 1
-    update, at, c = first_id, np.zeros(2, np.int64), 0
-    # A snapshot holds the book as it was some messages before it was received.
-    next_snapshot = -1
-    taken_id, taken_bids, taken_asks = update, bids.copy(), asks.copy()
-    for i in range(n):
-        if next_snapshot < i:
-            next_snapshot = i
-            while next_snapshot < n and kinds[next_snapshot] != SNAPSHOT:
-                next_snapshot += 1
-        if next_snapshot < n and i == max(next_snapshot - delays[next_snapshot], 0):
-            taken_id, taken_bids[:], taken_asks[:] = update, bids, asks
-        if kinds[i] == SNAPSHOT:
-            ids[i, 1] = taken_id
-            for tick in range(LADDER - 1, -1, -1):
-                if taken_bids[tick] > 0:
-                    levels[0, at[0], 0], levels[0, at[0], 1] = tick, taken_bids[tick]
-                    at[0] += 1
-            for tick in range(LADDER):
-                if taken_asks[tick] > 0:
-                    levels[1, at[1], 0], levels[1, at[1], 1] = tick, taken_asks[tick]
-                    at[1] += 1
-        elif kinds[i] == DIFF:
-            ids[i, 2], ids[i, 0] = update, update + jumps[i]
-            update += jumps[i] - 1 + counts[i]
-            ids[i, 1] = update
-            for _ in range(counts[i]):
-                buys, what, where, size = changes[c]
-                c += 1
-                side = 0 if buys < 0.5 else 1
-                new = 1 + int(size * 4999)
-                away = int(-8.0 * np.log(1.0 - where))
-                if what < 0.15:  # the touch is taken away
-                    away, new = 0, 0
-                elif what < 0.35 and ask - bid > 1:  # or improved
-                    away = -1
-                elif what < 0.5 and away > 0:
-                    new = 0
-                tick = max(bid - away, 0) if side == 0 else min(ask + away, LADDER - 1)
-                ladder = bids if side == 0 else asks
-                few = (held_bids if side == 0 else held_asks) <= FEWEST_LEVELS
-                at_edge = (side == 0 and bid < FEWEST_LEVELS * 2) or (side == 1 and ask > LADDER - FEWEST_LEVELS * 2)
-                if new == 0 and ladder[tick] > 0 and (few or (at_edge and away == 0)):
-                    new = ladder[tick] + 1
-                change = int(new > 0) - int(ladder[tick] > 0)
-                ladder[tick] = new
-                if side == 0:
-                    held_bids += change
-                    bid = max(bid, tick) if new > 0 else bid
-                    while bids[bid] == 0:
-                        bid -= 1
-                else:
-                    held_asks += change
-                    ask = min(ask, tick) if new > 0 else ask
-                    while asks[ask] == 0:
-                        ask += 1
-                levels[side, at[side], 0], levels[side, at[side], 1] = tick, new
-                at[side] += 1
-        else:
-            ids[i, 1] = update
-            taker[i] = choices[i, 0] < 0.5
-            lots[i] = 1 + int(choices[i, 1] * 500)
-        ends[i, 0], ends[i, 1] = at[0], at[1]
-        best[i, 0], best[i, 1], best[i, 2], best[i, 3] = bid, bids[bid], ask, asks[ask]
-    return ids, ends, levels[0, : at[0]], levels[1, : at[1]], best, taker, lots
-
-
-def _as_frames(walk, kinds, received, random, base, closing, which) -> SimulatedDay:
+def _as_frames(walked, kinds, received, random, base, closing, which) -> SimulatedDay:
     seed, symbol, day, shape = which
-    ids, ends, bid_levels, ask_levels, best, taker, lots = walk
+    ids, ends, bid_levels, ask_levels, best, taker, lots = walked
     # The last difference also leads over to the book that the next day opens with.
     next_base, *opening = _opening(seed, symbol, day + timedelta(days=1), shape)
     ids[-1, 1] = (day.toordinal() + 1) * IDS_OF_A_DAY

@@ -18,9 +18,7 @@ from typing import Literal
 
 import polars as pl
 
-from tapehouse.book_files import StreamReader
-from tapehouse.book_messages import BOOK_SCHEMA, EPOCH, TRADE_SCHEMA, Market
-from tapehouse.book_quotes import REJECT_SCHEMA
+from tapehouse.book_messages import BOOK_SCHEMA, EPOCH, REJECT_SCHEMA, TRADE_SCHEMA, Market
 from tapehouse.calendars import TIMESTAMP
 from tapehouse.codeversion import modules_version
 from tapehouse.hashing import text_hash
@@ -60,6 +58,8 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
     Copies (a file that is there twice, a trade sent again on the same day) are counted as duplicates; of messages that
     cannot both be right, none is taken. `counts` are of every line, of the files read, that is of the asked offer.
     """
+    from tapehouse.book_files import StreamReader
+
     table, schema = TABLES[ask.offer], SCHEMAS[ask.offer]
     found, rejected, quarantined, received, outside = [], [], 0, 0, 0
     inside = pl.col("known_at").is_between(ask.start, ask.end, closed="left")
@@ -68,7 +68,7 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
     for path in _files(declared, ask):
         if not _concerns(_summary(declared, ask, path), ask):
             continue
-        for batch in _reader(declared, ask, path).batches():
+        for batch in StreamReader(path, ask.source, declared.market, declared.holds).batches():
             rows = batch.book if ask.offer == "book" else batch.trades
             refused = _filed(batch.rejected.filter(table_name=table), ask)
             kept = rows.filter(inside)
@@ -110,10 +110,6 @@ def _files(declared: Declaration, ask: Ask) -> list[Path]:
     patterns = (declared.file,) if isinstance(declared.file, str) else declared.file
     found = [path for pattern in patterns for _, path in locate_all(pattern, ask.settings.home)]
     return list(dict.fromkeys(found))
-
-
-def _reader(declared: Declaration, ask: Ask, path: Path, digests: dict | None = None) -> StreamReader:
-    return StreamReader(path, ask.source, declared.market, declared.holds, digests=digests)
 
 
 def _touches(day: str, start: datetime, end: datetime) -> bool:
@@ -197,6 +193,8 @@ def _summarised(where: _Where) -> dict[str, str]:
     cached = where.cache / f"{name}.json"
     if cached.is_file():
         return json.loads(cached.read_text())
+    from tapehouse.book_files import StreamReader
+
     digests: dict = {}
     holds = None if where.holds is None else dict(where.holds)
     for _ in StreamReader(where.path, "", where.market, holds, digests=digests).batches():
