@@ -290,6 +290,30 @@ def test_the_real_book_is_that_of_the_streams_own_tickers(name, comparable):
 
 
 @pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded streams are not here")
+@pytest.mark.parametrize("name", ["usdm", "spot"])
+def test_ten_levels_are_those_of_two_dictionaries(name):
+    """A second rebuild in a few plain lines, from the snapshot's line on, compared at every second."""
+    reader = StreamReader(RECORDED / f"binance_{name}_btcusdt_20240808.gz", "recorded")
+    events = pl.concat([batch.book for batch in reader.batches()])
+    start = datetime(2024, 8, 8, tzinfo=UTC)
+    quotes = collected(rebuild([events], BookRules(levels=10), start, start + timedelta(days=2))).quotes
+    at = {row["last_id"]: row for row in quotes.filter("valid").iter_rows(named=True)}
+    (snap,) = events.filter(kind="snapshot").to_dicts()
+    sides = {side: dict(zip(snap[f"{side}_prices"], snap[f"{side}_sizes"], strict=True)) for side in ("bid", "ask")}
+    compared = 0
+    for row in events.filter(pl.col("last_id") > snap["last_id"], kind="diff").iter_rows(named=True):
+        for side, levels in sides.items():
+            levels.update(zip(row[f"{side}_prices"], row[f"{side}_sizes"], strict=True))
+        if quote := at.get(row["last_id"]):
+            compared += 1
+            for side, levels in sides.items():
+                held = sorted(((p, s) for p, s in levels.items() if s), reverse=side == "bid")[:10]
+                assert held == list(zip(quote[f"{side}_prices"], quote[f"{side}_sizes"], strict=True))
+                assert quote[f"{side}_depth"] == pytest.approx(sum(size for _, size in held))
+    assert compared == len(at) > 300
+
+
+@pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded streams are not here")
 def test_the_real_stream_without_its_snapshot_gives_no_book():
     reader = StreamReader(RECORDED / "binance_spot_btcusdt_20240808.gz", "recorded")
     events = [batch.book.filter(pl.col("kind") != "snapshot") for batch in reader.batches()]
