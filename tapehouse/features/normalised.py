@@ -64,8 +64,9 @@ def rolling_zscores(rows: pl.DataFrame, start: datetime, end: datetime) -> pl.Da
             continue
         values = np.empty((len(FEATURES), own.height))
         for i, name in enumerate(FEATURES):
-            column = pl.col(name) / pl.col("close") if name in IN_PRICE_UNITS else pl.col(name)
-            values[i] = own.select(column.fill_null(math.nan)).to_series().to_numpy()
+            values[i] = own[name].to_numpy()
+            if name in IN_PRICE_UNITS:  # by NumPy: polars divides by a constant column as a product, with other last bits
+                values[i] /= own["close"].to_numpy()
         scores = trailing_zscores(values, oldest, first, stop)
         known = window_maximum(microseconds(own["known_at"]), oldest, first, stop)
         named = {f"{name}_z": pl.Series(row).fill_nan(None) for name, row in zip(FEATURES, scores, strict=True)}
