@@ -28,6 +28,7 @@ from tapehouse.sources.located import PARQUET, digest, locate, locate_all
 __all__ = ["OFFERS", "Declaration", "adjustment", "deliver", "fingerprint", "first_sessions", "locate"]
 
 OFFERS = ("bars", "actions", "trades", "macro")
+Files = tuple[tuple[str, Path, str], ...]  # name inside the folder, path, digest
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # The time column of each raw table, by which a range is asked for.
 TIMES = {"bars": "event_at", "actions": "event_at", "trades": "known_at", "macro": "event_at"}
@@ -74,7 +75,7 @@ def fingerprint(declared: Declaration, ask: Ask) -> str:
 
 def forget() -> None:
     """Let go of what has been read: the next ask reads the files again."""
-    _held.cache_clear()
+    _kept.cache_clear()
     located.forget()
 
 
@@ -83,29 +84,44 @@ def first_sessions(declared: Declaration, ask: Ask) -> dict[str, date]:
     return dict(_held_for(declared, ask).first)
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """All that an answer depends on beside the content of the files."""
+
+    declaration: str
+    source: str
+    symbols: tuple[str, ...]
+    calendars: tuple[str, ...]  # of the symbols
+    calendar: str
+    interval: str
+    span: tuple[datetime, datetime]
+
+
 def _held_for(declared: Declaration, ask: Ask) -> Held:
     universe = ask.settings.universe
     files = tuple((name, path, digest(path)) for name, path in locate_all(declared.file, universe.folder))
-    calendars = tuple((symbol, universe.calendar_of(symbol)) for symbol in ask.symbols)
+    calendars = tuple(universe.calendar_of(symbol) for symbol in ask.symbols)
     span = (universe.first_day, universe.last_day) if declared.offer == "trades" else (universe.start, universe.end)
-    return _held(declared.text, ask.source, files, ask.symbols, calendars, universe.calendar, universe.interval, span)
+    wanted = _Wanted(declared.text, ask.source, ask.symbols, calendars, universe.calendar, universe.interval, span)
+    kept = _kept(wanted)
+    if files not in kept:
+        held = _held(declared, wanted, files)
+        kept.clear()  # what the files held before is not asked for again
+        kept[files] = held
+    return kept[files]
 
 
-@lru_cache(maxsize=64)
-def _held(
-    declaration: str,
-    source: str,
-    files: tuple[tuple[str, Path, str], ...],
-    symbols: tuple[str, ...],
-    calendars: tuple[tuple[str, str], ...],
-    calendar: str,
-    interval: str,
-    span: tuple[datetime, datetime],
-) -> Held:
-    declared = Declaration.model_validate_json(declaration)
-    records = _records(declared, source, files)
-    asked = records.filter(~_not_asked(declared, symbols))
-    screened = _screened(declared, asked, records, dict(calendars), calendar, interval, span[0])
+@lru_cache(maxsize=1024)
+def _kept(wanted: _Wanted) -> dict[Files, Held]:
+    """The last answer, by the files (name, path, digest) that it was read from."""
+    return {}
+
+
+def _held(declared: Declaration, wanted: _Wanted, files: Files) -> Held:
+    span = wanted.span
+    records = _records(declared, wanted.source, files)
+    asked = records.filter(~_not_asked(declared, wanted.symbols))
+    screened = _screened(declared, wanted, asked, records)
     inside = screened.accepted[TIMES[declared.offer]].is_between(*span, closed="left")
     accepted = screened.accepted.filter(inside)
     # Filed under its own date, a record from outside the span would be in no partition, and so in no table.
@@ -127,7 +143,7 @@ def _held(
     )
 
 
-def _records(declared: Declaration, source: str, files: Sequence[tuple[str, Path, str]]) -> pl.DataFrame:
+def _records(declared: Declaration, source: str, files: Files) -> pl.DataFrame:
     """The records of all files as text, in the order of the files."""
     parts = []
     for name, path, _ in files:
@@ -148,15 +164,8 @@ def _not_asked(declared: Declaration, symbols: Sequence[str]) -> pl.Expr:
     return (pl.col("fault").is_null() & passed).fill_null(False)
 
 
-def _screened(
-    declared: Declaration,
-    asked: pl.DataFrame,
-    records: pl.DataFrame,
-    calendars: dict[str, str],
-    calendar: str,
-    interval: str,
-    undated_at: datetime,
-) -> Screened:
+def _screened(declared: Declaration, wanted: _Wanted, asked: pl.DataFrame, records: pl.DataFrame) -> Screened:
+    undated_at = wanted.span[0]
     holds = declared.symbols
     if declared.offer == "trades":
         return screen_trades(
@@ -179,31 +188,30 @@ def _screened(
             date_format=declared.date_format,
             holds=holds,
         )
-    return _by_calendar(declared, asked, calendars, calendar, interval, undated_at)
+    return _by_calendar(declared, wanted, asked)
 
 
-def _by_calendar(
-    declared: Declaration,
-    asked: pl.DataFrame,
-    calendars: dict[str, str],
-    calendar: str,
-    interval: str,
-    undated_at: datetime,
-) -> Screened:
+def _by_calendar(declared: Declaration, wanted: _Wanted, asked: pl.DataFrame) -> Screened:
     """Bars and actions judged by each symbol's own calendar; what has no known symbol, by that of the universe."""
     splits: dict[str, list[tuple[date, float, bool]]] = {}
     for split in declared.split_adjusted_by:
         splits.setdefault(split.symbol, []).append((split.ex_date, split.ratio, split.volumes))
 
     def judged(part: pl.DataFrame, by: str) -> Screened:
-        keys = {"undated_at": undated_at, "date_format": declared.date_format, "calendar": by, "holds": declared.symbols}
+        keys = {"undated_at": wanted.span[0], "date_format": declared.date_format, "calendar": by, "holds": declared.symbols}
         if declared.offer == "actions":
             return screen_actions(part, **keys)
-        adjusted = "vendor_adj_close" in declared.columns
-        decimals = declared.price_decimals
-        return screen_bars(part, **keys, interval=interval, adjusted=adjusted, splits=splits, price_decimals=decimals)
+        return screen_bars(
+            part,
+            **keys,
+            interval=wanted.interval,
+            adjusted="vendor_adj_close" in declared.columns,
+            splits=splits,
+            price_decimals=declared.price_decimals,
+        )
 
-    apart = {symbol: name for symbol, name in calendars.items() if name != calendar}
+    calendar = wanted.calendar
+    apart = {symbol: by for symbol, by in zip(wanted.symbols, wanted.calendars, strict=True) if by != calendar}
     if not apart:
         return judged(asked, calendar)
     own = pl.col("symbol").str.strip_chars().replace_strict(apart, default=calendar, return_dtype=pl.String)
