@@ -7,6 +7,7 @@ announced; then a further row, with a later `known_at`, says when it ends. Dates
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import polars as pl
@@ -117,7 +118,7 @@ class Instrument(_Frozen):
             raise ValueError("roll is for futures alone")
         if (self.funding_hours is None) == (self.kind == "perpetual"):
             raise ValueError("funding_hours is for perpetuals, and each of them has it")
-        for before, after in zip(self.history, self.history[1:], strict=False):
+        for before, after in pairwise(self.history):
             if after.first is None:
                 raise ValueError(f"history: {after.symbol} follows {before.symbol} and needs its first session, `from`")
             if max(before.first or date.min, before.last or date.min) >= after.first:
@@ -164,13 +165,14 @@ def instrument_rows(universe: "Universe", first_sessions: Mapping[str, date]) ->
         session, of what begins or ends later the announcement.
 
     Raises:
-        TapehouseError: a date that the calendar does not reach.
+        TapehouseError: a date that the calendar does not reach, or a ticker that two instruments of one calendar bear at once.
     """
     rows: list[dict] = []
     for symbol, instrument in universe.universe.items():
         started = instrument.start or first_sessions.get(symbol)
         if started is not None:
             rows += _of_instrument(universe, symbol, instrument, started)
+    _refuse_shared_tickers(rows)
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
@@ -206,6 +208,18 @@ def _of_instrument(universe: "Universe", symbol: str, instrument: Instrument, st
             else:
                 rows.append({**row, "valid_to": last, "known_at": when})
     return rows
+
+
+def _refuse_shared_tickers(rows: list[dict]) -> None:
+    """A ticker may be used again once its instrument has gone, and not before: who finds it must know whose it is."""
+    ends = {(row["calendar"], row["ticker"], row["valid_from"], row["symbol"]): row["valid_to"] for row in rows}  # the latest
+    spans = sorted((*key[:3], last or date.max, key[3]) for key, last in ends.items())
+    for before, after in pairwise(spans):
+        if before[:2] == after[:2] and after[2] <= before[3]:
+            raise TapehouseError(
+                f"sources.yaml: universe.{before[4]} and universe.{after[4]} both bear the ticker {after[1]} on {after[2]}; "
+                "declare when the one was delisted or changed its ticker (history, delisted)"
+            )
 
 
 def _end(instrument: Instrument, tickers: tuple[Ticker, ...], place: int, calendar: str) -> tuple[date, datetime] | None:

@@ -48,7 +48,12 @@ def universe(tmp_path: Path, lines: dict[str, dict]) -> Universe:
         "holds": list(lines),
         "columns": DEFAULT["sources"]["bokeh-sampledata"]["columns"],
     }
-    content = DEFAULT | {"benchmark": "SIM:INDEX", "universe": index | lines, "sources": {"sim": files, "simulator": SIMULATOR}}
+    content = DEFAULT | {
+        "feeds": {},
+        "benchmark": "SIM:INDEX",
+        "universe": index | lines,
+        "sources": {"sim": files, "simulator": SIMULATOR},
+    }
     path = tmp_path / "sources.yaml"
     path.write_text(yaml.safe_dump(content))
     return load_universe(path)
@@ -108,6 +113,15 @@ def test_futures_and_perpetuals(tmp_path):
 def test_a_date_beyond_the_calendar(tmp_path):
     with pytest.raises(TapehouseError, match=r"universe.META: 2099-01-02 is beyond the sessions of XNYS"):
         told(tmp_path, META | {"history": [], "listed": date(2099, 1, 2)})
+
+
+def test_a_ticker_may_be_used_again_only_after_it_was_left(tmp_path):
+    heir = {key: META[key] for key in ("name", "kind", "tradable", "source")} | {"id": "US:FB:2", "listed": date(2022, 6, 9)}
+    rows = instrument_rows(universe(tmp_path, {"META": META, "FB": heir}), {})
+    assert rows.filter(ticker="FB")["instrument_id"].n_unique() == 2
+    early = heir | {"listed": date(2022, 6, 8)}
+    with pytest.raises(TapehouseError, match=r"universe\.META and universe\.FB both bear the ticker FB on 2022-06-08"):
+        instrument_rows(universe(tmp_path, {"META": META, "FB": early}), {})
 
 
 def test_a_universe_reads_back_from_its_own_text(tmp_path):
