@@ -7,6 +7,9 @@ of its process are printed beside. Then days are added one by one, on one thread
 again, and the least of several days counts. In both warehouses only the last month is made, and the rows that adding days
 one by one leads to equal those of that month made at once.
 
+Measured on 2 cores shared with other work: 2,515,530 bars in 20 s (124,000 a second, raw and staged), peak memory 1.9 GB, of
+which 0.3 GB before the first row.
+
 With --quick 60 symbols, 5 years against 2, three days, and without Great Expectations' checks.
 """
 
