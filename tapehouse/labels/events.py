@@ -21,6 +21,7 @@ SCHEMA = {
     "symbol": pl.String,
     "interval": pl.String,
     "decision_at": UTC_DATETIME,
+    "known_at": UTC_DATETIME,
     "direction": pl.Int32,
     "moved": pl.Float64,
     "threshold": pl.Float64,
@@ -32,23 +33,25 @@ def cusum_events(decisions: pl.DataFrame, start: datetime, end: datetime, thresh
 
     Args:
         decisions: rows of `features.price` from the anchor before `start` on: `symbol, interval, decision_at, session,
-            ret_1d, realised_vol_20d`. A row without a return adds none; without a volatility it is no event.
+            known_at, ret_1d, realised_vol_20d`. A row without a return adds none; without a volatility it is no event.
         start, end: UTC bounds of `decision_at`.
         threshold: in trailing 20-session deviations of one session's log return, as of each decision.
 
     Returns:
         One row per (symbol, interval, decision_at) that is an event, sorted by it: `direction` 1 or -1, `moved` the sum
-        that left the threshold and the `threshold` itself, both as log returns.
+        that left the threshold and the `threshold` itself, both as log returns; `known_at` is the latest since the anchor.
     """
     rows = decisions.filter(pl.col("decision_at") < end).sort("symbol", "interval", "decision_at")
     # A new run of the filter: another symbol or interval, or another year.
-    run = pl.struct("symbol", "interval", pl.col("session").dt.year()).rle_id()
+    rows = rows.with_columns(run=pl.struct("symbol", "interval", pl.col("session").dt.year()).rle_id().cast(pl.Int64))
     direction, moved, width = _cusum(
-        rows.select(run.cast(pl.Int64)).to_series().to_numpy(writable=True),
+        rows["run"].to_numpy(writable=True),
         rows["ret_1d"].fill_null(0.0).to_numpy(writable=True),
         (rows["realised_vol_20d"] / math.sqrt(SESSIONS_PER_YEAR) * threshold).fill_null(math.nan).to_numpy(writable=True),
     )
-    found = rows.select(KEY).with_columns(direction=pl.Series(direction), moved=pl.Series(moved), threshold=pl.Series(width))
+    found = rows.select(*KEY, pl.col("known_at").cum_max().over("run")).with_columns(
+        direction=pl.Series(direction), moved=pl.Series(moved), threshold=pl.Series(width)
+    )
     kept = found.filter((pl.col("direction") != 0) & (pl.col("decision_at") >= start))
     return kept.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
 

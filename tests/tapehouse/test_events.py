@@ -23,6 +23,7 @@ def decisions(returns, first=date(2019, 12, 1), volatility=DAILY, symbol="AAA") 
             "interval": ["1d"] * len(days),
             "decision_at": [datetime(d.year, d.month, d.day, 21, 5, tzinfo=UTC) for d in days],
             "session": days,
+            "known_at": [datetime(d.year, d.month, d.day, 21, tzinfo=UTC) for d in days],
             "ret_1d": returns,
             "realised_vol_20d": [volatility and volatility * 252**0.5] * len(days),
         },
@@ -31,6 +32,7 @@ def decisions(returns, first=date(2019, 12, 1), volatility=DAILY, symbol="AAA") 
             "interval": pl.String,
             "decision_at": STAMP,
             "session": pl.Date,
+            "known_at": STAMP,
             "ret_1d": pl.Float64,
             "realised_vol_20d": pl.Float64,
         },
@@ -47,6 +49,7 @@ def test_sums_fire_beyond_the_threshold_and_start_again():
     # Two deviations are 0.02. Up: 0.012, 0.022 fires; then 0.015 alone; down: -0.03 fires at once.
     assert found(decisions([0.012, 0.010, 0.015, -0.03, 0.001])) == [(2, 1), (4, -1)]
     row = cusum_events(decisions([0.012, 0.010]), START, END).row(0, named=True)
+    assert row["known_at"] == datetime(2019, 12, 2, 21, tzinfo=UTC)
     assert (row["moved"], row["threshold"]) == (pytest.approx(0.022), pytest.approx(0.02))
 
 

@@ -15,7 +15,7 @@ from tapehouse.warehouse import LAKE
 from tests.house import House, copy_project
 from tests.tapehouse.planted_label_leaks import LEAKS, plant, plant_unshifted_open
 
-HONEST = ("labels.triple_barrier", "labels.forward_returns", "labels.signal", "labels.events", "labels.concurrency")
+HONEST = ("labels.triple_barrier", "labels.forward_returns", "labels.signal", "features.cusum_events", "labels.concurrency")
 BEFORE = "labels.unshifted_open"
 RAW = ("raw.instruments", "raw.bars", "raw.corporate_actions")
 FOLDS = "{min_train_sessions: 20, test_sessions: 15, min_test_sessions: 10, purge_sessions: 2, count: 1}\n"
