@@ -1,7 +1,8 @@
 """Expectations that plainly hold, found out on the frame itself: what does not is left to Great Expectations to judge.
 
-Of the expectations that nearly every table has, and that nearly always hold, it is enough to see that every value is well
-within what is asked. Anything else, a null, a NaN, an argument out of the ordinary, is no certainty.
+Of the expectations that nearly every table has, and that nearly always hold, it is enough to see that every value (or, for
+numbers between bounds, clearly as many as asked) is within what is asked. Anything else, a null, a NaN, an argument out of the
+ordinary, is no certainty.
 """
 
 from collections.abc import Callable
@@ -13,17 +14,34 @@ import polars as pl
 LARGEST_BOUND = 2**53
 
 
-def plainly_holds(frame: pl.DataFrame, name: str, arguments: dict[str, Any]) -> bool:
-    """Whether Great Expectations would certainly find that the expectation holds, with nothing more to say about it."""
+def plainly_holds(frame: pl.DataFrame, name: str, arguments: dict[str, Any]) -> tuple[int, ...] | None:
+    """The rows outside of what is asked, where Great Expectations would certainly find that the expectation holds all the same
+    (none, unless it is asked of `mostly` all); None where that is not certain."""
     check = CERTAIN.get(name)
     mostly = arguments.get("mostly", 1)
     if check is None or type(mostly) not in (int, float) or not 0 <= mostly <= 1:
-        return False
+        return None
     known, holds = check
     named = {key: value for key, value in arguments.items() if key != "mostly"}
     if not set(named) <= known or not all(named.get(key) in frame.columns for key in known if key.startswith("column")):
-        return False
-    return bool(holds(frame, named))
+        return None
+    if holds(frame, named):
+        return ()
+    return _few_outside(frame, named, mostly) if name == "expect_column_values_to_be_between" and mostly < 1 else None
+
+
+def _few_outside(frame: pl.DataFrame, arguments: dict, mostly: float) -> tuple[int, ...] | None:
+    column = frame[arguments["column"]]
+    if not (_number(column) and _complete(column) and _bounds(arguments)):
+        return None
+    least, most = arguments.get("min_value"), arguments.get("max_value")
+    outside = pl.repeat(False, column.len(), dtype=pl.Boolean, eager=True)
+    if least is not None:
+        outside |= column <= least if arguments.get("strict_min") else column < least
+    if most is not None:
+        outside |= column >= most if arguments.get("strict_max") else column > most
+    clearly = outside.sum() < (1 - mostly) * column.len() - 1
+    return tuple(outside.arg_true().to_list()) if clearly else None
 
 
 def _not_null(frame: pl.DataFrame, arguments: dict) -> bool:
@@ -56,18 +74,24 @@ def _greater(frame: pl.DataFrame, arguments: dict) -> bool:
 
 
 def _inside(column: pl.Series, arguments: dict) -> bool:
+    if not _bounds(arguments):
+        return False
     least, most = arguments.get("min_value"), arguments.get("max_value")
-    strict = [arguments.get(key, False) for key in ("strict_min", "strict_max")]
-    bounds = [bound for bound in (least, most) if bound is not None]
-    if not bounds or not all(type(bound) in (int, float) and abs(bound) < LARGEST_BOUND for bound in bounds):
-        return False
-    if not all(type(flag) is bool for flag in strict) or (least is not None and most is not None and least >= most):
-        return False
     if not column.len():
         return True
     low, high = column.min(), column.max()
-    above = least is None or (low > least if strict[0] else low >= least)
-    return above and (most is None or (high < most if strict[1] else high <= most))
+    above = least is None or (low > least if arguments.get("strict_min") else low >= least)
+    return above and (most is None or (high < most if arguments.get("strict_max") else high <= most))
+
+
+def _bounds(arguments: dict) -> bool:
+    """Whether the bounds are numbers, in order, that every engine compares alike."""
+    least, most = arguments.get("min_value"), arguments.get("max_value")
+    bounds = [bound for bound in (least, most) if bound is not None]
+    strict = [arguments.get(key, False) for key in ("strict_min", "strict_max")]
+    if not bounds or not all(type(bound) in (int, float) and abs(bound) < LARGEST_BOUND for bound in bounds):
+        return False
+    return all(type(flag) is bool for flag in strict) and (least is None or most is None or least < most)
 
 
 def _number(column: pl.Series) -> bool:

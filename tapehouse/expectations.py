@@ -37,17 +37,19 @@ def evaluate(frame: pl.DataFrame, entries: tuple[Entry, ...], where: str) -> lis
         TapehouseError: an unknown expectation, bad arguments, or one that failed to compute; `where` names the check file.
     """
     # To judge what plainly holds would take Great Expectations longer than all else that is done with the rows.
-    doubtful = [entry for entry in entries if not _plain(frame, entry)]
+    certain = [_certain(frame, entry) for entry in entries]
+    doubtful = [entry for entry, verdict in zip(entries, certain, strict=True) if verdict is None]
     expectations = [_expectation(entry, where) for entry in doubtful]
     seen = frame.select(_columns(frame, doubtful))
     outcomes = _batch(seen).validate(_suite(expectations), result_format="COMPLETE").results if doubtful else []
     # Great Expectations answers in its own order, so each answer is matched by its configuration.
-    return [_result(entry, outcomes, where) if entry in doubtful else Result(describe(entry), True) for entry in entries]
+    return [verdict or _result(entry, outcomes, where) for entry, verdict in zip(entries, certain, strict=True)]
 
 
-def _plain(frame: pl.DataFrame, entry: Entry) -> bool:
+def _certain(frame: pl.DataFrame, entry: Entry) -> Result | None:
     (name, arguments), *_ = entry.items()
-    return plainly_holds(frame, name, arguments or {})
+    rows = plainly_holds(frame, name, arguments or {})
+    return None if rows is None else Result(describe(entry), True, rows)
 
 
 def _columns(frame: pl.DataFrame, entries: list[Entry]) -> list[str]:

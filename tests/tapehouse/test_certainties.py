@@ -67,8 +67,9 @@ def alone(frame: pl.DataFrame, entry: dict) -> expectations.Result:
 def test_a_certainty_is_what_great_expectations_finds(frame, entry):
     (name, arguments), *_ = entry.items()
     found = alone(frame, entry)
-    if plainly_holds(frame, name, arguments):
-        assert found == expectations.Result(expectations.describe(entry), True)
+    rows = plainly_holds(frame, name, arguments)
+    if rows is not None:
+        assert found == expectations.Result(expectations.describe(entry), True, rows)
     assert expectations.evaluate(frame, (entry,), "x") == [found]
 
 
@@ -94,4 +95,16 @@ FRAME = pl.DataFrame({"low": [1.0, 2.0], "high": [2.0, 2.0], "name": ["a", "b"],
     ],
 )
 def test_what_is_certain(name, arguments, certain):
-    assert plainly_holds(FRAME, name, arguments) is certain
+    assert (plainly_holds(FRAME, name, arguments) == ()) is certain
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from([0.0, 1.0, 2.0, 5.0]), min_size=1, max_size=40), st.sampled_from([0.5, 0.75, 0.9]), FLAG)
+def test_most_is_what_great_expectations_counts(values, mostly, more):
+    frame = pl.DataFrame({"x": values})
+    arguments = {"column": "x", "min_value": 1, "max_value": 4, **more, "mostly": mostly}
+    rows = plainly_holds(frame, "expect_column_values_to_be_between", arguments)
+    found = alone(frame, {"expect_column_values_to_be_between": arguments})
+    assert rows is None or (found.success, found.rows, found.detail) == (True, rows, "")
+    outside = sum(not 1 <= value <= 4 for value in values)
+    assert outside >= (1 - mostly) * len(values) - 1 or more or rows is not None
