@@ -160,10 +160,12 @@ def scale(rows: pl.DataFrame, scaler: pl.DataFrame) -> pl.DataFrame:
 
     A column without a deviation gives nulls. The raw columns stay as they are.
     """
-    return rows.with_columns(
-        ((pl.col(name) - pl.lit(mean, pl.Float64)) / pl.lit(deviation, pl.Float64)).alias(f"{name}_scaled")
-        for name, mean, deviation in scaler.select("column", "mean", "deviation").iter_rows()
-    )
+    views = []
+    for name, mean, deviation in scaler.select("column", "mean", "deviation").iter_rows():
+        values = rows[name].cast(pl.Float64).to_numpy()
+        scaled = np.full(values.size, math.nan) if deviation is None else (values - mean) / deviation
+        views.append(pl.Series(f"{name}_scaled", scaled, nan_to_null=True))
+    return rows.with_columns(views)
 
 
 @njit(cache=True, error_model="numpy")
