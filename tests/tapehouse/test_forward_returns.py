@@ -167,10 +167,11 @@ def test_every_score_has_the_class_of_its_rank(values):
 # ---------------------------------------------------------------------- both, over random markets
 
 
-def made(versions, actions, rows, start, end):
+def made(versions, actions, rows, start, end, sessions=None):
     """Both tables as one frame."""
-    ret = forward_returns(versions, actions, rows, start, end, calendar(100), INDEX, horizons=(1, 5, 30))
-    score = signal_scores(versions, actions, rows, start, end, calendar(100)).with_columns(horizon=pl.lit(0, pl.Int32))
+    sessions = calendar(100) if sessions is None else sessions
+    ret = forward_returns(versions, actions, rows, start, end, sessions, INDEX, horizons=(1, 5, 30))
+    score = signal_scores(versions, actions, rows, start, end, sessions).with_columns(horizon=pl.lit(0, pl.Int32))
     return pl.concat([ret, score], how="diagonal").sort("symbol", "interval", "decision_at", "horizon")
 
 
@@ -204,3 +205,22 @@ def test_any_cutting_and_any_unit_of_price_give_the_same_bits(seed, cuts, power)
     dearer = versions.with_columns(pl.col("open", "high", "low", "close") * 2.0**power)
     after = made(dearer, actions.with_columns(pl.col("amount") * 2.0**power), rows, at(0, 0), at(80, 0))
     assert_frame_equal(after, whole.with_columns(pl.col("entry_price") * 2.0**power), check_exact=True)
+
+
+def renamed(records: pl.DataFrame) -> pl.DataFrame:
+    return records.with_columns(pl.col("symbol").replace({"AAA": "ZZZ", "BBB": "MMM"}))
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 10_000), weeks=st.integers(1, 20))
+def test_other_names_another_order_and_later_weeks_change_nothing_else(seed, weeks):
+    versions, actions = random_market(seed, 60, late=4)
+    rows = price_features(versions, actions, at(0, 0), at(60, 0))
+    key = ["symbol", "interval", "decision_at", "horizon"]
+    before = made(versions, actions, rows, at(0, 0), at(60, 0))
+    shuffled = [renamed(x.sample(fraction=1, shuffle=True, seed=seed)) for x in (versions, actions, rows)]
+    assert_frame_equal(made(*shuffled, at(0, 0), at(60, 0)), renamed(before).sort(key), check_exact=True)
+    by = timedelta(weeks=weeks)
+    later = [x.with_columns(pl.col(pl.Date, STAMP) + by) for x in (versions, actions, rows)]
+    after = made(*later, at(0, 0) + by, at(60, 0) + by, calendar(100).with_columns(pl.all() + by))
+    assert_frame_equal(after, before.with_columns(pl.col(STAMP) + by), check_exact=True)

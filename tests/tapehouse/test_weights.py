@@ -26,6 +26,7 @@ from tapehouse.weights import (
     time_decay,
 )
 from tests.tapehouse.market_records import (
+    STAMP,
     action,
     action_frame,
     another_future,
@@ -238,9 +239,10 @@ def test_a_label_that_has_not_ended_is_open_all_the_same():
     assert weighed([FLAT, None, FLAT], [0]) == []
 
 
-def table(versions, actions, rows, start, end):
-    labels = triple_barrier(versions, actions, rows, start - timedelta(days=31), end + timedelta(days=31), calendar(110))
-    return concurrency(labels, versions, actions, start, end, calendar(110))
+def table(versions, actions, rows, start, end, sessions=None):
+    sessions, month = calendar(110) if sessions is None else sessions, timedelta(days=31)
+    labels = triple_barrier(versions, actions, rows, start - month, end + month, sessions)
+    return concurrency(labels, versions, actions, start, end, sessions)
 
 
 @settings(max_examples=10, deadline=None)
@@ -276,3 +278,22 @@ def test_any_cutting_and_any_unit_of_price_give_the_same_bits(seed, cuts, power)
     paid = actions.with_columns(pl.col("amount") * 2.0**power)
     scaled = table(dearer, paid, rows.with_columns(pl.col("close", "atr_14") * 2.0**power), at(0, 0), at(70, 0))
     assert_frame_equal(scaled, whole, check_exact=True)
+
+
+def renamed(records: pl.DataFrame) -> pl.DataFrame:
+    return records.with_columns(pl.col("symbol").replace({"AAA": "ZZZ", "BBB": "MMM"}))
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 10_000), weeks=st.integers(1, 20))
+def test_other_names_another_order_and_later_weeks_change_nothing_else(seed, weeks):
+    versions, actions = random_market(seed, 50, late=4)
+    rows = price_features(versions, actions, at(0, 0), at(50, 0))
+    before = table(versions, actions, rows, at(0, 0), at(50, 0))
+    shuffled = [renamed(x.sample(fraction=1, shuffle=True, seed=seed)) for x in (versions, actions, rows)]
+    expected = renamed(before).sort("symbol", "interval", "decision_at", "side")
+    assert_frame_equal(table(*shuffled, at(0, 0), at(50, 0)), expected, check_exact=True)
+    by = timedelta(weeks=weeks)
+    later = [x.with_columns(pl.col(pl.Date, STAMP) + by) for x in (versions, actions, rows)]
+    after = table(*later, at(0, 0) + by, at(50, 0) + by, calendar(110).with_columns(pl.all() + by))
+    assert_frame_equal(after, before.with_columns(pl.col(STAMP) + by), check_exact=True)
