@@ -160,7 +160,7 @@ def add_days(folders: dict[Load, Path], days: list[date]) -> dict[Load, float]:
             started = time.process_time()
             made = house.refresh()
             seconds[load].append(time.process_time() - started)
-            assert made == {(name, "2024-12-01") for name in TABLES}, f"{day}: made {len(made)} partitions: {sorted(made)[:4]} …"
+            assert made == {(name, "2024-12-01") for name in TABLES}, f"{day}: made {len(made)}: {sorted(made)[:4]} …"
     for load, house in houses.items():
         whole = House(folders[load].with_suffix(".whole"), load, days[-1])
         for name in TABLES:
