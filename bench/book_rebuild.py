@@ -99,9 +99,9 @@ def compare(quick: bool) -> tuple[float, float, float]:
     with tempfile.TemporaryDirectory(prefix="tapehouse-bench-") as name:
         path = RECORDED
         if not path.is_file():
-            hour = pl.col("known_at") < datetime(2024, 1, 2, 1, tzinfo=UTC)
+            first = pl.col("known_at") < datetime(2024, 1, 2, 0, 40, tzinfo=UTC)
             day = simulate_day(1, "SIM:BENCH", date(2024, 1, 2), StreamShape(messages_per_second=20.0))
-            path = write_stream(Path(name) / "simulated.gz", stream_lines(day.book.filter(hour), day.trades.filter(hour)))
+            path = write_stream(Path(name) / "simulated.gz", stream_lines(day.book.filter(first), day.trades.filter(first)))
         text = gzip.decompress(path.read_bytes())
         lines = [line.partition(b" ")[2] for line in text.splitlines()]
         assert_agrees(path, [orjson.loads(line) for line in lines])
