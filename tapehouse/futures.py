@@ -17,10 +17,17 @@ ACTIONS = ("strong_sell", "sell", "hold", "buy", "strong_buy")
 Change = Callable[[pl.DataFrame, np.random.Generator], pl.DataFrame]
 
 
-def mutated_records(rows: pl.DataFrame, change: Change, cut: datetime, rng: np.random.Generator) -> pl.DataFrame:
-    """The rows known by `cut`, and another future: changed by `change`, thinned out, with late corrections and arrivals."""
+def mutated_records(
+    rows: pl.DataFrame, change: Change, cut: datetime, rng: np.random.Generator, stream: bool = False
+) -> pl.DataFrame:
+    """The rows known by `cut`, and another future: changed by `change`, thinned out, with late corrections and arrivals.
+
+    Of a `stream`, whose messages are known when they are received, none is corrected and none comes late.
+    """
     past, future = rows.filter(pl.col("known_at") <= cut), rows.filter(pl.col("known_at") > cut)
     kept = change(_some(future, 1 - VANISH, rng), rng)
+    if stream:
+        return pl.concat([past, kept])
     late = past.filter(pl.col("event_at") > cut - CORRECTIBLE)
     corrected = restamped(change(_some(late, CORRECT, rng), rng), cut, rng)
     arrived = restamped(change(_some(late, ARRIVE, rng), rng), cut, rng).with_columns(source=pl.lit("late"))
@@ -69,6 +76,7 @@ def _resized(rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
     return rows.with_columns(factor).with_columns(pl.col(c) * pl.col("factor") for c in sizes).drop("factor")
 
 
+STREAMS = ("raw.book_events", "raw.trades")
 RECORDS: dict[str, Change] = {
     "raw.macro_observations": _scaled("value"),
     "raw.news": _reworded("headline", "summary"),

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from tapehouse.errors import TapehouseError
-from tapehouse.futures import RECORDS, mutated_records, restamped
+from tapehouse.futures import RECORDS, STREAMS, mutated_records, restamped
 from tapehouse.partitions import STEPS, key_of, key_start
 from tapehouse.project import Project, Table
 from tapehouse.scratch import Frames, rebuild
@@ -108,7 +108,7 @@ def mutate(raw: Frames, cut: datetime, seed: int) -> Frames:
         out["raw.corporate_actions"] = _mutated_actions(raw["raw.corporate_actions"], raw.get("raw.bars"), cut, rng)
     for name, change in RECORDS.items():
         if name in raw:
-            out[name] = mutated_records(raw[name], change, cut, rng)
+            out[name] = mutated_records(raw[name], change, cut, rng, stream=name in STREAMS)
     if "raw.instruments" in raw:
         out["raw.instruments"] = _mutated_instruments(raw["raw.instruments"], cut, rng)
     return out
