@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.harness import report  # noqa: E402
-from tapehouse.weights import average_uniqueness, concurrent_labels  # noqa: E402
+from tapehouse.labels.overlap import average_uniqueness, concurrent_labels  # noqa: E402
 
 AIM = 10.0
 LONGEST = 60

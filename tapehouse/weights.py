@@ -1,12 +1,10 @@
-"""Sample weights of labels that overlap in time: uniqueness, attributed returns, time decay, effective sample size.
+"""Sample weights of a fold's training rows: raw weights scaled, time decay, the effective number of samples.
 
-M. López de Prado, Advances in Financial Machine Learning (2018), chapter 4. What a row alone says (`average_uniqueness`,
-`attributed_returns`) is stored with it; what depends on which rows train (scaling, decay) is computed per fold after
-purging. Sums run in plain loops over a row's own window, oldest first: its bits do not depend on where the arrays begin.
-Time is linear in the labels.
+M. López de Prado, Advances in Financial Machine Learning (2018), chapter 4. What a label alone says (uniqueness, attributed
+return) is in `labels.concurrency`; what depends on which rows train is computed here, per fold and after purging. Sums run
+over sorted values, so that the order in which rows come changes no bit.
 """
 
-import math
 from typing import Literal
 
 import numpy as np
@@ -14,79 +12,24 @@ import polars as pl
 from numba import njit
 
 from tapehouse.errors import TapehouseError
+from tapehouse.folds import Fold, training_rows
 
 # The column of `labels.concurrency` that each kind of weight is made of.
 COLUMNS = {"uniqueness": "uniqueness", "attribution": "attributed_ret"}
-
-
-@njit(cache=True)
-def concurrent_labels(first, last, bars):
-    """How many labels span each bar (4.2).
-
-    Args:
-        first, last: (d,) first and last bar of each label, both counted, in 0..bars-1; `first` negative: no label.
-        bars: how many bars there are. A label that ends beyond them counts to the last.
-
-    Returns:
-        (bars,) counts.
-    """
-    change = np.zeros(bars + 1, np.int64)
-    for i in range(first.size):
-        if first[i] >= 0:
-            change[first[i]] += 1
-            change[min(last[i], bars - 1) + 1] -= 1
-    counts = np.empty(bars, np.int64)
-    alive = 0
-    for t in range(bars):
-        alive += change[t]
-        counts[t] = alive
-    return counts
-
-
-@njit(cache=True)
-def average_uniqueness(first, last, counts):
-    """Mean of 1 / concurrency over each label's bars (4.3).
-
-    Args:
-        first, last: (d,) as in `concurrent_labels`. counts: (bars,) what it returned.
-
-    Returns:
-        (d,) in (0, 1], NaN where there is no label or it ends beyond the bars.
-    """
-    shares = 1.0 / np.maximum(counts, 1)
-    out = np.full(first.size, math.nan)
-    for i in range(first.size):
-        if first[i] < 0 or last[i] >= counts.size:
-            continue
-        total = 0.0
-        for t in range(first[i], last[i] + 1):
-            total += shares[t]
-        out[i] = total / (last[i] - first[i] + 1)
-    return out
-
-
-@njit(cache=True)
-def attributed_returns(first, last, counts, held, entry):
-    """Absolute sum of each label's log returns, each divided by the labels that share it (4.4, before scaling).
-
-    Args:
-        first, last: (d,) as in `concurrent_labels`. counts: (bars,) what it returned.
-        held: (bars,) log return from the close before to the bar's close.
-        entry: (bars,) log return from the bar's open to its close: what a label that begins on the bar has of it.
-
-    Returns:
-        (d,) NaN where there is no label or it ends beyond the bars. Without any overlap it is the absolute log return from
-        the entry's open to the last bar's close.
-    """
-    out = np.full(first.size, math.nan)
-    for i in range(first.size):
-        if first[i] < 0 or last[i] >= counts.size:
-            continue
-        total = entry[first[i]] / counts[first[i]]
-        for t in range(first[i] + 1, last[i] + 1):
-            total += held[t] / counts[t]
-        out[i] = abs(total)
-    return out
+# Of `decay` in models.sample_weights: what the oldest label weighs beside the newest.
+OLDEST = 0.5
+WEIGHT_SCHEMA = {
+    "fold": pl.String,
+    "symbol": pl.String,
+    "interval": pl.String,
+    "decision_at": pl.Datetime("us", "UTC"),
+    "side": pl.Int32,
+    "uniqueness": pl.Float64,
+    "uniqueness_weight": pl.Float64,
+    "attribution_weight": pl.Float64,
+    "decay": pl.Float64,
+    "known_at": pl.Datetime("us", "UTC"),
+}
 
 
 def fold_weights(
@@ -122,6 +65,28 @@ def fold_weights(
     if total <= 0.0:
         raise TapehouseError(f"labels.concurrency: the weights of {rows.height} rows by {by} are all zero; weigh by uniqueness")
     return pl.Series("weight", weights * (rows.height / total))
+
+
+def weight_rows(rows: pl.DataFrame, fold: Fold) -> pl.DataFrame:
+    """Rows of `models.sample_weights`: the labels that may train for a fold, with weights scaled side by side.
+
+    Args:
+        rows: rows of `labels.concurrency`. Those outside the training window or whose label was not known when the test
+            block began are purged here, and only then is anything scaled.
+    """
+    frames = [
+        own.with_columns(
+            fold=pl.lit(fold.id),
+            uniqueness_weight=fold_weights(own, "uniqueness"),
+            attribution_weight=fold_weights(own, "attribution"),
+            decay=time_decay(own["uniqueness"], own["decision_at"], OLDEST),
+            known_at=pl.lit(fold.test_start).cast(pl.Datetime("us", "UTC")),
+        )
+        for own in training_rows(rows, fold).sort("symbol", "interval", "decision_at", "side").partition_by("side")
+    ]
+    if not frames:
+        return pl.DataFrame(schema=WEIGHT_SCHEMA)
+    return pl.concat(frames).select(pl.col(name).cast(kind) for name, kind in WEIGHT_SCHEMA.items())
 
 
 def time_decay(uniqueness: pl.Series, at: pl.Series, oldest: float) -> pl.Series:

@@ -13,9 +13,9 @@ import polars as pl
 from numba import njit
 
 from tapehouse.labels.barriers import BarrierSpec
+from tapehouse.labels.overlap import attributed_returns, average_uniqueness, concurrent_labels
 from tapehouse.labels.triple_barrier import BARRIERS, KEY, UTC_DATETIME, vertical_columns
 from tapehouse.paths import SETTLEMENT_LAG, settled_paths
-from tapehouse.weights import attributed_returns, average_uniqueness, concurrent_labels
 
 SCHEMA = {
     "symbol": pl.String,

@@ -67,6 +67,14 @@ def test_honest_labels_are_left_in_peace(planted, raw, cut):
     assert [str(leak) for leak in find_leaks(planted.project, raw, HONEST, cut, 4)] == []
 
 
+def test_weights_of_a_fold_are_settled_when_its_test_block_begins(planted, raw):
+    (fold,) = planted.project.folds.values()
+    name = "models.sample_weights"
+    rows = rebuild(planted.project, raw, [name], fold.id, fold.id)[name]
+    assert rows.height > 100
+    assert find_leaks(planted.project, raw, [name], fold.test_start, 6) == []
+
+
 def test_each_month_alone_has_the_bits_of_the_range(planted, raw):
     months = planted.project.months
     everything = rebuild(planted.project, raw, HONEST, *whole(planted))

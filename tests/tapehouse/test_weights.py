@@ -13,17 +13,17 @@ from polars.testing import assert_frame_equal
 
 from tapehouse.errors import TapehouseError
 from tapehouse.features.price import price_features
+from tapehouse.folds import FoldSpec, walk_forward
 from tapehouse.labels.barriers import BarrierSpec
 from tapehouse.labels.concurrency import concurrency
+from tapehouse.labels.overlap import attributed_returns, average_uniqueness, concurrent_labels
 from tapehouse.labels.triple_barrier import triple_barrier
 from tapehouse.weights import (
-    attributed_returns,
-    average_uniqueness,
-    concurrent_labels,
     effective_labels,
     effective_samples,
     fold_weights,
     time_decay,
+    weight_rows,
 )
 from tests.tapehouse.market_records import (
     STAMP,
@@ -171,6 +171,35 @@ def test_weights_do_not_depend_on_the_order_of_rows_and_equal_times_decay_alike(
     decay = time_decay(rows["uniqueness"], rows["decision_at"], oldest)
     assert decay.is_between(0, 1 + 1e-12).all()
     assert rows.select("decision_at", decay=decay).unique().height == rows["decision_at"].n_unique()
+
+
+def test_the_table_purges_first_and_scales_each_side_alone():
+    sessions = calendar(40)
+    fold = walk_forward(
+        sessions, FoldSpec(test_sessions=5, min_train_sessions=20, min_test_sessions=5, purge_sessions=2, count=None)
+    )[0]
+    count = 6
+    rows = pl.DataFrame(
+        {
+            "symbol": ["AAA"] * count,
+            "interval": ["1d"] * count,
+            "decision_at": [decided(i) for i in (0, 5, 5, 16, 16, 25)],
+            "side": [1, 1, 0, 1, 0, 1],
+            "uniqueness": [0.5, 1.0, 0.25, 0.9, 0.25, 0.9],
+            "attributed_ret": [0.01, 0.03, 0.02, 9.0, 0.06, 9.0],
+            "label_end_at": [at(i, 21) for i in (3, 8, 8, 21, 18, 27)],
+            "label_known_at": [at(i, 21) for i in (4, 9, 9, 22, 19, 28)],
+        },
+        schema_overrides={"decision_at": STAMP, "label_end_at": STAMP, "label_known_at": STAMP, "side": pl.Int32},
+    )
+    found = weight_rows(rows.sample(fraction=1, shuffle=True, seed=2), fold).sort("side", "decision_at")
+    # The block begins on session 20: one label ends in it, one is decided after it.
+    assert found.select("side", "decision_at").rows() == [(0, decided(5)), (0, decided(16)), (1, decided(0)), (1, decided(5))]
+    assert found["uniqueness_weight"].to_list() == pytest.approx([1.0, 1.0, 2 / 3, 4 / 3])
+    assert found["attribution_weight"].to_list() == pytest.approx([0.5, 1.5, 0.5, 1.5])
+    assert found["decay"].to_list() == pytest.approx([0.75, 1.0, 1 - 0.5 * 2 / 3, 1.0])
+    assert found["known_at"].unique().to_list() == [fold.test_start]
+    assert weight_rows(rows.clear(), fold).is_empty()
 
 
 def test_the_effective_number_of_samples():
