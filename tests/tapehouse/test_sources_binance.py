@@ -156,6 +156,11 @@ def test_in_is_accepted_and_quarantined_and_copies_under_random_corruption(tmp_p
     if random.random() < 0.3:
         path.write_bytes(path.read_bytes()[: int(random.integers(1, path.stat().st_size))])
     book, trades = (delivered(home, declare(), asked(home, offer)) for offer in ("book", "trades"))
+    for offer, whole in (("book", book), ("trades", trades)):
+        days = [delivered(home, declare(), asked(home, offer, day)) for day in (1, 2, 3, 4)]
+        assert pl.concat([day.rows for day in days]).equals(whole.rows)
+        order = ["filed_at", "origin"]
+        assert pl.concat([day.rejected for day in days]).sort(order).equals(whole.rejected.sort(order))
     received = book.counts["received"] + trades.counts["received"]
     whole = b"".join(line + b"\n" for line in lines).count(b"\n")
     cut = sum("cut off" in reason or "damaged" in reason for reason in book.rejected["reason"])
