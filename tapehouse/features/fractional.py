@@ -19,7 +19,8 @@ import polars as pl
 from numba import njit
 
 from tapehouse.errors import TapehouseError
-from tapehouse.features.history import DECISION_LAG, Collected, batches, in_order
+from tapehouse.features.collected import Collected
+from tapehouse.features.history import DECISION_LAG, batches, in_order
 from tapehouse.features.kernels import latest_known
 from tapehouse.features.windows import daily_log_returns
 

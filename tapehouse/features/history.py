@@ -6,7 +6,7 @@ windows: the anchor of a decision is 1 January of its year, and nothing it sees 
 at or after the anchor less 20 calendar months (1 May two years before), at least 400 bars of a full history.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache, partial
@@ -124,42 +124,6 @@ class Batch:
         return values if values.size == self.chosen.size else values[self.chosen - self.first]
 
 
-class Collected:
-    """The rows of a feature table while they are made, batch by batch: arrays first, one frame at the end.
-
-    A frame for each symbol would cost more than its features.
-    """
-
-    def __init__(self, bars: pl.DataFrame, names: Sequence[str]):
-        self.bars = bars
-        # No more rows than versions; what stays empty of these arrays takes no memory.
-        self.features = {name: np.empty(bars.height) for name in names}
-        self.rows, self.decisions, self.known = (np.empty(bars.height, np.int64) for _ in range(3))
-        self.history = np.empty(bars.height, np.int32)
-        self.height = 0
-
-    def add(self, batch: Batch, features: dict[str, np.ndarray], known: np.ndarray) -> None:
-        """Take the decisions' values of arrays over every bar in [batch.first, batch.stop)."""
-        at = slice(self.height, self.height + batch.chosen.size)
-        for name, column in self.features.items():
-            column[at] = batch.column(features[name])
-        self.known[at] = batch.column(known)
-        self.rows[at], self.decisions[at], self.history[at] = batch.rows, batch.decisions, batch.history
-        self.height = at.stop
-
-    def frame(self, columns: Sequence[str]) -> pl.DataFrame:
-        """The columns of all rows: features, with nulls for NaN, those of the bars, decision_at, known_at, bars_of_history."""
-        rows, taken = self.rows[: self.height], [name for name in columns if name in self.bars.columns and name != "known_at"]
-        whole = rows.size == self.bars.height and bool(np.all(rows[1:] == rows[:-1] + 1))
-        made = {column.name: column for column in (self.bars if whole else self.bars[rows]).select(taken)}
-        made["decision_at"] = pl.Series(self.decisions[: self.height]).cast(UTC_DATETIME)
-        made["known_at"] = pl.Series(self.known[: self.height]).cast(UTC_DATETIME)
-        made["bars_of_history"] = pl.Series(self.history[: self.height])
-        for name in list(self.features):  # each array goes as its column comes
-            made[name] = pl.Series(self.features.pop(name)[: self.height], nan_to_null=True)
-        return pl.DataFrame({name: made[name] for name in columns})
-
-
 def batches(
     bars: pl.DataFrame,
     actions: pl.DataFrame,
@@ -187,26 +151,30 @@ def batches(
     # On one day the dividend goes first: its amount is per share of the day before.
     actions = sorted_versions(actions, ACTION_KEY, order=("symbol", "ex_date", "kind"))
     acted = {symbol: of_symbol for (symbol,), of_symbol in actions.partition_by("symbol", as_dict=True).items()}
-    closed_at = microseconds(bars["event_at"])
+    sessions, closed_at, known = _days(bars["session"]), microseconds(bars["event_at"]), microseconds(bars["known_at"])
+    volumes = bars["volume"].cast(pl.Float64).to_numpy(writable=True)
     prices = np.empty((len(PRICES), bars.height))
     for i, name in enumerate(PRICES):
         prices[i] = bars[name].to_numpy()
-    arrays = _days(bars["session"]), closed_at, microseconds(bars["known_at"]), bars["volume"].cast(pl.Float64)
-    sessions, closed_at, known, volumes = (*arrays[:3], arrays[3].to_numpy(writable=True))
     none = _actions(actions.clear())
 
     def series(first: int, stop: int, symbol: str | None) -> Series:
-        times = Timeline(
-            key=sessions[first:stop],
-            known=known[first:stop],
-            prompt=known[first:stop] <= closed_at[first:stop] + decision_lag // MICROSECONDS,
-        )
+        own = slice(first, stop)
+        # The bars' frame is sorted, so that a session is all that tells one record of a symbol from the next.
+        prompt = known[own] <= closed_at[own] + decision_lag // MICROSECONDS
         action_times, of_symbol, action_arrays = _actions(acted[symbol]) if symbol in acted else none
-        span = slice(first, stop)
         return Series(
-            first, times, action_times, sessions[span], closed_at[span], known[span], prices[:, span], volumes[span],
-            of_symbol, action_arrays,
-        )  # fmt: skip
+            offset=first,
+            bar_times=Timeline(key=sessions[own], known=known[own], prompt=prompt),
+            action_times=action_times,
+            sessions=sessions[own],
+            closed_at=closed_at[own],
+            known=known[own],
+            prices=prices[:, own],
+            volumes=volumes[own],
+            actions=of_symbol,
+            action_arrays=action_arrays,
+        )
 
     spans = _spans(bars)
     indexes: dict[str, Series] = {}

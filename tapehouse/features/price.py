@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 
 from tapehouse.features import kernels, windows
-from tapehouse.features.history import DECISION_LAG, UTC_DATETIME, Batch, Collected, batches, in_order
+from tapehouse.features.collected import Collected
+from tapehouse.features.history import DECISION_LAG, UTC_DATETIME, Batch, batches, in_order
 
 MARKET = "^GSPC"
 FEATURES = (
@@ -90,7 +91,7 @@ def price_features(
     rows = Collected(bars, FEATURES)
     for batch in batches(bars, actions, start, end, decision_lag, market, "features.price"):
         rows.add(batch, *_features(batch))
-    return rows.frame(list(SCHEMA))
+    return rows.frame(list(SCHEMA)).cast(SCHEMA)
 
 
 def _features(batch: Batch) -> tuple[dict[str, np.ndarray], np.ndarray]:
