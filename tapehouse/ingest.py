@@ -33,7 +33,7 @@ FIELDS = ("symbol", "session", *NUMBERS)
 BAR_KEY = ("symbol", "interval", "event_at", "source")
 BAR_COLUMNS = (*("symbol", "interval", "session", "event_at", "known_at", *PRICES, "volume", "vendor_adj_close", "source"),)
 CONFLICT = "conflicting records for one symbol and session"
-Splits = Mapping[str, Sequence[tuple[date, float, bool]]]
+Splits = Mapping[str, Sequence[tuple[date, float]]]
 
 
 def screen_bars(
@@ -46,6 +46,7 @@ def screen_bars(
     holds: Sequence[str] | None = None,
     adjusted: bool = True,
     splits: Splits | None = None,
+    spin_offs: Splits | None = None,
     price_decimals: int | None = None,
 ) -> Screened:
     """Judge daily bars received as text.
@@ -66,15 +67,18 @@ def screen_bars(
         interval: written to the accepted rows.
         holds: symbols that may occur; None accepts any that is not empty.
         adjusted: whether the source has a vendor-adjusted close; a missing one is then a fault.
-        splits: symbol -> (ex_date, new shares per old, whether volumes too) of the splits that a source has worked into
-            the prices before them. They are taken out again, so that what is kept are prices and volumes of the day.
+        splits: symbol -> (ex_date, new shares per old) of the splits that a source has worked into the prices and
+            volumes before them. They are taken out again, so that what is kept are prices and volumes of the day.
+        spin_offs: the same of what it has worked into the prices alone.
         price_decimals: decimals that raw prices were quoted in; prices that splits were taken out of are rounded to them.
 
     Returns:
         A `Screened`. A bar's `event_at` and `known_at` are the close of its session.
     """
     numbered, unknown = with_fields(records, FIELDS)
-    parsed = _parse(numbered, date_format, calendar, splits or {}, price_decimals)
+    parsed = _parse(numbered, date_format, calendar)
+    if splits or spin_offs:
+        parsed = parsed.with_columns(_restored(splits or {}, spin_offs or {}, price_decimals))
     # Reasons are looked for only where something may be wrong: for nearly all records of nearly all files nothing is.
     doubtful = parsed.select(~_plain(unknown, holds, adjusted))["plain"]
     reason = pl.repeat(None, parsed.height, dtype=pl.String, eager=True).alias("reason")
@@ -106,7 +110,7 @@ def screen_bars(
     )
 
 
-def _parse(records: pl.DataFrame, date_format: str, calendar: str, splits: Splits, price_decimals: int | None) -> pl.DataFrame:
+def _parse(records: pl.DataFrame, date_format: str, calendar: str) -> pl.DataFrame:
     """Fields with a trailing underscore hold the parsed values; null where the text could not be read."""
     text = pl.col("session").str.strip_chars()
     known = all_sessions(calendar)
@@ -132,8 +136,6 @@ def _parse(records: pl.DataFrame, date_format: str, calendar: str, splits: Split
         volume_number=volume,
         volume_=pl.when(whole).then(volume).cast(pl.Int64),
     )
-    if splits:
-        parsed = parsed.with_columns(_restored(splits, price_decimals))
     return parsed.join(known, left_on="day", right_on="session", how="left", maintain_order="left")
 
 
@@ -143,13 +145,10 @@ def _read(text: pl.Series) -> pl.Series:
     return read if read.null_count() == text.null_count() else text.str.strip_chars().cast(pl.Float64, strict=False)
 
 
-def _restored(splits: Splits, price_decimals: int | None) -> list[pl.Expr]:
-    """Prices times, and volume over, the ratios of the splits that come after the bar: those of the day."""
-    factor, shares = pl.lit(1.0), pl.lit(1.0)
-    for symbol, known in splits.items():
-        for ex_date, ratio, volumes in known:
-            own = pl.when((pl.col("symbol") == symbol) & (pl.col("day") < ex_date)).then(ratio).otherwise(1.0)
-            factor, shares = factor * own, shares * own if volumes else shares
+def _restored(splits: Splits, spin_offs: Splits, price_decimals: int | None) -> list[pl.Expr]:
+    """Prices times, and volume over, the ratios of what comes after the bar: those of the day."""
+    shares = _product(splits)
+    factor = shares * _product(spin_offs)
     prices = [pl.col(f"{name}_") * factor for name in PRICES]
     if price_decimals is not None:
         prices = [price.round(price_decimals) for price in prices]
@@ -159,6 +158,14 @@ def _restored(splits: Splits, price_decimals: int | None) -> list[pl.Expr]:
         *(pl.when(factor != 1).then(price).otherwise(f"{name}_").alias(f"{name}_") for name, price in kept),
         pl.when(shares != 1).then(volume).otherwise("volume_").alias("volume_"),
     ]
+
+
+def _product(splits: Splits) -> pl.Expr:
+    product = pl.lit(1.0)
+    for symbol, known in splits.items():
+        for ex_date, ratio in known:
+            product *= pl.when((pl.col("symbol") == symbol) & (pl.col("day") < ex_date)).then(ratio).otherwise(1.0)
+    return product
 
 
 def _plain(unknown: Sequence[str], holds: Sequence[str] | None, adjusted: bool) -> pl.Expr:

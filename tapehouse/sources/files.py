@@ -193,9 +193,10 @@ def _screened(declared: Declaration, wanted: _Wanted, asked: pl.DataFrame, recor
 
 def _by_calendar(declared: Declaration, wanted: _Wanted, asked: pl.DataFrame) -> Screened:
     """Bars and actions judged by each symbol's own calendar; what has no known symbol, by that of the universe."""
-    splits: dict[str, list[tuple[date, float, bool]]] = {}
-    for split in declared.split_adjusted_by:
-        splits.setdefault(split.symbol, []).append((split.ex_date, split.ratio, split.volumes))
+    splits: dict[str, list[tuple[date, float]]] = {}
+    spin_offs: dict[str, list[tuple[date, float]]] = {}
+    for known in declared.split_adjusted_by:
+        (splits if known.volumes else spin_offs).setdefault(known.symbol, []).append((known.ex_date, known.ratio))
 
     def judged(part: pl.DataFrame, by: str) -> Screened:
         keys = {"undated_at": wanted.span[0], "date_format": declared.date_format, "calendar": by, "holds": declared.symbols}
@@ -207,6 +208,7 @@ def _by_calendar(declared: Declaration, wanted: _Wanted, asked: pl.DataFrame) ->
             interval=wanted.interval,
             adjusted="vendor_adj_close" in declared.columns,
             splits=splits,
+            spin_offs=spin_offs,
             price_decimals=declared.price_decimals,
         )
 

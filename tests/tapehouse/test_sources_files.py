@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -344,6 +345,16 @@ def test_a_declaration_survives_its_text():
     for offer in OFFERS:
         declared = declare(offer, "x.csv")
         assert files.Declaration.model_validate_json(declared.model_dump_json()) == declared
+
+
+def test_the_declarations_of_the_docs_can_be_made():
+    page = (ROOT / "docs" / "source_files.md").read_text()
+    declared = yaml.safe_load(page.split("```yaml")[1].split("```")[0])["sources"]
+    prices, nowcast = (files.Declaration.model_validate(declared[name]) for name in ("prices", "nowcast"))
+    assert [split.model_dump(mode="json") for split in prices.split_adjusted_by] == [
+        {"volumes": True, **split} for split in SHARED_SPLITS
+    ]
+    assert nowcast.offers == ("macro",) and nowcast.first_vintage_is_snapshot
 
 
 def test_finding_a_file_imports_nothing_heavy(tmp_path):
