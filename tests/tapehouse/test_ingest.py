@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tapehouse import ingest
 from tapehouse.ingest import BAR_COLUMNS, CONFLICT, REJECT_COLUMNS, Screened, screen_bars
+from tapehouse.screening import joined, with_fields
 from tapehouse.sources.delimited import read_delimited
 
 SPAN_START = datetime(2000, 3, 1, tzinfo=UTC)
@@ -243,3 +245,24 @@ def test_nothing_is_lost_under_any_damage(tmp_path_factory, seed, damages, packe
         | (pl.col("volume") < 0)
     ).is_empty()
     assert taken.null_count().sum_horizontal().item() == 0
+
+
+CELL = st.sampled_from(
+    ["", " 105 ", "100", "105", "99.5", "0", "-1", "nan", "inf", "1e400", "1.5", "x", "2000-03-03", " IBM", "IBN"]
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 7), CELL), max_size=4), st.booleans(), st.booleans())
+def test_a_fault_is_found_wherever_it_is(cells, adjusted, listed):
+    """Reasons are looked for in doubtful records alone: no record that has one may pass for plain."""
+    line = ["IBM", "2000-03-03", "101", "105", "100", "102", "1", "1"]
+    for at, text in cells:
+        line[at] = text
+    holds = ["AAPL", "IBM", "FB"] if listed else None
+    record = dict(zip(COLUMNS, line, strict=True))
+    records = pl.DataFrame([record], schema=dict.fromkeys(COLUMNS, pl.String)).with_columns(source=pl.lit("x"))
+    parsed = ingest._parse(with_fields(records, ingest.FIELDS)[0], "%Y-%m-%d", "XNYS")
+    faults = parsed.select(joined(ingest._faults([], holds, "XNYS", adjusted))).item()
+    screened = screen_bars(records, undated_at=SPAN_START, holds=holds, adjusted=adjusted)
+    assert screened.rejected["reason"].to_list() == ([faults] if faults else [])
