@@ -14,7 +14,8 @@ import numpy as np
 import polars as pl
 from numba import njit
 
-from tapehouse.features.history import RESTART_MONTH, RESTART_YEARS_BACK, UTC_DATETIME, Collected, batches, in_order
+from tapehouse.features.collected import Collected
+from tapehouse.features.history import RESTART_MONTH, RESTART_YEARS_BACK, UTC_DATETIME, batches, in_order
 from tapehouse.folds import Fold
 from tapehouse.hmm import INPUTS, STATES, States, filtered, inputs
 from tapehouse.versions import microseconds
