@@ -54,8 +54,9 @@ stale: $(STAMP) ## what has changed since it was made
 bench: $(STAMP) ## run every program in bench/ and write docs/benchmarks.md
 	$(BIN)/python bench/all.py
 
-bench-env: ## environments of peers whose pins clash with ours (none yet)
-	@echo "no peer needs an environment of its own yet"
+bench-env: ## environments of peers whose pins clash with ours (bench/peers/)
+	@for peer in bench/peers/*/; do name=$$(basename $$peer); \
+	  $(PYTHON) -m venv .venv-$$name && .venv-$$name/bin/pip install -q -r $$peer/requirements.txt && echo "made .venv-$$name"; done
 
 clean: ## delete the warehouse (models and MLflow runs too); asks first
 	@read -p "Delete warehouse/ with all tables, models and runs? [y/N] " a && [ "$$a" = y ] && rm -rf warehouse || true
