@@ -13,6 +13,7 @@ import polars as pl
 from numba import njit
 
 from tapehouse.labels.barriers import BarrierSpec
+from tapehouse.labels.horizons import sessions_around
 from tapehouse.labels.overlap import attributed_returns, average_uniqueness, concurrent_labels
 from tapehouse.labels.triple_barrier import BARRIERS, KEY, UTC_DATETIME, vertical_columns
 from tapehouse.paths import SETTLEMENT_LAG, settled_paths
@@ -55,6 +56,8 @@ def concurrency(
         One row per (symbol, interval, decision_at, side) with an entry, sorted by it; null until the label is known.
     """
     entered = labels.filter(pl.col("entry_at").is_not_null()).sort(*KEY, "side")
+    days = sessions.filter(pl.col("open_at").is_between(entered["entry_at"].min(), entered["entry_at"].max()))["session"]
+    sessions = sessions_around(sessions, days.min(), days.max(), spec.horizon)
     paths = settled_paths(versions, actions, sessions, entered["symbol"].unique().sort().to_list(), settlement_lag)
     frames = []
     for (symbol, *_), rows in entered.group_by("symbol", "interval", "side", maintain_order=True):

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numba import njit
 
+from tapehouse.labels.horizons import sessions_around
 from tapehouse.labels.triple_barrier import KEY, UTC_DATETIME, entries
 from tapehouse.paths import SETTLEMENT_LAG, Paths, settled_paths
 
@@ -64,6 +65,7 @@ def forward_returns(
         TapehouseError: for a decision on a day that is no session.
     """
     rows = decisions.filter((pl.col("decision_at") >= start) & (pl.col("decision_at") < end)).sort(KEY)
+    sessions = sessions_around(sessions, rows["session"].min(), rows["session"].max(), max(horizons))
     symbols = [*rows["symbol"].unique().sort(), index]
     paths = settled_paths(versions, actions, sessions, list(dict.fromkeys(symbols)), settlement_lag)
     row, decided = paths.places(rows)

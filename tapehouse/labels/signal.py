@@ -16,6 +16,7 @@ import polars as pl
 
 from tapehouse.errors import TapehouseError
 from tapehouse.labels.forward import returns_after
+from tapehouse.labels.horizons import sessions_around
 from tapehouse.labels.triple_barrier import KEY, SESSIONS_PER_YEAR, UTC_DATETIME, entries
 from tapehouse.paths import SETTLEMENT_LAG, settled_paths
 
@@ -68,6 +69,7 @@ def signal_scores(
     rows = decisions.filter(
         (pl.col("decision_at") >= start) & (pl.col("decision_at") < end) & (pl.col("realised_vol_20d") > 0)
     ).sort(KEY)
+    sessions = sessions_around(sessions, rows["session"].min(), rows["session"].max(), max(WEIGHTS))
     paths = settled_paths(versions, actions, sessions, rows["symbol"].unique().sort().to_list(), settlement_lag)
     row, decided = paths.places(rows)
     column, _ = entries(paths, row, decided)

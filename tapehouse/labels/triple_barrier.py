@@ -18,10 +18,12 @@ import polars as pl
 
 from tapehouse.errors import TapehouseError
 from tapehouse.labels.barriers import BarrierSpec
+from tapehouse.labels.horizons import sessions_around
 from tapehouse.labels.touches import BOTH, LOWER, NOT_REACHED, UPPER, VERTICAL, first_touches
 from tapehouse.paths import SETTLEMENT_LAG, Paths, settled_paths
 
-# The labels of `labels.triple_barrier`, and what the backtest exits by.
+# The labels of `labels.triple_barrier`. The backtest exits by the same: it knows barriers that are symmetric, in ATR and
+# after a number of sessions.
 BARRIERS = BarrierSpec(unit="atr", profit=1.5, stop=1.5, horizon_bars=10)
 WIDTH_ATR, HORIZON_SESSIONS = BARRIERS.profit, BARRIERS.horizon_bars
 SESSIONS_PER_YEAR = 252  # of the annualised volatility in features.price
@@ -89,6 +91,7 @@ def triple_barrier(
     if events is not None:
         rows = rows.join(events.select(KEY).unique(), on=list(KEY), how="semi")
     rows = rows.sort(KEY)
+    sessions = sessions_around(sessions, rows["session"].min(), rows["session"].max(), spec.horizon)
     paths = settled_paths(versions, actions, sessions, rows["symbol"].unique().sort().to_list(), settlement_lag)
     row, decided = paths.places(rows)
     entry_column, entry = entries(paths, row, decided)

@@ -169,6 +169,23 @@ def group_rows(rows: pl.DataFrame, split: Split, group: int, groups: int) -> lis
     return [i for i in split.test.tolist() if times[i] in mine]
 
 
+@settings(max_examples=60, deadline=None)
+@given(rows=spans_of, rolling=st.none() | st.integers(8, 20))
+def test_walk_forward_folds_never_train_on_a_label_that_meets_their_block(rows, rolling):
+    days = [at(i).date() for i in range(75)]
+    opens = [at(i) - timedelta(hours=7) for i in range(75)]
+    sessions = pl.DataFrame({"session": days, "open_at": opens, "close_at": [at(i) for i in range(75)]})
+    spec = FoldSpec(
+        test_sessions=9, min_train_sessions=10, min_test_sessions=3, purge_sessions=2, train_sessions=rolling, count=None
+    )
+    for fold in walk_forward(sessions, spec):
+        split = walk_forward_split(rows, fold)
+        assert overlapping(rows, split.train, split.test) == 0
+        times = rows["decision_at"].to_list()
+        assert all(fold.train_start <= times[i] < fold.train_end for i in split.train)
+        assert all(fold.test_start <= times[i] < fold.test_end for i in split.test)
+
+
 @settings(max_examples=100, deadline=None)
 @given(rows=spans_of, first=st.integers(5, 50), second=st.integers(0, 30))
 def test_chronological_parts_do_not_overlap_and_keep_what_fits(rows, first, second):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.triple_barrier import ours, textbook, walk
 from tapehouse.labels.touches import BOTH, LOWER, NOT_REACHED, UPPER, VERTICAL, first_touches
 
 BARS = 150
@@ -91,3 +92,10 @@ def test_a_single_spike_is_found_wherever_it_lies(at):
     arrays = np.array([0]), np.array([0]), np.array([63]), np.array([105.0]), np.array([95.0])
     touched, _, column = first_touches(*arrays, True, *[closes] * 4, np.ones((1, 64)), np.zeros((1, 64)))
     assert (touched[0], column[0]) == (UPPER, at)
+
+
+def test_first_touches_are_those_of_the_books_snippet():
+    closes = walk(1200)
+    touched, bars = ours(closes)
+    assert bars.tolist() == textbook(closes).tolist()
+    assert {NOT_REACHED, UPPER, LOWER, VERTICAL} == set(touched.tolist())

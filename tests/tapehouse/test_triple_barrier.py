@@ -11,7 +11,7 @@ from tapehouse.calendars import all_sessions
 from tapehouse.errors import TapehouseError
 from tapehouse.features.price import price_features
 from tapehouse.labels.barriers import BarrierSpec
-from tapehouse.labels.horizons import require_lookahead
+from tapehouse.labels.horizons import require_lookahead, sessions_around
 from tapehouse.labels.triple_barrier import meta_labels, triple_barrier
 from tests.tapehouse.market_records import (
     STAMP,
@@ -330,6 +330,16 @@ def test_a_horizon_beyond_what_is_read_is_refused():
     for horizon in (16, timedelta(days=27)):
         with pytest.raises(TapehouseError, match=r"labels.x: .* 1 months ahead are read; raise lookahead_months"):
             require_lookahead("labels.x", sessions, end, 1, horizon)
+
+
+@pytest.mark.parametrize("horizon", [1, 3, timedelta(hours=55), timedelta(hours=1)])
+def test_sessions_around_decisions_reach_one_beyond_their_horizons(horizon):
+    found = sessions_around(calendar(20), day(2), day(4), horizon)
+    # The last entry is on session 5; 55 hours from its open are over with session 7's close, 1 hour before its own.
+    last = {1: 6, 3: 8, timedelta(hours=55): 8, timedelta(hours=1): 5}[horizon]
+    assert found["session"].to_list() == [day(i) for i in range(2, last + 1)]
+    assert sessions_around(calendar(20), day(2), day(19), horizon)["session"][-1] == day(19)
+    assert sessions_around(calendar(20), None, None, horizon).height == 1
 
 
 # ---------------------------------------------------------------------- metamorphic
