@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 from numba import njit
 
-from tapehouse.features.collected import Collected
 from tapehouse.features.history import RESTART_MONTH, RESTART_YEARS_BACK, UTC_DATETIME, batches, in_order
 from tapehouse.folds import Fold
 from tapehouse.hmm import INPUTS, STATES, States, filtered, inputs
@@ -26,7 +25,10 @@ SIDEWAYS_BELOW = 0.5  # of the deviation
 LONGEST_WINDOW_DAYS = 45
 BULLISH, BEARISH, SIDEWAYS = "bullish", "bearish", "sideways"
 OLDEST_MARKET = timedelta(days=10)  # as in features.decision_points: an older market row is none
-RULE_COLUMNS = ("symbol", "interval", "decision_at", "session", "known_at", "mean_ret_20d", "ret_deviation_20d")
+RULE_COLUMNS = (
+    *("symbol", "interval", "decision_at", "session", "known_at"),
+    *("mean_ret_20d", "ret_deviation_20d", "drift_score_20d", "regime"),
+)
 REGIME_COLUMNS = (
     *("fold", "symbol", "interval", "decision_at", "known_at"),
     *(f"p_{state}" for state in STATES),
@@ -53,17 +55,29 @@ def rule_regimes(
         TapehouseError: as `tapehouse.features.history.batches` does.
     """
     bars = in_order(versions)
-    rows = Collected(bars, ("mean_ret_20d", "ret_deviation_20d"))
+    parts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 2)), np.empty(0, np.int64))]
     for batch in batches(bars, actions, start, end, decision_lag, None, "features.regime"):
         own = batch.own
-        values, known = drift_rows(
+        drift, known = drift_rows(
             batch.chosen, own.sessions, own.prices[3], own.price_factors, own.latest, WINDOW_BARS, LONGEST_WINDOW_DAYS
         )
-        rows.add(batch, {"mean_ret_20d": values[:, 0], "ret_deviation_20d": values[:, 1]}, known)
+        parts.append((batch.rows, batch.decisions, drift, known))
+    rows, decisions, drifts, stamps = (np.concatenate(column) for column in zip(*parts, strict=True))
     mean, deviation = pl.col("mean_ret_20d"), pl.col("ret_deviation_20d")
-    return rows.frame(RULE_COLUMNS).with_columns(
-        drift_score_20d=pl.when(deviation > 0).then(mean * math.sqrt(WINDOW_BARS) / deviation),
-        regime=rule(mean, deviation, WINDOW_BARS),
+    return (
+        bars[rows]
+        .select("symbol", "interval", "session")
+        .with_columns(
+            decision_at=pl.Series(decisions).cast(UTC_DATETIME),
+            known_at=pl.Series(stamps).cast(UTC_DATETIME),
+            mean_ret_20d=pl.Series(drifts[:, 0], nan_to_null=True),
+            ret_deviation_20d=pl.Series(drifts[:, 1], nan_to_null=True),
+        )
+        .with_columns(
+            drift_score_20d=pl.when(deviation > 0).then(mean * math.sqrt(WINDOW_BARS) / deviation),
+            regime=rule(mean, deviation, WINDOW_BARS),
+        )
+        .select(RULE_COLUMNS)
     )
 
 
