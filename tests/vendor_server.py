@@ -56,7 +56,7 @@ def too_many(retry_after: str | None = "0") -> Reply:
 
 
 BROKEN = Reply("internal error", 500, "text/plain")
-HANGS = Reply({}, hang=1.0)
+HANGS = Reply({}, hang=2.0)
 CUT = Reply([{"date": "2004-01-02", "open": 1.0}] * 50, cut=True)
 WRONG_TYPE = Reply("<html>maintenance</html>", 200, "text/html")
 TRUNCATED = Reply('[{"date": "2004-01-02", "op', 200)
@@ -103,6 +103,7 @@ class VendorServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement
 
             def do_GET(self):
                 parts = urlsplit(self.path)
@@ -466,8 +467,13 @@ def ask_of(home: Path, offer: str, symbols: tuple[str, ...], start: datetime, en
 
 def fast(server: VendorServer, path: str = "", **keys) -> dict:
     """Keys of a declaration whose vendor is the local server, and whose waits are short."""
-    waits = {"backoff_s": 0.01, "timeout_s": 0.3, "attempts": 3, "requests_per_second": 1000, "give_up_after": 1000}
+    waits = {"backoff_s": 0.01, "timeout_s": 20, "attempts": 3, "requests_per_second": 1000, "give_up_after": 1000}
     return {"base_url": server.url + path} | waits | keys
+
+
+def patience(trouble: Reply) -> dict:
+    """A timeout that a hanging server runs into; others answer when the machine lets them."""
+    return {"timeout_s": 0.7} if trouble.hang else {}
 
 
 def conserved(delivery) -> bool:

@@ -14,7 +14,7 @@ from tapehouse.ingest import FIELDS, screen_bars
 from tapehouse.records import ACTION_FIELDS, screen_actions
 from tapehouse.screening import Screened
 from tapehouse.sources.base import Ask, Delivery, Missing
-from tapehouse.sources.vendor import Vendor, calendar_of, delivery_hash, missing, year_bounds
+from tapehouse.sources.vendor import Vendor, delivery_hash, missing, year_bounds
 from tapehouse.sources.vendor_bars import (
     action_years,
     as_text,
@@ -50,7 +50,7 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
         for symbol in ask.symbols:
             for year in session_years(ask, symbol):
                 for answer in _year(client, declared, ask, "eod", symbol, year, missed, period="d", order="a"):
-                    given = (symbol, ask.source, calendar_of(ask, symbol), universe.interval, universe.start)
+                    given = (symbol, ask.source, universe.calendar_of(symbol), universe.interval, universe.start)
                     screened, unfinished = _bars(answer, year, declared.ignore, *given)
                     parts.append(year_part(screened, year))
                     late += unfinished
@@ -59,7 +59,7 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
         for year in action_years(ask, symbol):
             for endpoint in ("div", "splits"):
                 for answer in _year(client, declared, ask, endpoint, symbol, year, missed):
-                    given = (symbol, ask.source, calendar_of(ask, symbol), universe.start)
+                    given = (symbol, ask.source, universe.calendar_of(symbol), universe.start)
                     parts.append(year_part(_actions(answer, year, endpoint, *given), year))
     return deliver_screened(ask, parts, screen_actions, ACTION_FIELDS[1:], missed)
 

@@ -58,12 +58,6 @@ def midnight_after(day: date, zone: ZoneInfo = NEW_YORK) -> datetime:
     return datetime.combine(day + timedelta(days=1), time(), zone).astimezone(UTC)
 
 
-def calendar_of(ask: Ask, symbol: str) -> str:
-    """The calendar that gives the sessions of a symbol: its own where the universe names one, else the universe's."""
-    universe = ask.settings.universe
-    return getattr(universe.universe.get(symbol), "calendar", None) or universe.calendar
-
-
 def year_bounds(year: int) -> tuple[datetime, datetime]:
     """A calendar year, UTC: its first instant and the first after it."""
     return datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC)

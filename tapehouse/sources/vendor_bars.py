@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -13,23 +14,26 @@ import polars as pl
 from tapehouse.calendars import all_sessions, timezone
 from tapehouse.screening import Screened
 from tapehouse.sources.base import Ask, Delivery, Missing
-from tapehouse.sources.vendor import HOME_SCHEMA, OUTSIDE, REJECT_SCHEMA, calendar_of, cut, year_bounds
+from tapehouse.sources.vendor import HOME_SCHEMA, OUTSIDE, REJECT_SCHEMA, cut, year_bounds
 
 FIELDS = ("record", "fault")
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
-def session_years(ask: Ask, symbol: str) -> list[int]:
+def session_years(ask: Ask, symbol: str) -> tuple[int, ...]:
     """Years that hold a session whose close lies in the asked range, of those that have begun by now."""
-    end = min(ask.end, datetime.now(UTC))
-    known = all_sessions(calendar_of(ask, symbol))
-    inside = known.filter(pl.col("close_at").is_between(ask.start, end, closed="left"))
-    return inside["session"].dt.year().unique().sort().to_list()
+    return _session_years(ask.settings.universe.calendar_of(symbol), ask.start, min(ask.end, datetime.now(UTC)))
+
+
+@lru_cache(maxsize=4096)
+def _session_years(calendar: str, start: datetime, end: datetime) -> tuple[int, ...]:
+    inside = all_sessions(calendar).filter(pl.col("close_at").is_between(start, end, closed="left"))
+    return tuple(inside["session"].dt.year().unique().sort())
 
 
 def action_years(ask: Ask, symbol: str) -> list[int]:
     """Years of ex-dates that open (00:00 exchange time) in the asked range, of those that have begun by now."""
-    zone = ZoneInfo(timezone(calendar_of(ask, symbol)))
+    zone = ZoneInfo(timezone(ask.settings.universe.calendar_of(symbol)))
     last = min(ask.end, datetime.now(UTC)) - timedelta(microseconds=1)
     return list(range(ask.start.astimezone(zone).year, last.astimezone(zone).year + 1))
 
@@ -105,7 +109,8 @@ def deliver_screened(
     """The asked range of screened answers; `screen` and its `fields` give the columns where there is no answer."""
     parts = parts or [Part(screen(text_frame([], fields, "", "", ask.source), undated_at=ask.start))]
     rows = pl.concat([part.screened.accepted for part in parts])
-    rejects = pl.concat([_rejects(part) for part in parts])
+    rejected = [part for part in parts if part.screened.rejected.height]  # few, of hundreds of symbols
+    rejects = pl.concat([pl.DataFrame(schema=REJECT_SCHEMA | HOME_SCHEMA), *(_rejects(part) for part in rejected)])
     duplicates = sum(part.screened.duplicates for part in parts)
     return cut(ask, rows, rejects, duplicates, missed, received=rows.height + rejects.height + duplicates, **counts)
 

@@ -15,7 +15,7 @@ from tapehouse.ingest import FIELDS, screen_bars
 from tapehouse.records import ACTION_FIELDS, screen_actions
 from tapehouse.screening import Screened
 from tapehouse.sources.base import Ask, Delivery
-from tapehouse.sources.vendor import Vendor, calendar_of, delivery_hash, missing, year_bounds
+from tapehouse.sources.vendor import Vendor, delivery_hash, missing, year_bounds
 from tapehouse.sources.vendor_bars import (
     action_years,
     as_text,
@@ -53,7 +53,7 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
     universe, missed, parts, late = ask.settings.universe, [], [], 0
     years = session_years if ask.offer == "bars" else action_years
     for symbol in ask.symbols:
-        calendar, answers = calendar_of(ask, symbol), []
+        calendar, answers = universe.calendar_of(symbol), []
         for year in years(ask, symbol):
             start, end = year_bounds(year)
             try:

@@ -22,6 +22,7 @@ from tests.vendor_server import (
     VendorServer,
     ask_of,
     fast,
+    patience,
     too_many,
     utc,
 )
@@ -100,13 +101,13 @@ def test_a_wait_that_is_too_long(server, tmp_path):
 @pytest.mark.parametrize("trouble", [BROKEN, HANGS, CUT, TRUNCATED, too_many(None), Reply("busy", 503, "text/plain")])
 def test_what_may_pass_is_tried_again(server, tmp_path, trouble):
     server.misbehave("AAPL", trouble, trouble)
-    assert client(server, tmp_path).get("data", PARAMS).json == {"echo": "AAPL"}
+    assert client(server, tmp_path, **patience(trouble)).get("data", PARAMS).json == {"echo": "AAPL"}
     assert len(server.requests) == 3
 
 
 FAILURES = {
     "500": (BROKEN, "HTTP 500 Internal Server Error: internal error; sent 3 times at most"),
-    "timeout": (HANGS, r"no answer within 0.3 s \(ReadTimeout\)"),
+    "timeout": (HANGS, r"no answer within 0.7 s \(ReadTimeout\)"),
     "cut": (CUT, r"the connection failed \(RemoteProtocolError: .*without sending complete message body"),
     "truncated": (TRUNCATED, "cut or damaged JSON .* of 27 bytes"),
     "429": (too_many("0"), "HTTP 429 Too Many Requests"),
@@ -145,7 +146,7 @@ def test_no_failure_shows_the_key_or_is_kept(server, tmp_path, caplog, capfd, fa
     caplog.set_level(logging.DEBUG)
     reply, said = FAILURES[failure]
     server.misbehave("AAPL", reply, forever=True)
-    asked = client(server, tmp_path, credential)
+    asked = client(server, tmp_path, credential, **patience(reply))
     with pytest.raises(RequestFailed, match=said) as raised:
         asked.get("data", PARAMS, check=lambda content: None if isinstance(content, list) else "expected a list")
     assert str(raised.value).startswith(f"vendor: GET {server.url}/data?symbol=AAPL&year=2004: ")

@@ -23,6 +23,7 @@ from tests.vendor_server import (
     ask_of,
     conserved,
     fast,
+    patience,
     too_many,
     utc,
 )
@@ -324,7 +325,7 @@ def test_an_older_list_that_has_grown(server, tmp_path):
 @pytest.mark.parametrize("part", ["company_tickers", "submissions", "index-headers", "a10k.htm"])
 def test_what_passes_costs_nothing(server, tmp_path, part, trouble):
     server.misbehave(part, trouble)
-    got = deliver(server, tmp_path)
+    got = deliver(server, tmp_path, **patience(trouble))
     assert got.rows.height == 4 and not got.missing
 
 
@@ -340,7 +341,7 @@ def test_what_passes_costs_nothing(server, tmp_path, part, trouble):
 )
 def test_a_document_that_fails_leaves_the_others(server, tmp_path, trouble, said):
     server.misbehave("a10k.htm", trouble, forever=True)
-    got = deliver(server, tmp_path)
+    got = deliver(server, tmp_path, **patience(trouble))
     assert set(got.rows["accession"]) == {A8K}
     (gap,) = got.missing
     assert gap.start <= utc(2004, 12, 3, 21, 30, 5) < gap.end

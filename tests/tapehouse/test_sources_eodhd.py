@@ -22,6 +22,7 @@ from tests.vendor_server import (
     ask_of,
     conserved,
     fast,
+    patience,
     too_many,
     utc,
 )
@@ -110,7 +111,7 @@ def test_each_month_has_its_fingerprint(server, tmp_path):
 @pytest.mark.parametrize("trouble", [too_many("0.05"), BROKEN, HANGS, CUT])
 def test_what_passes_costs_nothing(server, tmp_path, trouble):
     server.misbehave("/eod/AAPL.US", trouble)
-    got = bars(server, tmp_path)
+    got = bars(server, tmp_path, **patience(trouble))
     assert got.rows.height == 83 and not got.missing and len(server.requests) == 3
 
 
@@ -127,7 +128,7 @@ def test_what_passes_costs_nothing(server, tmp_path, trouble):
 )
 def test_a_year_that_fails_leaves_the_other(server, tmp_path, trouble, said):
     server.misbehave("from=2004", trouble, forever=True)
-    got = bars(server, tmp_path)
+    got = bars(server, tmp_path, **patience(trouble))
     assert got.rows["session"].min() == date(2005, 1, 3) and got.rows.height == 61
     (gap,) = got.missing
     assert (gap.symbol, gap.start, gap.end) == ("AAPL", START, utc(2005, 1, 1))
@@ -251,7 +252,7 @@ VALUES = st.none() | st.text(max_size=6) | st.floats() | st.integers() | st.list
 VALUES |= st.dates(date(2003, 12, 1), date(2005, 2, 1)).map(str) | st.sampled_from(["1999-05-03", "2013-05-01", "2004-13-01"])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(damage=st.lists(st.tuples(st.integers(0, 20), FIELDS, VALUES), max_size=12), repeated=st.integers(0, 3))
 def test_no_record_is_lost(tmp_path_factory, damage, repeated):
     import json

@@ -20,6 +20,7 @@ from tests.vendor_server import (
     ask_of,
     conserved,
     fast,
+    patience,
     too_many,
     utc,
 )
@@ -156,7 +157,7 @@ def test_pages(server, tmp_path):
 @pytest.mark.parametrize("trouble", [too_many("0.05"), BROKEN, HANGS, CUT])
 def test_what_passes_costs_nothing(server, tmp_path, trouble):
     server.misbehave("realtime_start=2004", trouble)
-    assert macro(server, tmp_path).rows.height == 5 and len(server.requests) == 6
+    assert macro(server, tmp_path, **patience(trouble)).rows.height == 5 and len(server.requests) == 6
 
 
 @pytest.mark.parametrize(
@@ -172,7 +173,7 @@ def test_what_passes_costs_nothing(server, tmp_path, trouble):
 )
 def test_a_year_that_fails_ends_the_vintages(server, tmp_path, trouble, said):
     server.misbehave("realtime_start=2005", trouble, forever=True)
-    got = macro(server, tmp_path)
+    got = macro(server, tmp_path, **patience(trouble))
     assert got.rows["vintage"].to_list() == [date(2004, 1, 9), date(2004, 2, 6), date(2004, 2, 6)]
     (gap,) = got.missing
     assert gap.symbol == "PAYEMS" and gap.end == END and re.search(said, gap.why) and KEY not in gap.why

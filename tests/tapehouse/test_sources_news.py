@@ -19,6 +19,7 @@ from tests.vendor_server import (
     ask_of,
     conserved,
     fast,
+    patience,
     too_many,
     utc,
 )
@@ -126,7 +127,7 @@ def test_a_second_run_asks_nothing(server, tmp_path):
 @pytest.mark.parametrize("trouble", [too_many("0.05"), BROKEN, HANGS, CUT])
 def test_what_passes_costs_nothing(server, tmp_path, trouble):
     server.misbehave("2004-02-01", trouble)
-    assert deliver(server, tmp_path).rows.height == 4 and len(server.requests) == 3
+    assert deliver(server, tmp_path, **patience(trouble)).rows.height == 4 and len(server.requests) == 3
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def test_what_passes_costs_nothing(server, tmp_path, trouble):
 )
 def test_a_month_that_fails_leaves_the_other(server, tmp_path, trouble, said):
     server.misbehave("published_utc.gte=2004-02-01", trouble, forever=True)
-    got = deliver(server, tmp_path)
+    got = deliver(server, tmp_path, **patience(trouble))
     assert got.rows.height == 3 and [(gap.start, gap.end) for gap in got.missing] == [(utc(2004, 2, 1), END)]
     assert re.search(said, got.missing[0].why) and KEY not in got.missing[0].why
 

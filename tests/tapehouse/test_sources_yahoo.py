@@ -22,6 +22,7 @@ from tests.vendor_server import (
     ask_of,
     conserved,
     fast,
+    patience,
     too_many,
     utc,
 )
@@ -105,7 +106,7 @@ def test_bars_without_their_splits_are_missing(server, tmp_path):
 @pytest.mark.parametrize("trouble", [too_many("0.05"), BROKEN, HANGS, CUT])
 def test_what_passes_costs_nothing(server, tmp_path, trouble):
     server.misbehave("interval=1d", trouble)
-    got = bars(server, tmp_path)
+    got = bars(server, tmp_path, **patience(trouble))
     assert got.rows.height == 83 and not got.missing and len(server.requests) == 4
 
 
@@ -123,7 +124,7 @@ def test_what_passes_costs_nothing(server, tmp_path, trouble):
 )
 def test_a_year_that_fails_leaves_the_other(server, tmp_path, trouble, said):
     server.misbehave(f"period1={int(utc(2004, 1, 1).timestamp())}", trouble, forever=True)
-    got = bars(server, tmp_path)
+    got = bars(server, tmp_path, **patience(trouble))
     assert got.rows["session"].min() == date(2005, 1, 3) and got.rows.height == 61
     (gap,) = got.missing
     assert (gap.symbol, gap.start, gap.end) == ("AAPL", START, utc(2005, 1, 1)) and re.search(said, gap.why)
