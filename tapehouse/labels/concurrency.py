@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numba import njit
 
+from tapehouse.errors import TapehouseError
 from tapehouse.labels.barriers import BarrierSpec
 from tapehouse.labels.horizons import sessions_around
 from tapehouse.labels.overlap import attributed_returns, average_uniqueness, concurrent_labels
@@ -54,44 +55,48 @@ def concurrency(
 
     Returns:
         One row per (symbol, interval, decision_at, side) with an entry, sorted by it; null until the label is known.
+
+    Raises:
+        TapehouseError: a label's times are no open and close of sessions within the horizon of `spec`.
     """
     entered = labels.filter(pl.col("entry_at").is_not_null()).sort(*KEY, "side")
     days = sessions.filter(pl.col("open_at").is_between(entered["entry_at"].min(), entered["entry_at"].max()))["session"]
     sessions = sessions_around(sessions, days.min(), days.max(), spec.horizon)
     paths = settled_paths(versions, actions, sessions, entered["symbol"].unique().sort().to_list(), settlement_lag)
-    frames = []
-    for (symbol, *_), rows in entered.group_by("symbol", "interval", "side", maintain_order=True):
-        first = _columns(sessions, "open_at", rows["entry_at"])
-        ended = rows["label_end_at"].is_not_null().to_numpy()
-        exits = _columns(sessions, "close_at", rows["label_end_at"])
-        spans = np.where(ended, exits, vertical_columns(sessions, first, spec))
-        # Only the sessions that these labels span, so that the work does not grow with the calendar.
-        offset = int(first[0])
-        width = min(int(spans.max()) + 1, len(sessions)) - offset
-        row = paths.symbols.index(symbol)
-        part = slice(offset, offset + width)
-        held, entry = _log_returns(
-            paths.open[row, part], paths.close[row, part], paths.shares[row, part], paths.cash[row, part]
-        )
-        first, last = first - offset, spans - offset
-        counts = concurrent_labels(first, last, width)
-        frames.append(
-            rows.select(*KEY, "side", "label_end_at", "label_known_at").with_columns(
-                uniqueness=_known(average_uniqueness(first, last, counts), ended),
-                attributed_ret=_known(attributed_returns(first, last, counts, held, entry), ended),
-                most_concurrent=_known(_most(first, last, counts), ended),
-            )
-        )
-    if not frames:
-        return pl.DataFrame(schema=SCHEMA)
+    held, entry = _log_returns(paths.open, paths.close, paths.shares, paths.cash)
+    # The sessions of each symbol, interval and side one behind the other: labels of two of them never share a place.
+    width, series = len(sessions), ["symbol", "interval", "side"]
+    entered = entered.sort(*series, "decision_at").with_columns(place=pl.struct(series).rle_id().cast(pl.Int64))
+    of_series = entered.unique("place", keep="first", maintain_order=True)["symbol"].to_list()
+    row = [paths.symbols.index(symbol) for symbol in of_series]
+    first = _columns(sessions, "open_at", entered["entry_at"])
+    ended = entered["label_end_at"].is_not_null().to_numpy()
+    exits = np.where(ended, _columns(sessions, "close_at", entered["label_end_at"]), vertical_columns(sessions, first, spec))
+    offset = entered["place"].to_numpy() * width
+    begin, last = first + offset, np.minimum(exits, width - 1) + offset
+    counts = concurrent_labels(begin, last, len(row) * width)
+    rows = entered.select(*KEY, "side", "label_end_at", "label_known_at").with_columns(
+        uniqueness=_known(average_uniqueness(begin, last, counts), ended),
+        attributed_ret=_known(attributed_returns(begin, last, counts, held[row].ravel(), entry[row].ravel()), ended),
+        most_concurrent=_known(_most(begin, last, counts), ended),
+    )
     inside = (pl.col("decision_at") >= start) & (pl.col("decision_at") < end)
-    return pl.concat(frames).filter(inside).select(pl.col(n).cast(t) for n, t in SCHEMA.items()).sort(*KEY, "side")
+    return rows.filter(inside).select(pl.col(n).cast(t) for n, t in SCHEMA.items()).sort(*KEY, "side")
 
 
 def _columns(sessions: pl.DataFrame, name: str, times: pl.Series) -> np.ndarray:
     """Position of each time among the sessions' opens or closes; of a null, nothing that may be used."""
-    found = sessions[name].dt.epoch("us").to_numpy().searchsorted(times.dt.epoch("us").fill_null(0).to_numpy())
-    return found.astype(np.int64)
+    known = sessions[name].dt.epoch("us").to_numpy()
+    wanted, given = times.dt.epoch("us").fill_null(0).to_numpy(), times.is_not_null().to_numpy()
+    found = np.searchsorted(known, wanted).astype(np.int64)
+    lost = given & (known[np.minimum(found, known.size - 1)] != wanted)
+    if lost.any():
+        stray = times[int(np.flatnonzero(lost)[0])]
+        raise TapehouseError(
+            f"labels.triple_barrier: a label has {stray}, which is no {name} of a session within the "
+            "horizon; were the labels made by another specification or calendar? Make them again"
+        )
+    return found
 
 
 def _known(values: np.ndarray, ended: np.ndarray) -> pl.Series:
@@ -110,20 +115,21 @@ def _most(first, last, counts):
 
 @njit(cache=True)
 def _log_returns(opens, closes, shares_step, cash_step):
-    """Log return of each bar to its close: from the last close before it, and from its own open.
+    """Log return of each bar to its close: from the last close before it, and from its own open; (s, n) as the prices.
 
     Splits are taken out and dividends added. Of a missing bar both are zero: the next one has the return over the gap.
     """
-    held, entry = np.zeros(closes.size), np.zeros(closes.size)
-    before = math.nan  # the last close; its share has become `shares` shares and `cash` since
-    shares, cash = 1.0, 0.0
-    for t in range(closes.size):
-        cash += shares * cash_step[t]
-        shares *= shares_step[t]
-        if math.isnan(closes[t]):
-            continue
-        if not math.isnan(before):
-            held[t] = math.log((closes[t] * shares + cash) / before)
-        entry[t] = math.log(closes[t] / opens[t])
-        before, shares, cash = closes[t], 1.0, 0.0
+    held, entry = np.zeros(closes.shape), np.zeros(closes.shape)
+    for row in range(closes.shape[0]):
+        before = math.nan  # the last close; its share has become `shares` shares and `cash` since
+        shares, cash = 1.0, 0.0
+        for t in range(closes.shape[1]):
+            cash += shares * cash_step[row, t]
+            shares *= shares_step[row, t]
+            if math.isnan(closes[row, t]):
+                continue
+            if not math.isnan(before):
+                held[row, t] = math.log((closes[row, t] * shares + cash) / before)
+            entry[row, t] = math.log(closes[row, t] / opens[row, t])
+            before, shares, cash = closes[row, t], 1.0, 0.0
     return held, entry

@@ -268,6 +268,15 @@ def test_a_label_that_has_not_ended_is_open_all_the_same():
     assert weighed([FLAT, None, FLAT], [0]) == []
 
 
+def test_labels_of_another_specification_are_refused():
+    versions = frame(bars("AAA", [FLAT] * 12))
+    labels = triple_barrier(
+        versions, action_frame(), decisions(0), at(0, 0), at(30, 0), calendar(40), BarrierSpec(horizon_bars=9)
+    )
+    with pytest.raises(TapehouseError, match="no close_at of a session within the horizon"):
+        concurrency(labels, versions, action_frame(), at(0, 0), at(30, 0), calendar(40), THREE)
+
+
 def table(versions, actions, rows, start, end, sessions=None):
     sessions, month = calendar(110) if sessions is None else sessions, timedelta(days=31)
     labels = triple_barrier(versions, actions, rows, start - month, end + month, sessions)
