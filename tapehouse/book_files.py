@@ -267,9 +267,9 @@ class _Room:
         sides = {}
         for side, name in enumerate(("bid", "ask")):
             ends = self.ends[1 : self.rows + 1, side]
-            held = ends[-1] if self.rows else 0
+            held = ends[-1] if self.rows else 0  # copied, so that what is kept of it does not keep the whole room
             sides |= {
-                f"{name}_{what}": lists(self.levels[2 * side + c][:held], ends[event])
+                f"{name}_{what}": lists(self.levels[2 * side + c][:held].copy(), ends[event])
                 for c, what in enumerate(("prices", "sizes"))
             }
         book = common.filter(pl.Series(event)).with_columns(

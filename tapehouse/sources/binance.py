@@ -137,20 +137,34 @@ def _filed(rejected: pl.DataFrame, ask: Ask) -> pl.DataFrame:
 
 def _settled(rows: pl.DataFrame, offer: str) -> tuple[pl.DataFrame, pl.DataFrame, int]:
     """Rows in order, those that contradict each other with their `reason`, and the number of copies."""
-    rows = rows.with_row_index("row").with_columns(reason=pl.lit(None, pl.String), day=pl.col("known_at").dt.date())
+    # Only what shares a number with something else can be a copy or a contradiction: mostly nothing does.
+    numbers = ("trade_id",) if offer == "trades" else ("received_ns", "sequence")
+    shared = rows.select(pl.any_horizontal(pl.col(name).is_duplicated() for name in numbers)).to_series()
+    accepted, rejected, copies = _parted(rows.filter(shared), offer)
+    if shared.any():
+        rows = pl.concat([rows.filter(~shared), accepted])
+    order = ["symbol", "market", *(("trade_id", "known_at") if offer == "trades" else ("sequence",))]
+    one_book = rows.height and rows["symbol"].n_unique() == rows["market"].n_unique() == 1
+    if not (one_book and offer == "book" and rows["sequence"].is_sorted()):
+        rows = rows.sort(order)
+    return rows, rejected, copies
+
+
+def _parted(rows: pl.DataFrame, offer: str) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+    """The same of the rows that share numbers, in no order."""
+    numbered = rows.with_row_index("row").with_columns(reason=pl.lit(None, pl.String), day=pl.col("known_at").dt.date())
     if offer == "trades":
-        content = ("event_at", "price", "size", "side")
-        settled = settle(rows, ("symbol", "market", "trade_id", "day"), content, "conflicting records for one trade")
-        order = ["symbol", "market", "trade_id", "known_at"]
-        return settled.accepted.sort(order), settled.rejected, settled.duplicates
+        key, content = ("symbol", "market", "trade_id", "day"), ("event_at", "price", "size", "side")
+        settled = settle(numbered, key, content, "conflicting records for one trade")
+        return settled.accepted.select(rows.columns), settled.rejected, settled.duplicates
     levels = [name for name in BOOK_SCHEMA if name.endswith(("prices", "sizes"))]
-    same = ("symbol", "market", "kind", "received_ns", "last_id")
-    first = settle(rows, same, ("event_at", "first_id", "previous_id", *levels), "conflicting records for one message")
+    key, content = ("symbol", "market", "kind", "received_ns", "last_id"), ("event_at", "first_id", "previous_id", *levels)
+    first = settle(numbered, key, content, "conflicting records for one message")
     # Two files recorded side by side may hold different messages of one nanosecond: their order cannot be told.
-    arrival = ("symbol", "market", "sequence")
-    second = settle(first.accepted, arrival, ("kind", "last_id"), "received in the same nanosecond as another message")
+    key, content = ("symbol", "market", "sequence"), ("kind", "last_id")
+    second = settle(first.accepted, key, content, "received in the same nanosecond as another message")
     rejected = pl.concat([first.rejected, second.rejected])
-    return second.accepted.sort(arrival), rejected, first.duplicates + second.duplicates
+    return second.accepted.select(rows.columns), rejected, first.duplicates + second.duplicates
 
 
 def _conflicts(rows: pl.DataFrame, table: str) -> pl.DataFrame:
