@@ -13,7 +13,7 @@ import polars as pl
 
 from tapehouse.errors import TapehouseError
 from tapehouse.folds import Fold
-from tapehouse.frames import duckdb_type, normalise
+from tapehouse.frames import POLARS_TYPES, duckdb_type, normalise
 from tapehouse.judging import OutputOutcome, judge, partition_of
 from tapehouse.lineage import Made, State, in_hash, read_state, require_fresh, require_upstream
 from tapehouse.partitions import DATED, contiguous
@@ -22,7 +22,7 @@ from tapehouse.reading import query, read_table, stream_table
 from tapehouse.settings import Settings
 from tapehouse.sqlfile import SqlFile
 from tapehouse.tables import Read
-from tapehouse.warehouse import LAKE, Change, Warehouse, apply_change
+from tapehouse.warehouse import LAKE, Change, Warehouse, apply_change, is_empty
 
 log = logging.getLogger("tapehouse")
 BIG_TABLE_YEARS = {"event_at", "decision_at"}
@@ -102,6 +102,8 @@ class Build:
         table = self.project.tables[output.table]
         terms = [f"\"{column}\" = '{value}'" for column, value in output.key]
         where = " and ".join([*terms, _range_sql(table.time, self.start, self.end)] if table.time else [*terms, "true"])
+        if table.types and is_empty(self.cursor, f"{LAKE}.{table.name}"):
+            return pl.DataFrame(schema={column: POLARS_TYPES.get(kind, pl.Null) for column, kind in table.types.items()})
         stored = self.cursor.execute(f"describe {LAKE}.{table.name}").fetchall()
         have = {row[0] for row in stored}
         # A column declared since is null in the rows that are there.
@@ -162,7 +164,8 @@ def materialise(
         build = make_build(project, asset, partitions, cursor, snapshot, run_id=run_id, **build_options)
         started = time.monotonic()
         frames = run_build(build)
-    create_tables(project, warehouse, frames)  # a table without a check file has the columns that its build returned
+    if not set(frames) <= set(stored):  # a table without a check file has the columns that its build returned
+        create_tables(project, warehouse, frames)
     reshaped = {name for name in frames if stored.get(name, project.tables[name].types) != project.tables[name].types}
     outcomes = [judge(project, asset, output, frames[output.table], partitions, state) for output in asset.outputs]
     for outcome in outcomes:
@@ -258,7 +261,8 @@ def _swap(
         good |= {m.partition for m in fresh}
         dirty = [m.partition for m in fresh if m.changed or (output.asset, m.partition) not in state]
         if dirty:
-            rows = frame.filter(partition_of(table, asset, dirty).is_in(dirty)) if asset.by in DATED else frame
+            some = asset.by in DATED and len(dirty) < len(outcome.made)
+            rows = frame.filter(partition_of(table, asset, dirty).is_in(dirty)) if some else frame
             changes.append(Change(table.name, rows, _selection(project, asset, table, output, dirty)))
         for m in fresh:
             made = Made(m.rows, m.out_hash, hashes[m.partition], asset.code_version, snapshot)
@@ -276,7 +280,8 @@ def _swap(
     message = f"{asset.name} {_said(sorted(good))}".strip()
     extra = {"run_id": run_id, "asset": asset.name, "partitions": sorted(good)}
     with warehouse.writing("tapehouse", message, extra) as cursor:
-        _require_unchanged(cursor, asset, state, which)
+        if warehouse.snapshot(cursor) != snapshot:
+            _require_unchanged(cursor, asset, state, which)
         for name in reshaped:
             warehouse.adapt(cursor, name, project.tables[name].types)
             if macro := project.tables[name].as_known:

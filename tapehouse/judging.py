@@ -80,12 +80,13 @@ def judge(
             # The detail speaks of the whole range; a month is told how many of the rows are its own.
             own = f"{count} rows here; over the range " if len(broken) > 1 and count else ""
             failed.setdefault(partition, []).append(f"{result.expectation}: {own}{result.detail}")
-    parts = {p: f.drop("__partition") for (p,), f in placed.partition_by("__partition", as_dict=True).items()}
-    empty = frame.clear()
+    hashed = placed.drop([column for column in frame.columns if column in UNHASHED])
+    parts = {p: f for (p,), f in hashed.partition_by("__partition", as_dict=True, include_key=False).items()}
+    empty = hashed.drop("__partition").clear()
     made = []
     for partition in partitions:
         rows = parts.get(partition, empty)
-        digest = frame_hash(rows.drop([c for c in rows.columns if c in UNHASHED]))
+        digest = frame_hash(rows)
         before = state.get((output.asset, partition))
         changed = before is None or before.out_hash != digest
         made.append(PartitionOutcome(partition, rows.height, digest, changed))
@@ -99,8 +100,9 @@ def _telling(entries: Sequence[dict], frame: pl.DataFrame) -> Sequence[dict]:
 
 def _grain_result(table: Table, frame: pl.DataFrame) -> Result:
     grain = list(table.doc.grain)
-    doubled_or_null = pl.struct(grain).is_duplicated() | pl.any_horizontal(pl.col(grain).is_null())
-    rows = tuple(frame.select(bad=doubled_or_null)["bad"].arg_true().to_list()) if frame.height else ()
+    keys = frame.select(grain)
+    doubled_or_null = keys.is_duplicated() | keys.select(pl.any_horizontal(pl.all().is_null())).to_series()
+    rows = tuple(doubled_or_null.arg_true().to_list()) if frame.height else ()
     detail = f"{len(rows)} rows share or lack a key, such as {frame.select(grain).row(rows[0])}" if rows else ""
     return Result(f"grain({', '.join(grain)})", not rows, rows, detail)
 

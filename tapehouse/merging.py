@@ -35,10 +35,11 @@ def merge_versions(existing: pl.DataFrame, incoming: pl.DataFrame, key: Sequence
     schema = {**incoming.schema, "ingested_at": TIMESTAMP}
     stored = existing.select(columns).cast(schema) if existing.height else pl.DataFrame(schema=schema)
     content = [name for name in incoming.columns if name not in (*key, "known_at")]
-    _refuse_repeated(incoming, [*key, "known_at"])
-
+    versions = incoming.select(key).is_duplicated().any()
+    if versions:
+        _refuse_repeated(incoming, [*key, "known_at"])
     incoming = incoming.with_columns(ingested_at=pl.lit(ingested_at).cast(TIMESTAMP)).sort([*key, "known_at"])
-    if not stored.height and not incoming.select(pl.struct(key).is_duplicated().any()).item():
+    if not stored.height and not versions:
         return incoming  # a first arrival, each record in one version: nothing to compare with
     latest = stored.sort([*key, "known_at"]).unique(subset=list(key), keep="last", maintain_order=True)
     held = incoming.with_columns(versions=pl.len().over(key)).join(
@@ -105,7 +106,7 @@ def merge_rejects(existing: pl.DataFrame, incoming: pl.DataFrame, ingested_at: d
 
 
 def _refuse_repeated(incoming: pl.DataFrame, key: Sequence[str]) -> None:
-    repeated = incoming.filter(pl.struct(key).is_duplicated())
+    repeated = incoming.filter(incoming.select(key).is_duplicated())
     if repeated.height:
         raise TapehouseError(f"two incoming rows share {dict(repeated.select(key).row(0, named=True))}; screen them first")
 

@@ -104,10 +104,12 @@ class Universe(_Frozen):
                 last = instrument.history[-1].symbol
                 raise ValueError(f"universe.{symbol}.history ends with {last}; its last ticker is the key")
             for source in instrument.source:
-                self._offered(f"universe.{symbol}.source", source, "bars")
+                self._offered(f"universe.{symbol}.source", source, "bars", "actions")
                 held = self.sources[source].symbols
                 if held is not None and symbol not in held:
                     raise ValueError(f"sources.{source} does not hold {symbol}")
+            if not any("bars" in self.sources[source].offers for source in instrument.source):
+                raise ValueError(f"universe.{symbol}.source: none of {list(instrument.source)} gives bars")
         ids = [instrument.id for instrument in self.universe.values()]
         if len(set(ids)) < len(ids):
             raise ValueError("universe: two instruments share one id")
@@ -120,11 +122,12 @@ class Universe(_Frozen):
                     self._offered(f"feeds.{offer}.source", source, offer)
         return self
 
-    def _offered(self, key: str, source: str, offer: str) -> None:
+    def _offered(self, key: str, source: str, *offers: str) -> None:
         if source not in self.sources:
             raise ValueError(f"{key} {source!r} is not in sources")
-        if offer not in self.sources[source].offers:
-            raise ValueError(f"{key} {source!r} gives no {offer}; it gives {list(self.sources[source].offers)}")
+        given = self.sources[source].offers
+        if not set(offers) & set(given):
+            raise ValueError(f"{key} {source!r} gives no {' or '.join(offers)}; it gives {list(given)}")
 
     def lines(self, offer: str) -> list[Feed]:
         """Who feeds an offer with which symbols: by chain of sources for bars and actions, else as `feeds` declares."""

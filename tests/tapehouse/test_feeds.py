@@ -11,6 +11,9 @@ import yaml
 
 from tapehouse.calendars import sessions
 from tapehouse.engine import materialise
+from tapehouse.errors import TapehouseError
+from tapehouse.feeds import receive
+from tapehouse.settings import load_settings
 from tests.house import ROOT, House
 from tests.vendor_server import BROKEN, Market, VendorServer, fast
 
@@ -151,3 +154,36 @@ def test_a_key_is_nowhere_to_be_read(chain, caplog):
     files = [path for path in chain.house.settings.root.rglob("*") if path.is_file()]
     assert len(files) > 5
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+def test_a_file_of_actions_beside_a_file_of_bars(tmp_path):
+    """A source of actions alone: nothing is derived from the bars' adjusted closes where actions are given."""
+    settings = _files(tmp_path, ["prices", "events"])
+    rows = receive(settings, "actions", settings.universe.start, settings.universe.end).rows
+    assert rows.select("symbol", "kind", "ex_date", "amount").rows() == [("AAA", "dividend", date(2005, 1, 5), 0.25)]
+    with pytest.raises(TapehouseError, match=r"universe\.AAA\.source: none of \['events'\] gives bars"):
+        _ = _files(tmp_path, ["events"]).universe
+    with pytest.raises(TapehouseError, match=r"universe\.AAA\.source 'calendar' gives no bars or actions; it gives \['cal"):
+        _ = _files(tmp_path, ["prices", "calendar"]).universe
+
+
+def _files(home, source: list[str]):
+    (home / "prices.csv").write_text("Date,O,H,L,C,V\n2005-01-04,10,11,9,10,100\n2005-01-05,10,11,9,10,100\n")
+    (home / "events.csv").write_text("Kind,Ex,Cash\ndividend,2005-01-05,0.25\n")
+    shutil.copy(ROOT / "workspace.yaml", home)
+    content = yaml.safe_load((ROOT / "sources.yaml").read_text())
+    columns = {"session": "Date", "open": "O", "high": "H", "low": "L", "close": "C", "volume": "V"}
+    events = {"kind": "Kind", "ex_date": "Ex", "amount": "Cash"}
+    content |= {
+        "span": SPAN,
+        "benchmark": "AAA",
+        "universe": {"AAA": {"id": "AAA", **ABOUT, "source": source}},
+        "sources": {
+            "prices": {"kind": "files", "file": "prices.csv", "symbol": "AAA", "columns": columns},
+            "events": {"kind": "files", "offer": "actions", "file": "events.csv", "symbol": "AAA", "columns": events},
+            "calendar": {"kind": "calendars", "sessions": ["XNYS"]},
+        },
+        "feeds": {},
+    }
+    (home / "sources.yaml").write_text(yaml.safe_dump(content))
+    return load_settings(home)
