@@ -66,7 +66,7 @@ class Client:
     def __init__(self, declared: Vendor, source: str, settings: Settings, credential: Credential | None) -> None:
         self.declared, self.source, self.settings, self.credential = declared, source, settings, credential
         self.folder = settings.root / "cache" / source
-        self.requests = 0  # how many this process has sent
+        self._fixed: dict[tuple[str, str], Answer] = {}  # what never changes need not be looked up twice
         self._failed: dict[Path, tuple[float, RequestFailed]] = {}
         self._in_row: list[float] = []
 
@@ -101,9 +101,14 @@ class Client:
         """
         address = url if "://" in url else f"{self.declared.base_url.rstrip('/')}/{url}"
         shown = f"{address}?{urlencode(params)}" if params else address
+        fixed = until is None and newer_than is None and self.declared.recheck_days is None
+        if fixed and (shown, version) in self._fixed:
+            return self._fixed[shown, version]
         path = self._path(shown, version)
         held = kept(path)
         if held and self._good(held, until, newer_than):
+            if fixed:
+                self._fixed[shown, version] = held
             return held
         try:
             return self._fetched(path, address, params, shown, version, _Wanted(tuple(types), check, nothing))
@@ -183,7 +188,6 @@ class Client:
 
     def _once(self, address: str, params, wanted: _Wanted) -> bytes:
         self._pace.try_acquire(self.source)
-        self.requests += 1
         why, body, response, deadline = "", b"", None, time.monotonic() + self.declared.deadline_s
         try:
             with self._http.stream("GET", address, params=params) as response:

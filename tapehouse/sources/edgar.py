@@ -50,6 +50,7 @@ INSIDER_TRADES = {
     **dict.fromkeys(("event_at", "known_at"), STAMP),
     **dict.fromkeys(("known_as", "source"), pl.String),
 }
+VERSION = ("symbol", "concept", "unit", "period_start", "period_end", "known_at", "source")
 INSIDER_FORMS = ("4", "4/A")
 # A list's time of acceptance is up to five hours off, and a filing may be dated a long weekend after it.
 LIST_SLACK = timedelta(hours=6)
@@ -101,9 +102,6 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
         except RequestFailed as error:
             missed.append(missing(ask, symbol, ask.start, ask.end, error))
     return judged.delivery(ask, missed)
-
-
-VERSION = ("symbol", "concept", "unit", "period_start", "period_end", "known_at", "source")
 
 
 def fingerprint(declared: Declaration, ask: Ask) -> str:
@@ -188,16 +186,33 @@ def _insider_trades(client: Client, declared: Declaration, ask: Ask, symbol: str
         except RequestFailed as error:
             missed.append(_gap(ask, symbol, filing, error))
             continue
-        found = _trades(answer)
+        about = (symbol, cik, filing.accession, filing.form, url, known_at, known_as, ask.source)
+        found = _trades(answer, about)
         if isinstance(found, str):
             judged.reject(filing.record, url, symbol, when, found)
             continue
-        about = {"symbol": symbol, "cik": cik, "accession": filing.accession, "form": filing.form, "url": url}
-        for trade in found:
-            _judge_trade(trade, about | {"known_at": known_at, "known_as": known_as, "source": ask.source}, judged)
+        for row, record, origin, reason in found:
+            event_at = row["event_at"]
+            if event_at and not ask.start <= event_at < ask.end:
+                continue  # it is counted where it belongs: many forms are looked into for each month
+            if reason:
+                judged.reject(record, origin, symbol, event_at, reason)
+            else:
+                judged.take(row, record, origin)
 
 
-def _judge_trade(trade: Trade, about: dict, judged: Judged) -> None:
+@lru_cache(maxsize=1 << 15)
+def _trades(answer: Answer, about: tuple) -> tuple[tuple[dict, dict, str, str], ...] | str:
+    """(row, record, origin, reason) of each transaction of a form, the reason empty for one that can be used; or why the
+    form cannot be read."""
+    names = ("symbol", "cik", "accession", "form", "url", "known_at", "known_as", "source")
+    try:
+        return tuple(_trade(trade, dict(zip(names, about, strict=True))) for trade in trades(answer.body))
+    except UnreadableForm as error:
+        return str(error)
+
+
+def _trade(trade: Trade, about: dict) -> tuple[dict, dict, str, str]:
     reading = Reading(trade.record)
     row = {
         "security": reading.text("security"),
@@ -215,12 +230,9 @@ def _judge_trade(trade: Trade, about: dict, judged: Judged) -> None:
     if day and day > about["known_at"].astimezone(NEW_YORK).date():
         reading.faults.append("dated after it was filed")
         day = None
-    event_at, origin = midnight_after(day) if day else None, f"{about['url']}#{trade.line}"
-    if reading.faults:
-        judged.reject(trade.record, origin, about["symbol"], event_at, "; ".join(reading.faults))
-        return
-    row |= {**about, **trade.owners, "line": trade.line, "derivative": trade.derivative, "event_at": event_at}
-    judged.take(row, trade.record, origin)
+    row |= {**about, **trade.owners, "line": trade.line, "derivative": trade.derivative}
+    row["event_at"] = midnight_after(day) if day else None
+    return row, trade.record, f"{about['url']}#{trade.line}", "; ".join(reading.faults)
 
 
 def _accepted(client: Client, declared: Declaration, cik: int, filing: Filing):
@@ -243,12 +255,3 @@ def _unlike_facts(content: object) -> str | None:
 @lru_cache(maxsize=256)
 def _sections(answer: Answer, form: str) -> tuple[tuple[str, str], ...]:
     return tuple(sections(answer.body, form))
-
-
-@lru_cache(maxsize=1 << 14)
-def _trades(answer: Answer) -> tuple[Trade, ...] | str:
-    """The transactions of a form, or why it cannot be read."""
-    try:
-        return tuple(trades(answer.body))
-    except UnreadableForm as error:
-        return str(error)

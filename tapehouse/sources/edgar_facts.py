@@ -46,7 +46,10 @@ def facts_of(answer: Answer, concepts: tuple[str, ...]):
     """The figures in an answer, and those that cannot be read: record, origin, reason, event_at."""
     facts, faulty = [], []
     for taxonomy, named in answer.json["facts"].items():
-        for name, about in (named if isinstance(named, dict) else {}).items():
+        if not isinstance(named, dict):
+            faulty.append((named, f"{answer.request}#{taxonomy}", "a taxonomy without concepts", None))
+            continue
+        for name, about in named.items():
             concept = f"{taxonomy}:{name}"
             if concepts and concept not in concepts:
                 continue

@@ -42,25 +42,35 @@ class Listed:
 
 def cik_of(client: Client, archives: str, ticker: str) -> int | None:
     """The SEC's number of a company that is listed today; None for a ticker that it does not know."""
-    answer = client.get(f"{archives}/files/company_tickers.json", until=ALWAYS, check=_unlike_tickers)
-    return {entry["ticker"]: int(entry["cik_str"]) for entry in answer.json.values()}.get(ticker)
+    return _tickers(client.get(f"{archives}/files/company_tickers.json", until=ALWAYS, check=_unlike_tickers)).get(ticker)
 
 
 def list_filings(client: Client, cik: int, since: datetime, until: datetime) -> tuple[Listed, tuple[Answer, ...]]:
     """The filings of a company from `since` on, and the answers that say so. The list may hold earlier ones too."""
     recent = client.get(f"submissions/CIK{cik:010d}.json", until=until, check=_unlike_submissions)
     answers = [recent]
-    for older in recent.json["filings"].get("files", ()):
-        if str(older.get("filingTo", "9999")) >= str((since - timedelta(days=7)).date()):
+    for name, last, count in _older(recent):
+        if last >= str((since - timedelta(days=7)).date()):
             # The SEC moves filings from the recent list to this file: its span and count say when it has changed.
-            version = f"{older.get('filingTo')}/{older.get('filingCount')}"
-            answers.append(client.get(f"submissions/{older['name']}", version=version, check=_unlike_columns))
+            answers.append(client.get(f"submissions/{name}", version=f"{last}/{count}", check=_unlike_columns))
     parts = [_lines(answer) for answer in answers]
     filings: dict[str, Filing] = {}
     for part in parts:
         for filing in part.filings:
             filings.setdefault(filing.accession, filing)
     return Listed(tuple(filings.values()), tuple(fault for part in parts for fault in part.faulty)), tuple(answers)
+
+
+@lru_cache(maxsize=4)
+def _tickers(answer: Answer) -> dict[str, int]:
+    return {entry["ticker"]: int(entry["cik_str"]) for entry in answer.json.values()}
+
+
+@lru_cache(maxsize=1024)
+def _older(answer: Answer) -> tuple[tuple[str, str, str], ...]:
+    """Files of earlier filings: name, the day of their last filing, and how many they have."""
+    files = answer.json["filings"].get("files", ())
+    return tuple((older["name"], str(older.get("filingTo", "9999")), str(older.get("filingCount"))) for older in files)
 
 
 @lru_cache(maxsize=256)

@@ -104,16 +104,24 @@ def _pages(client: Client, endpoint: str, series: str, until: datetime | None, *
     pages, got = [], 0
     while True:
         pages.append(client.get(path, params | ({"offset": str(got)} if got else {}), until=until, check=unlike))
-        content = pages[-1].json
-        got += len(content[field])
-        if not content[field] or got >= content.get("count", 0):
+        given, count = _sizes(pages[-1], field)
+        got += given
+        if not given or got >= count:
             return tuple(pages)
+
+
+@lru_cache(maxsize=1 << 14)
+def _sizes(page: Answer, field: str) -> tuple[int, int]:
+    """How many records a page has, and how many there are on all pages."""
+    content = page.json
+    return len(content[field]), content.get("count", 0)
 
 
 def _realtime(start: str, end: str) -> dict[str, str]:
     return {"realtime_start": start, "realtime_end": end}
 
 
+@lru_cache(maxsize=1024)
 def _vintages(pages: tuple[Answer, ...]) -> tuple[date, ...]:
     """Days on which anything of a series was published, in order."""
     return tuple(sorted(date.fromisoformat(day) for page in pages for day in page.json["vintage_dates"]))
@@ -134,6 +142,7 @@ def _observations(client: Client, ask: Ask, series: str, year: int) -> tuple[Ans
     return _pages(client, "observations", series, end, **params)
 
 
+@lru_cache(maxsize=1024)
 def _frequency(series: str, about: Answer) -> str:
     given = str((about.json["seriess"] or [{}])[0].get("frequency_short"))
     if given not in FREQUENCIES:
@@ -141,7 +150,7 @@ def _frequency(series: str, about: Answer) -> str:
     return FREQUENCIES[given]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _screened(
     answers: tuple[tuple[int, tuple[Answer, ...]], ...],
     vintages: tuple[date, ...],

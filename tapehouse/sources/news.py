@@ -86,7 +86,7 @@ def _pages(
             return pages
         if answer.stale:
             missed.append(missing(ask, symbol, answer.fetched_at, end, answer.stale))
-        cursor = _cursor(answer.json)
+        cursor = _cursor(answer)
         if cursor is None:
             return pages
         if cursor in cursors:
@@ -102,8 +102,9 @@ def _reached(pages: list[Answer], start: datetime) -> datetime:
     return max(found, default=start)
 
 
-def _cursor(content: dict) -> str | None:
-    following = content.get("next_url")
+@lru_cache(maxsize=1 << 14)
+def _cursor(answer: Answer) -> str | None:
+    following = answer.json.get("next_url")
     return parse_qs(urlsplit(following).query).get("cursor", [None])[0] if following else None
 
 

@@ -117,7 +117,7 @@ def _text(value: object) -> str:
 
 
 def _number(value: object) -> float:
-    if isinstance(value, bool):
+    if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
         raise TypeError
     number = float(value)
     if not math.isfinite(number):

@@ -1,3 +1,4 @@
+import json
 import re
 from datetime import date, datetime
 from itertools import pairwise
@@ -283,6 +284,50 @@ def test_neighbours_of_a_bad_transaction(server, tmp_path):
     assert got.rejected["origin"].item().endswith("form4.xml#2") and conserved(got)
 
 
+def test_a_trade_dated_after_its_form(server, tmp_path):
+    with_form(form4(sale(), sale("2005-03-02"))).edgar(server)
+    assert deliver(server, tmp_path, "insider_trades").rows["line"].to_list() == [1]
+    undated = deliver(server, tmp_path, "insider_trades", start=utc(2000, 3, 1), end=utc(2000, 4, 1))
+    assert undated.rejected["reason"].to_list() == ["dated after it was filed"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(at=st.integers(0, 2000), byte=st.binary(max_size=3), cut=st.integers(0, 5))
+def test_a_damaged_form_loses_nothing(at, byte, cut):
+    from tapehouse.sources.edgar_form4 import UnreadableForm, trades
+
+    whole = form4(sale(), sale(), sale()).encode()
+    at %= len(whole)
+    try:
+        found = list(trades(whole[:at] + byte + whole[at + cut :]))
+    except UnreadableForm as error:
+        assert str(error)
+    else:  # what is still well-formed still has its three trades
+        assert [trade.line for trade in found] == [1, 2, 3]
+
+
+FACT = st.sampled_from(["end", "start", "val", "accn", "fy", "fp", "form", "filed"])
+ANY = st.none() | st.text(max_size=5) | st.floats(allow_nan=False) | st.lists(st.integers(), max_size=2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(damage=st.lists(st.tuples(st.integers(0, 7), FACT, ANY), max_size=10), stray=st.lists(ANY, max_size=3))
+def test_no_figure_is_lost(tmp_path_factory, damage, stray):
+    from datetime import UTC
+
+    from tapehouse.answers import keep
+    from tapehouse.sources.edgar_facts import facts_of, versions_of
+
+    records = [fact("2004-09-25", number, f"0000320193-04-{number:06}", "2004-12-03") for number in range(8)]
+    for at, name, value in damage:
+        records[at][name] = value
+    body = json.dumps({"facts": {"us-gaap": {"Revenues": {"units": {"USD": records + stray}}}, "dei": 5}})
+    path = tmp_path_factory.mktemp("facts") / "answer"
+    facts, faulty = facts_of(keep(path, "x", "", datetime.now(UTC), body.encode()), ())
+    assert len(facts) + len(faulty) == 8 + len(stray) + 1 and all(reason for *_, reason, _ in faulty)
+    assert len(list(versions_of(facts, {f.accession: (utc(2005, 1, 1), "release") for f in facts}))) == len(facts)
+
+
 def test_a_form_on_paper(server, tmp_path):
     with_form("", document="").edgar(server)
     got = deliver(server, tmp_path, "insider_trades")
@@ -336,6 +381,7 @@ def test_what_passes_costs_nothing(server, tmp_path, part, trouble):
         (HANGS, "no answer within"),
         (CUT, "without sending complete"),
         (Reply({}, 200), "content type application/json; charset=utf-8 instead of html or text or xml"),
+        (Reply("", 404, "text/html"), "HTTP 404"),
         (too_many("0"), "HTTP 429"),
     ],
 )
@@ -356,6 +402,11 @@ def test_a_time_of_acceptance_that_fails(server, tmp_path, offer):
     server.misbehave("index-headers", BROKEN, forever=True)
     got = deliver(server, tmp_path, offer)
     assert got.rows.is_empty() and got.missing and all("HTTP 500" in gap.why for gap in got.missing)
+
+
+def test_a_list_of_the_wrong_type(server, tmp_path):
+    server.misbehave("submissions", WRONG_TYPE, forever=True)
+    assert "content type text/html instead of json" in deliver(server, tmp_path).missing[0].why
 
 
 def test_an_unknown_symbol_is_missing(server, tmp_path):
@@ -411,7 +462,6 @@ def test_it_says_who_asks_and_keeps_the_pace(server, tmp_path, monkeypatch):
     monkeypatch.delenv("SEC_USER_AGENT")
     with pytest.raises(TapehouseError, match="SEC_USER_AGENT is set neither"):
         deliver(server, tmp_path / "b")
-    assert WRONG_TYPE.content_type == "text/html"
 
 
 def test_parts_of_a_quarterly_report():
