@@ -78,6 +78,8 @@ class House:
             declared = {key: value for key, value in declared.items() if key not in ("contract", "quality")}
             file.write_text(yaml.safe_dump(declared, sort_keys=False))
         content = yaml.safe_load((ROOT / "sources.yaml").read_text())
+        used = {instrument["source"] for instrument in content["universe"].values()}
+        content |= {"sources": {name: content["sources"][name] for name in used}, "feeds": {}}  # bars, and what is made of them
         self.sources = {}
         for name, source in content["sources"].items():
             packed = locate(source["file"], ROOT)
