@@ -1,0 +1,78 @@
+"""Another future of records: it is valid, shares the past to the bit, and has every kind of change."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tapehouse.futures import ACTIONS, RECORDS, STREAMS, mutated_records
+from tapehouse.hashing import frame_hash
+from tapehouse.leakage import mutate
+
+STAMP = pl.Datetime("us", "UTC")
+FIRST = datetime(2020, 1, 1, tzinfo=UTC)
+TEXTS = {
+    "raw.news": ("headline", "summary"),
+    "raw.filings": ("text",),
+    "raw.theses": ("reasoning",),
+}
+
+
+def rows(name: str, count: int = 400) -> pl.DataFrame:
+    """A record every hour, some of them known late."""
+    event_at = [FIRST + timedelta(hours=i) for i in range(count)]
+    known_at = [at + timedelta(hours=30 * (i % 5 == 0)) for i, at in enumerate(event_at)]
+    keys = {"id": list(range(count)), "event_at": event_at, "known_at": known_at, "source": ["a"] * count}
+    content: dict[str, list] = {column: ["said"] * count for column in TEXTS.get(name, ())}
+    if name == "raw.theses":
+        content["action"] = ["hold"] * count
+    if name == "raw.macro_observations":
+        content["value"] = [1.5] * (count - 1) + [None]
+    if name == "raw.trades":
+        content |= {"price": [100.0] * count, "size": [2.0] * count}
+    if name == "raw.book_events":
+        content |= {"bid_sizes": [[1.0, 0.0]] * count, "ask_sizes": [[]] * count}
+    return pl.DataFrame(
+        keys | content, schema_overrides={"event_at": STAMP, "known_at": STAMP, "ask_sizes": pl.List(pl.Float64)}
+    )[:, : len(keys | content)]
+
+
+@pytest.mark.parametrize("name", RECORDS)
+@settings(max_examples=10, deadline=None)
+@given(hours=st.integers(0, 420), seed=st.integers(0, 2**31))
+def test_the_past_is_shared_to_the_bit(name, hours, seed):
+    before, cut = rows(name), FIRST + timedelta(hours=hours, minutes=30)
+    after = mutate({name: before}, cut, seed)[name]
+    known = pl.col("known_at") <= cut
+    assert frame_hash(after.filter(known)) == frame_hash(before.filter(known))
+    assert after.schema == before.schema
+    assert not after.select("id", "known_at", "source").is_duplicated().any()
+    assert after.filter(pl.col("known_at") < pl.col("event_at")).is_empty()
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_the_future_is_another_and_valid(name):
+    before, cut = rows(name), FIRST + timedelta(hours=200, minutes=30)
+    after = mutate({name: before}, cut, 1)[name].filter(pl.col("known_at") > cut)
+    future = before.filter(pl.col("known_at") > cut)
+    assert future.join(after, on=["id"], how="anti").height > 0  # vanished
+    changed = future.join(after, on=["id", "known_at", "source"], how="inner", suffix="_after")
+    content = [c for c in before.columns if c not in ("id", "event_at", "known_at", "source", "ask_sizes")]
+    assert any((changed[c] != changed[f"{c}_after"]).any() for c in content)
+    old = after.filter((pl.col("event_at") <= cut) & ~pl.col("id").is_in(future["id"].implode()))
+    assert (old.height > 0) == (name not in STREAMS)  # corrected, or arrived, late
+    if name not in STREAMS:
+        assert set(old["source"]) == {"a", "late"}
+    if name == "raw.theses":
+        assert set(after["action"]) <= set(ACTIONS)
+    if name == "raw.book_events":
+        assert after["bid_sizes"].list.last().unique().to_list() == [0.0]  # a level that is taken away stays so
+        assert after["bid_sizes"].list.first().min() > 0
+
+
+def test_nothing_to_change_stays_nothing():
+    empty = rows("raw.news").clear()
+    assert mutated_records(empty, RECORDS["raw.news"], FIRST, np.random.default_rng(1)).is_empty()
