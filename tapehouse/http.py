@@ -32,6 +32,7 @@ from tapehouse.sources.vendor import Vendor
 # Statuses that may pass by themselves: request timeout, too early, too many requests, and the server's own faults.
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 LONGEST_WAIT_S = 60.0
+LOG = logging.getLogger(__name__)
 SHOWN_BODY = 200  # characters of an error's body that are worth repeating
 
 
@@ -99,7 +100,7 @@ class Client:
             RequestFailed: for good, and nothing is cached from before.
             TapehouseError: the key is needed and not set.
         """
-        address = url if "://" in url else f"{self.declared.base_url.rstrip('/')}/{url}"
+        address = url if url.startswith(("https://", "http://")) else f"{self.declared.base_url.rstrip('/')}/{url}"
         shown = f"{address}?{urlencode(params)}" if params else address
         fixed = until is None and newer_than is None and self.declared.recheck_days is None
         if fixed and (shown, version) in self._fixed:
@@ -115,6 +116,7 @@ class Client:
         except RequestFailed as error:
             if held is None:
                 raise
+            LOG.warning("%s; the answer of %s is used", error, held.fetched_at.isoformat())
             return replace(held, stale=str(error))
 
     def _path(self, shown: str, version: str) -> Path:
@@ -188,7 +190,7 @@ class Client:
 
     def _once(self, address: str, params, wanted: _Wanted) -> bytes:
         self._pace.try_acquire(self.source)
-        why, body, response, deadline = "", b"", None, time.monotonic() + self.declared.deadline_s
+        why, final, body, response, deadline = "", "", b"", None, time.monotonic() + self.declared.deadline_s
         try:
             with self._http.stream("GET", address, params=params) as response:
                 parts = []
@@ -198,10 +200,14 @@ class Client:
                         why = f"not all of it came within {self.declared.deadline_s} s"
                         break
                 body = b"".join(parts)
+        except httpx.InvalidURL as error:
+            final = f"no address that can be asked ({error})"
         except httpx.TimeoutException as error:
             why = f"no answer within {self.declared.timeout_s} s ({type(error).__name__})"
         except (httpx.TransportError, httpx.DecodingError) as error:
             why = f"the connection failed ({type(error).__name__}: {error})"
+        if final:
+            raise RequestFailed(self._key.hide(final))
         if why:
             raise _Passing(self._key.hide(why))
         return self._judged(response, body, wanted)

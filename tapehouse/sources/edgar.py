@@ -7,6 +7,7 @@ address to write to, and at most ten requests a second.
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Literal
+from urllib.parse import quote
 
 import httpx
 import polars as pl
@@ -20,7 +21,7 @@ from tapehouse.sources.edgar_facts import FUNDAMENTALS, facts_of, versions_of
 from tapehouse.sources.edgar_form4 import Trade, UnreadableForm, trades
 from tapehouse.sources.edgar_index import ALWAYS, Filing, accepted, cik_of, folder, list_filings
 from tapehouse.sources.edgar_text import sections
-from tapehouse.sources.vendor import NEW_YORK, Judged, Reading, Vendor, delivery_hash, midnight_after, missing
+from tapehouse.sources.vendor import NEW_YORK, Judged, Reading, Vendor, delivery_hash, midnight_after, missing, stale_gap
 
 OFFERS = ("filings", "fundamentals", "insider_trades")
 USER_AGENT = Credential("SEC_USER_AGENT", "header", "User-Agent")
@@ -115,7 +116,7 @@ def _listed(
     listed, answers = list_filings(client, cik, ask.start, until)
     for record, origin, reason in listed.faulty:
         judged.reject(record, origin, symbol, None, reason)
-    missed += [missing(ask, symbol, answer.fetched_at, ask.end, answer.stale) for answer in answers if answer.stale]
+    missed += [gap for answer in answers for gap in stale_gap(ask, symbol, answer, ask.end)]
     return listed.filings
 
 
@@ -131,7 +132,7 @@ def _filings(client: Client, declared: Declaration, ask: Ask, symbol: str, cik: 
             if filing.document is None:
                 judged.reject(filing.record, filing.origin, symbol, known_at, "no primary document: it was filed on paper")
                 continue
-            url = f"{folder(declared.archives_url, cik, filing.accession)}/{filing.document}"
+            url = f"{folder(declared.archives_url, cik, filing.accession)}/{quote(filing.document)}"
             answer = client.get(url, types=("html", "text", "xml"))
         except RequestFailed as error:
             missed.append(_gap(ask, symbol, filing, error))
@@ -147,8 +148,7 @@ def _filings(client: Client, declared: Declaration, ask: Ask, symbol: str, cik: 
 
 def _fundamentals(client: Client, declared: Declaration, ask: Ask, symbol: str, cik: int, judged: Judged, missed) -> None:
     answer = client.get(f"api/xbrl/companyfacts/CIK{cik:010d}.json", until=ALWAYS, check=_unlike_facts)
-    if answer.stale:
-        missed.append(missing(ask, symbol, answer.fetched_at, ask.end, answer.stale))
+    missed += stale_gap(ask, symbol, answer, ask.end)
     facts, faulty = facts_of(answer, declared.concepts)
     for record, origin, reason, when in faulty:
         judged.reject(record, origin, symbol, when, reason)
@@ -179,7 +179,7 @@ def _insider_trades(client: Client, declared: Declaration, ask: Ask, symbol: str
             judged.reject(filing.record, filing.origin, symbol, when, "no XML form: it was filed on paper or as text")
             continue
         # The list names the page that shows the form; the form itself lies beside it, outside the folder of the style.
-        url = f"{folder(declared.archives_url, cik, filing.accession)}/{filing.document.rsplit('/', 1)[-1]}"
+        url = f"{folder(declared.archives_url, cik, filing.accession)}/{quote(filing.document.rsplit('/', 1)[-1])}"
         try:
             answer = client.get(url, types=("xml",))
             known_at, known_as = _accepted(client, declared, cik, filing)

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from urllib.parse import quote
 
 from tapehouse.answers import Answer
 from tapehouse.http import Client
@@ -52,7 +53,7 @@ def list_filings(client: Client, cik: int, since: datetime, until: datetime) -> 
     for name, last, count in _older(recent):
         if last >= str((since - timedelta(days=7)).date()):
             # The SEC moves filings from the recent list to this file: its span and count say when it has changed.
-            answers.append(client.get(f"submissions/{name}", version=f"{last}/{count}", check=_unlike_columns))
+            answers.append(client.get(f"submissions/{quote(name)}", version=f"{last}/{count}", check=_unlike_columns))
     parts = [_lines(answer) for answer in answers]
     filings: dict[str, Filing] = {}
     for part in parts:

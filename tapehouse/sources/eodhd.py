@@ -6,6 +6,7 @@ https://eodhd.com/financial-apis/api-for-historical-data-and-volumes and .../api
 
 from datetime import datetime
 from functools import lru_cache
+from urllib.parse import quote
 
 from tapehouse.answers import Answer
 from tapehouse.credentials import Credential
@@ -14,7 +15,7 @@ from tapehouse.ingest import FIELDS, screen_bars
 from tapehouse.records import ACTION_FIELDS, screen_actions
 from tapehouse.screening import Screened
 from tapehouse.sources.base import Ask, Delivery, Missing
-from tapehouse.sources.vendor import Vendor, delivery_hash, missing, year_bounds
+from tapehouse.sources.vendor import Vendor, delivery_hash, missing, stale_gap, year_bounds
 from tapehouse.sources.vendor_bars import (
     action_years,
     as_text,
@@ -77,12 +78,11 @@ def _year(
     ticker = declared.tickers.get(symbol, f"{symbol}.{declared.exchange}")
     params |= {"fmt": "json", "from": f"{year}-01-01", "to": f"{year}-12-31"}
     try:
-        answer = client.get(f"{endpoint}/{ticker}", params, until=end, check=_list)
+        answer = client.get(f"{endpoint}/{quote(ticker)}", params, until=end, check=_list)
     except RequestFailed as error:
         missed.append(missing(ask, symbol, start, end, error))
         return []
-    if answer.stale:
-        missed.append(missing(ask, symbol, answer.fetched_at, end, answer.stale))
+    missed += stale_gap(ask, symbol, answer, end)
     return [answer]
 
 

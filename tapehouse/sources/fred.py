@@ -20,7 +20,7 @@ from tapehouse.http import Client, RequestFailed, client_of
 from tapehouse.observations import FIELDS, MACRO_COLUMNS, Calendar, screen_macro
 from tapehouse.screening import Screened
 from tapehouse.sources.base import Ask, Delivery
-from tapehouse.sources.vendor import NEW_YORK, Vendor, delivery_hash, missing, year_bounds
+from tapehouse.sources.vendor import NEW_YORK, Vendor, delivery_hash, missing, stale_gap, year_bounds
 from tapehouse.sources.vendor_bars import Part, deliver_screened, text_frame, text_record
 
 OFFERS = ("macro",)
@@ -67,7 +67,7 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
             vintages = _vintages(_pages(client, "vintagedates", series, ALWAYS, **_realtime(FIRST_DAY, LAST_DAY)))
             for year in _years(vintages, ask):
                 answers.append((year, _observations(client, ask, series, year)))
-                missed += [missing(ask, series, ask.start, ask.end, page.stale) for page in answers[-1][1] if page.stale]
+                missed += [gap for page in answers[-1][1] for gap in stale_gap(ask, series, page, ask.end)]
         except RequestFailed as error:
             # Any period of the range may have been revised in the years that are lacking.
             unknown = "unknown series: " if "does not exist" in error.body else ""

@@ -13,7 +13,7 @@ from tapehouse.answers import Answer
 from tapehouse.credentials import Credential
 from tapehouse.http import Client, RequestFailed, client_of
 from tapehouse.sources.base import Ask, Delivery, Missing
-from tapehouse.sources.vendor import Judged, Reading, Vendor, delivery_hash, missing
+from tapehouse.sources.vendor import Judged, Reading, Vendor, delivery_hash, missing, stale_gap
 
 OFFERS = ("news",)
 KEY = Credential("NEWS_API_KEY", "header", "Authorization", "Bearer ")
@@ -84,8 +84,7 @@ def _pages(
         except RequestFailed as error:
             missed.append(missing(ask, symbol, _reached(pages, start), end, error))
             return pages
-        if answer.stale:
-            missed.append(missing(ask, symbol, answer.fetched_at, end, answer.stale))
+        missed += stale_gap(ask, symbol, answer, end)
         cursor = _cursor(answer)
         if cursor is None:
             return pages

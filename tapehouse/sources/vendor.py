@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 from pydantic import Field
 
+from tapehouse.answers import Answer
 from tapehouse.hashing import frame_hash, text_hash
 from tapehouse.screening import REJECT_COLUMNS
 from tapehouse.sources.base import Ask, Delivery, Missing, SourceDeclaration
@@ -67,6 +68,13 @@ def missing(ask: Ask, symbol: str, start: datetime, end: datetime, why: object) 
     """A failed request for [start, end), as far as it was asked for; what is not found is an unknown symbol."""
     unknown = "unknown symbol: " if getattr(why, "status", None) == 404 else ""
     return Missing(symbol, max(ask.start, start), min(ask.end, end), f"{unknown}{why}")
+
+
+def stale_gap(ask: Ask, symbol: str, answer: Answer, end: datetime) -> list[Missing]:
+    """What an answer lacks that should have been asked for again and could not be: the time since it came, if it is to
+    cover that at all."""
+    gap = missing(ask, symbol, answer.fetched_at, end, answer.stale)
+    return [gap] if answer.stale and gap.start < gap.end else []
 
 
 class Reading:

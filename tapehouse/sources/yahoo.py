@@ -7,6 +7,7 @@ when the bars were fetched are taken out again.
 
 from datetime import UTC, date, datetime
 from functools import lru_cache
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from tapehouse.answers import Answer
@@ -15,7 +16,7 @@ from tapehouse.ingest import FIELDS, screen_bars
 from tapehouse.records import ACTION_FIELDS, screen_actions
 from tapehouse.screening import Screened
 from tapehouse.sources.base import Ask, Delivery
-from tapehouse.sources.vendor import Vendor, delivery_hash, missing, year_bounds
+from tapehouse.sources.vendor import Vendor, delivery_hash, missing, stale_gap, year_bounds
 from tapehouse.sources.vendor_bars import (
     action_years,
     as_text,
@@ -62,8 +63,7 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
             except RequestFailed as error:
                 missed.append(missing(ask, symbol, start, end, error))
             else:
-                if answer.stale:
-                    missed.append(missing(ask, symbol, answer.fetched_at, end, answer.stale))
+                missed += stale_gap(ask, symbol, answer, end)
         try:
             splits = _known_splits(client, declared, symbol, [answer for _, answer in answers])
         except RequestFailed as error:  # what the prices of that time were cannot be told
@@ -99,7 +99,7 @@ def _chart(
         "includeAdjustedClose": "true",
     }
     how = {"check": _unlike_a_chart} | how
-    return client.get(f"v8/finance/chart/{ticker}", params, until=end, nothing=NO_DATA, **how)
+    return client.get(f"v8/finance/chart/{quote(ticker)}", params, until=end, nothing=NO_DATA, **how)
 
 
 def _known_splits(client: Client, declared: Declaration, symbol: str, bars: list[Answer]) -> Splits:

@@ -196,6 +196,14 @@ def test_a_refusal_does_not_mean_that_a_vendor_is_down(server, tmp_path):
             asked.get("missing", {"symbol": symbol})
 
 
+def test_an_address_that_cannot_be_asked(server, tmp_path):
+    with pytest.raises(RequestFailed, match="no address that can be asked"):
+        client(server, tmp_path).get("a\x00b")
+    with pytest.raises(RequestFailed, match="HTTP 404"):  # below the base address, wherever it would like to be
+        client(server, tmp_path).get("x/https://elsewhere.example.org")
+    assert server.requests[0].path == "/x/https://elsewhere.example.org"
+
+
 def test_nothing_listens(tmp_path, server):
     gone = VendorServer()
     with gone:
@@ -223,14 +231,14 @@ def test_the_live_edge(server, tmp_path):
     assert eager.get("data", PARAMS, version="2").json == [5]
 
 
-def test_the_last_answer_is_kept_where_no_newer_can_be_had(server, tmp_path):
+def test_the_last_answer_is_kept_where_no_newer_can_be_had(server, tmp_path, caplog):
     live = datetime.now(UTC) + timedelta(days=3)
     asked = client(server, tmp_path, refresh_hours=0)
     first = asked.get("data", PARAMS, until=live)
     server.misbehave("AAPL", BROKEN, forever=True)
     second = asked.get("data", PARAMS, until=live)
     assert second.json == first.json and second.fetched_at == first.fetched_at
-    assert first.stale is None and "HTTP 500" in second.stale
+    assert first.stale is None and "HTTP 500" in second.stale and "the answer of 20" in caplog.text and KEY not in caplog.text
 
 
 def test_a_damaged_file_is_fetched_again(server, tmp_path):

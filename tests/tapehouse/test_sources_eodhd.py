@@ -239,12 +239,18 @@ def test_a_session_that_is_not_over_waits(server, tmp_path):
 
 
 def test_what_cannot_be_refreshed_says_so(server, tmp_path):
-    ask = ask_of(tmp_path, "bars", ("AAPL",), START, END)
-    eodhd.deliver(declared(server), ask)
-    server.misbehave("from=2005", BROKEN, forever=True)
-    got = eodhd.deliver(declared(server, recheck_days=0), ask)
-    assert got.rows.height == 83, "the days it had are kept"
-    assert all(gap.why.startswith("vendor: GET") for gap in got.missing)
+    """The days it had are kept; of a year that was over none is missing, of one that lasts those since the answer came."""
+    today = date.today()
+    first = sessions(today - timedelta(days=40), today)["session"][0]
+    live = Market({"AAPL": dict.fromkeys(sessions(first, today)["session"], (1.0, 2.0, 0.5, 1.5, 10))}, {}, {})
+    live.eodhd(server, KEY)
+    ask = ask_of(tmp_path, "bars", ("AAPL",), utc(2005, 1, 1), utc(today.year + 1, 1, 1))
+    before, came = eodhd.deliver(declared(server), ask), datetime.now(UTC)
+    server.misbehave("/eod/", BROKEN, forever=True)
+    got = eodhd.deliver(declared(server, recheck_days=0, refresh_hours=0), ask)
+    assert got.rows.equals(before.rows) and got.counts == before.counts and not before.missing
+    (gap,) = got.missing
+    assert gap.start <= came and gap.end == utc(today.year + 1, 1, 1) and "HTTP 500" in gap.why
 
 
 FIELDS = st.sampled_from(["date", "open", "high", "low", "close", "adjusted_close", "volume"])
