@@ -3,6 +3,8 @@
 A side is two arrays in ascending order of a key, so that the best level is the last: the key of a bid is its price, that of
 an ask its negative price. A level that is gone stays as a hole, a size of 0, because it mostly comes back, and because the
 next hole is where a new level's neighbours are moved to; the last place is never a hole.
+
+One file, because numba's cache of a function does not notice that one which it calls has changed in another file.
 """
 
 from numba import njit
