@@ -72,6 +72,22 @@ select
     price.volume_zscore_20d,
     price.bars_of_history,
 
+    -- Null where they need more history than what a decision point must have.
+    price.ret_10d,
+    price.ret_63d,
+    price.plus_di_14,
+    price.minus_di_14,
+    price.adx_14,
+    price.parkinson_vol_20d,
+    price.garman_klass_vol_20d,
+    price.gap_1d,
+    price.range_1d,
+    price.bollinger_position_20d,
+    price.support_distance_20d,
+    price.resistance_distance_20d,
+    price.market_divergence_1d,
+    price.market_divergence_5d,
+
     market.market_ret_20d,
     market.market_vol_20d
 from price
