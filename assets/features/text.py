@@ -15,7 +15,9 @@ BACK = 4  # months, which hold 90 days whichever they are
     reads("staging.theses", lookback_months=BACK),
 )
 def build(b):
+    import polars as pl
+
     from tapehouse.text_features import text_features
 
-    decisions = b.read("features.price").select("symbol", "interval", "decision_at", "known_at")
+    decisions = b.read("features.price").filter(pl.col("decision_at").is_between(b.start, b.end, closed="left"))
     return text_features(decisions, b.read("raw.news"), b.read("raw.filings"), b.read("staging.theses"))
