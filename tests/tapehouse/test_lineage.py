@@ -238,7 +238,9 @@ def test_a_correction_of_one_month_makes_the_months_whose_window_covers_it(books
         assert item.why == "inputs"
         if project.assets[item.asset].by == "months":
             months.setdefault(item.asset, []).append(item.partition)
-    assert {name: (found[0], found[-1]) for name, found in months.items()} == readers
+    assert {name: (months[name][0], months[name][-1]) for name in readers} == readers
+    direct = {a.name for a in project.assets.values() if a.by == "months" and table in [r.table for r in a.reads]}
+    assert set(months) == direct | readers.keys()  # these, and what lies behind them only once they have come out different
     assert all(len(contiguous("months", found)) == 1 for found in months.values())
 
 
