@@ -1,18 +1,20 @@
 """What is fitted for a fold, and what follows from it: no row known before a cut depends on what was known after it."""
 
-from datetime import UTC, date, datetime
+import random
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
 
 from tapehouse.errors import TapehouseError
 from tapehouse.leakage import around, find_leaks, mutate
-from tapehouse.scratch import read_raw, rebuild
+from tapehouse.scratch import needed_months, read_raw, rebuild
 from tests.house import House, copy_project
 
 FITTED = ["models.fits", "models.regimes", "models.signal_classes", "models.scaled", "models.fractional"]
 TRAINED_UNTIL = datetime(2004, 11, 19, 14, 30, tzinfo=UTC)
 CUTS = [TRAINED_UNTIL, datetime(2005, 2, 24, 21, 5, tzinfo=UTC)]
+DRAWN = [TRAINED_UNTIL + timedelta(seconds=random.Random(seed).randrange(190 * 86_400)) for seed in range(4)]
 # Every row of the fold is smoothed over the whole of it: the backward pass has seen the end of the test block.
 SMOOTHED = {
     "assets/models/smoothed.py": '''
@@ -93,7 +95,7 @@ def raw(house):
         return read_raw(cursor, house.project, FITTED, *around(house.project, FITTED, CUTS[1]))
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("cut", [*CUTS, *DRAWN], ids=str)
 def test_fits_and_what_follows_from_them_know_nothing_of_later(house, raw, cut):
     assert [str(leak) for leak in find_leaks(house.project, raw, FITTED, cut, 3)] == []
 
@@ -116,6 +118,20 @@ def test_another_future_does_change_what_it_may(house, raw):
     after = rebuild(house.project, mutate(raw, CUTS[1], 3), ["models.regimes"], fold, fold)["models.regimes"]
     late = pl.col("known_at") > CUTS[1]
     assert not after.filter(late).equals(before["models.regimes"].filter(late))
+
+
+def test_a_fold_reads_from_the_start_of_training_to_the_end_of_its_test(house):
+    project = house.project
+    (fold,) = project.folds.values()
+    asset = project.assets["models.regimes"]
+    assert asset.by == "folds"  # although its rows have a time
+    points, price, _ = asset.reads
+    assert project.window(points, asset, fold.id) == (fold.train_start, fold.test_end)
+    assert project.window(price, asset, fold.id) == (project.settings.universe.start, fold.test_end)  # cut at the span
+    needed = needed_months(project, ["models.regimes"], fold.id, fold.id)
+    assert needed["models.fits"] == (fold.id, fold.id)
+    assert needed["labels.signal"] == ("2003-09-01", "2004-11-01")
+    assert needed["features.decision_points"] == ("2003-09-01", "2005-06-01")
 
 
 def test_what_is_made_by_different_cadences_is_not_compared_at_once(house):

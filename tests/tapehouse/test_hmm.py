@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from tapehouse import hmm
 from tapehouse.errors import TapehouseError
+from tapehouse.features.price import price_features
 from tapehouse.fits import fit_rows, values_of
 from tapehouse.folds import Fold
+from tests.tapehouse.market_records import real_market
 
 TRUTH = hmm.States(
     np.array([[0.97, 0.02, 0.01], [0.02, 0.96, 0.02], [0.01, 0.03, 0.96]]),
@@ -110,6 +112,21 @@ def test_consecutive_folds_call_the_same_days_by_the_same_names():
         window = slice(start, start + 1200)
         found = hmm.filtered(hmm.fit(rows[window]), rows[window]).argmax(axis=1)
         assert (found == truth[window]).mean() > 0.95
+
+
+def test_on_the_real_market_consecutive_folds_agree_on_the_days_they_share():
+    """Expanding windows from four years on: the S&P 500 from 2000-03 to 2013-03, refitted every 120 sessions."""
+    versions, actions = real_market()
+    forever = datetime(1990, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC)
+    rows = hmm.inputs(price_features(versions.filter(symbol="^GSPC"), actions.clear(), *forever)).select(hmm.INPUTS).to_numpy()
+    before = None
+    for end in range(1040, len(rows), 120):
+        states = hmm.fit(rows[:end])
+        assert states.means[2, 1] == states.means[:, 1].max()
+        called = hmm.filtered(states, rows[:end]).argmax(axis=1)
+        if before is not None:
+            assert (called[: len(before)] == before).mean() > 0.95
+        before = called
 
 
 def test_a_fit_finds_the_planted_moments_and_repeats_its_bits():
