@@ -13,19 +13,22 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from tapehouse.actions import ACTION_KEY, Adjustment, derive_actions, unexplained_as_rejects
+from tapehouse.actions import Adjustment, derive_actions, unexplained_as_rejects
 from tapehouse.codeversion import modules_version
 from tapehouse.hashing import frame_hash, text_hash
 from tapehouse.ingest import REJECT_COLUMNS
-from tapehouse.merging import merge_new, merge_rejects, merge_versions
+from tapehouse.merging import merge_new, merge_rejects, merge_versions, mirror_declaration
+from tapehouse.partitions import key_span
 from tapehouse.settings import Settings
-from tapehouse.sources.base import OFFERS, Ask, Delivery, Missing
+from tapehouse.sources.base import Ask, Delivery, Missing
 from tapehouse.universe import Feed, Universe
+from tapehouse.versions import ACTION_KEY
 
 if TYPE_CHECKING:
     from tapehouse.engine import Build
 
 QUARANTINE = "raw.quarantine"
+NOT_RECEIVED = "not received: no source gave it"
 TIMES = {name: pl.Datetime("us", "UTC") for name in ("event_at", "filed_at")}
 REJECT_SCHEMA = {name: TIMES.get(name, pl.String()) for name in REJECT_COLUMNS}
 
@@ -40,34 +43,45 @@ class Received:
     missing: tuple[Missing, ...]
 
 
-def receive(settings: Settings, offer: str, start: datetime, end: datetime) -> Received:
+def receive(settings: Settings, offer: str, start: datetime, end: datetime, key: Sequence[str] = ()) -> Received:
     """Ask every source that is declared for an offer, for [start, end) of its table's time column.
 
     Of a chain, each source is asked for what the one before it failed to give, and for no more: rows say in `source` from
     whom they came.
+
+    Args:
+        key: columns that identify a record. A source that failed to give a part may have given some of it: of a record that
+            several sources of a chain gave, the row of the first of them is taken.
     """
     deliveries: list[Delivery] = []
+    frames: list[pl.DataFrame] = []
     missing: list[Missing] = []
     for line in settings.universe.lines(offer):
         got, left = _along(settings, offer, line, start, end)
         deliveries += got
         missing += left
-    frames = [d.rows for d in deliveries if d.rows.height] or [d.rows for d in deliveries[:1]]
+        frames += _first_given([d.rows for d in got], key)
+    rows = [frame for frame in frames if frame.height] or frames[:1]
     rejected = [d.rejected.select(REJECT_COLUMNS).cast(REJECT_SCHEMA) for d in deliveries]
-    rejected.append(_missing_as_rejects(OFFERS[offer], missing))
     counts: dict[str, int] = {}
     for delivery in deliveries:
         for name, count in delivery.counts.items():
             counts[name] = counts.get(name, 0) + count
-    return Received(pl.concat(frames) if frames else None, pl.concat(rejected), counts, tuple(missing))
+    return Received(
+        pl.concat(rows) if rows else None,
+        pl.concat(rejected) if rejected else pl.DataFrame(schema=REJECT_SCHEMA),
+        counts,
+        tuple(missing),
+    )
 
 
-def first_sessions(settings: Settings, symbols: Sequence[str]) -> dict[str, date]:
-    """The session of the first bar that the sources hold of each symbol; without a bar it is left out.
+def first_sessions(settings: Settings, symbols: Sequence[str]) -> tuple[dict[str, date], set[str]]:
+    """The session of the first bar that the sources hold of each symbol (without a bar it is left out), and the symbols for
+    which that is not known, because the sources failed to give what may lie before.
 
     A source that can tell without delivering does so, also of bars before the span; of any other the span is asked for.
     """
-    universe, found = settings.universe, {}
+    universe, found, unknown = settings.universe, {}, set()
     for line in universe.lines("bars"):
         wanted = tuple(symbol for symbol in line.symbols if symbol in symbols)
         if not wanted:
@@ -77,10 +91,11 @@ def first_sessions(settings: Settings, symbols: Sequence[str]) -> dict[str, date
         if hasattr(module, "first_sessions"):
             found |= {symbol: day for symbol, day in module.first_sessions(declared, ask).items() if symbol in wanted}
             continue
-        got, _ = _along(settings, "bars", Feed(source=line.source, symbols=wanted), universe.start, universe.end)
+        got, missing = _along(settings, "bars", Feed(source=line.source, symbols=wanted), universe.start, universe.end)
         first = pl.concat([d.rows for d in got]).group_by("symbol").agg(pl.col("session").min())
         found |= dict(first.iter_rows())
-    return found
+        unknown |= {m.symbol for m in missing if m.symbol not in found or m.start.date() <= found[m.symbol]}
+    return {symbol: day for symbol, day in found.items() if symbol not in unknown}, unknown
 
 
 def feed_fingerprint(offer: str) -> Callable[..., str]:
@@ -101,7 +116,7 @@ def ingest(b: "Build", offer: str, key: Sequence[str], versions: bool = True) ->
         versions: whether a record that differs from the stored one is its correction (a further row, known later); a
             stream's messages are never corrected, so there only records with a new key are added.
     """
-    received = receive(b.settings, offer, b.start, b.end)
+    received = receive(b.settings, offer, b.start, b.end, key)
     stored = b.existing()
     merge = merge_versions if versions else merge_new
     rows = stored if received.rows is None else merge(stored, received.rows, key, b.ingested_at)
@@ -111,8 +126,7 @@ def ingest(b: "Build", offer: str, key: Sequence[str], versions: bool = True) ->
         new_rows=rows.height - stored.height,
         **received.counts,
     )
-    rejected = merge_rejects(b.existing(QUARANTINE), received.rejected, b.ingested_at)
-    return {b.asset.outputs[0].table: rows, QUARANTINE: rejected}
+    return {b.asset.outputs[0].table: rows, QUARANTINE: _quarantine(b, received.rejected, received.missing)}
 
 
 def ingest_actions(b: "Build", bars: pl.DataFrame) -> dict[str, pl.DataFrame]:
@@ -122,30 +136,42 @@ def ingest_actions(b: "Build", bars: pl.DataFrame) -> dict[str, pl.DataFrame]:
         bars: `raw.bars` from before the last bar ahead of the range.
     """
     universe = b.settings.universe
-    received = receive(b.settings, "actions", b.start, b.end)
+    received = receive(b.settings, "actions", b.start, b.end, ACTION_KEY)
     given = {symbol for line in universe.lines("actions") for symbol in line.symbols}
-    derived = derive_actions(
-        bars.filter(~pl.col("symbol").is_in(given)),
-        b.start,
-        b.end,
-        adjustments=adjustments(universe),
-        calendar=universe.calendar,
-    )
-    rows = derived.actions
+    adjusted = bars.filter(~pl.col("symbol").is_in(given) & pl.col("vendor_adj_close").is_not_null())
+    actions, unexplained = _derived(b, adjusted)
+    # What follows from bars is worked out again; whatever else is stored stays, also of a symbol or source that has gone.
+    kept = b.existing().join(adjusted.select("symbol", "source").unique(), on=["symbol", "source"], how="anti")
     if received.rows is not None:
-        stored = b.existing().filter(pl.col("symbol").is_in(given))
-        merged = merge_versions(stored, received.rows, ACTION_KEY, b.ingested_at)
-        rows = pl.concat([merged.select(rows.columns), rows])
+        # As with bars the source is content: an action that another source gives later is a correction of what was known.
+        kept = merge_versions(kept, received.rows, ACTION_KEY, b.ingested_at)
+    rows = pl.concat([kept.select(actions.columns).cast(actions.schema), actions])
     _say_missing(b, received.missing)
     b.note(
         splits=rows.filter(kind="split").height,
         dividends=rows.filter(kind="dividend").height,
-        unexplained_steps=derived.unexplained.height,
+        unexplained_steps=unexplained.height,
         **received.counts,
     )
-    unexplained = unexplained_as_rejects(derived.unexplained).select(REJECT_COLUMNS).cast(REJECT_SCHEMA)
-    rejected = merge_rejects(b.existing(QUARANTINE), pl.concat([received.rejected, unexplained]), b.ingested_at)
-    return {b.asset.outputs[0].table: rows, QUARANTINE: rejected}
+    rejected = pl.concat([received.rejected, unexplained_as_rejects(unexplained).select(REJECT_COLUMNS).cast(REJECT_SCHEMA)])
+    return {b.asset.outputs[0].table: rows, QUARANTINE: _quarantine(b, rejected, received.missing)}
+
+
+def _derived(b: "Build", adjusted: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Actions and unexplained steps of bars with a vendor's adjusted close, each symbol by its own calendar."""
+    universe = b.settings.universe
+    calendars = {symbol: universe.calendar_of(symbol) for symbol in adjusted["symbol"].unique()}
+    found = [
+        derive_actions(
+            adjusted.filter(pl.col("symbol").is_in([symbol for symbol, own in calendars.items() if own == calendar])),
+            b.start,
+            b.end,
+            adjustments=adjustments(universe),
+            calendar=calendar,
+        )
+        for calendar in sorted({universe.calendar, *calendars.values()})
+    ]
+    return pl.concat([d.actions for d in found]), pl.concat([d.unexplained for d in found])
 
 
 def actions_fingerprint(settings: Settings, start: datetime, end: datetime) -> str:
@@ -179,15 +205,39 @@ def _along(
     got: list[Delivery] = []
     missing: list[Missing] = []
     for source in line.source:
-        asked, wanted, missing = wanted, [], []
+        asked, missing = wanted, []
         for symbols, first, last in asked:
             delivery = _ask(settings, offer, source, symbols, first, last)
             got.append(delivery)
-            missing += delivery.missing
-            wanted += [((m.symbol,), max(m.start, start), min(m.end, end)) for m in delivery.missing]
+            missing += _united(delivery.missing, first, last)
+        wanted = [((m.symbol,), m.start, m.end) for m in missing]
         if not wanted:
             break
     return got, missing
+
+
+def _united(missing: Sequence[Missing], start: datetime, end: datetime) -> list[Missing]:
+    """Gaps inside [start, end) by symbol, those that meet or overlap made one: several requests may fail for one part."""
+    found: list[Missing] = []
+    for part in sorted(missing, key=lambda m: (m.symbol, m.start, m.end)):
+        first, last = max(part.start, start), min(part.end, end)
+        if first >= last:
+            continue
+        if found and found[-1].symbol == part.symbol and first <= found[-1].end:
+            found[-1] = replace(found[-1], end=max(found[-1].end, last))
+        else:
+            found.append(replace(part, start=first, end=last))
+    return found
+
+
+def _first_given(frames: list[pl.DataFrame], key: Sequence[str]) -> list[pl.DataFrame]:
+    """The rows of each next frame whose key none before it has."""
+    kept: list[pl.DataFrame] = []
+    for frame in frames:
+        if key and kept and frame.height:
+            frame = frame.join(pl.concat([k.select(key) for k in kept]), on=list(key), how="anti", maintain_order="left")
+        kept.append(frame)
+    return kept
 
 
 def _ask(settings: Settings, offer: str, source: str, symbols: tuple[str, ...], start: datetime, end: datetime) -> Delivery:
@@ -209,24 +259,35 @@ def _line_fingerprint(settings: Settings, offer: str, line: Feed, start: datetim
         return text_hash(version, _module(declared.kind).fingerprint(declared, ask))
     # Who is asked for what depends on what the others failed to give.
     got, missing = _along(settings, offer, line, start, end)
-    return text_hash(version, *(frame_hash(d.rows) + frame_hash(d.rejected) for d in got), repr(missing))
+    return text_hash(version, *(frame_hash(d.rows) + frame_hash(d.rejected) for d in got), repr(_bounds(missing)))
 
 
-def _missing_as_rejects(table: str, missing: Sequence[Missing]) -> pl.DataFrame:
-    """Days that no source gave, as rows of `raw.quarantine`: what is not there can be queried too."""
-    rows = [
-        {
-            "table_name": table,
-            "source": None,
-            "origin": f"{m.symbol} {m.start.isoformat()} to {m.end.isoformat()}",
-            "symbol": m.symbol,
-            "event_at": m.start,
-            "filed_at": m.start,
-            "reason": f"not received: {m.why}",
-            "record": "{}",
-        }
-        for m in missing
-    ]
+def _bounds(missing: Sequence[Missing]) -> list[tuple[str, datetime, datetime]]:
+    """Gaps without the words of their failure, which differ from one attempt to the next."""
+    return [(m.symbol, m.start, m.end) for m in missing]
+
+
+def _quarantine(b: "Build", rejected: pl.DataFrame, missing: Sequence[Missing]) -> pl.DataFrame:
+    """The table's share of the quarantine: records are only added, gaps are those of now, one row a partition."""
+    stored = b.existing(QUARANTINE)
+    gap = pl.col("reason") == NOT_RECEIVED if stored.height else pl.lit(False)
+    records = merge_rejects(stored.filter(~gap), rejected, b.ingested_at)
+    gaps = mirror_declaration(stored.filter(gap), _missing_as_rejects(b, missing), b.ingested_at)
+    return pl.concat([records, gaps.select(records.columns).cast(records.schema)])
+
+
+def _missing_as_rejects(b: "Build", missing: Sequence[Missing]) -> pl.DataFrame:
+    """What no source gave, as rows of `raw.quarantine`, so that what is not there can be queried too. Why is in the log."""
+    rows = []
+    for part in missing:
+        for key in b.partitions:
+            first, last = key_span(b.asset.by, key, key)
+            first, last = max(first, part.start), min(last, part.end)
+            if first < last:
+                about = {"table_name": b.asset.outputs[0].table, "source": None, "symbol": part.symbol}
+                when = {"event_at": first, "filed_at": first, "reason": NOT_RECEIVED}
+                origin = f"{part.symbol} {first.isoformat()} to {last.isoformat()}"
+                rows.append({**about, "origin": origin, **when, "record": "{}"})
     return pl.DataFrame(rows, schema=REJECT_SCHEMA)
 
 

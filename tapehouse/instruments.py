@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from tapehouse.calendars import TIMESTAMP, all_sessions, local_midnight_of
 from tapehouse.errors import TapehouseError
-from tapehouse.hashing import frame_hash
+from tapehouse.hashing import frame_hash, text_hash
 
 if TYPE_CHECKING:  # the universe holds instruments
     from tapehouse.settings import Settings
@@ -135,16 +135,41 @@ class Instrument(_Frozen):
         return self.listed or (self.history[0].first if self.history else None)
 
 
-def declared_instruments(settings: "Settings") -> pl.DataFrame:
-    """Rows of `raw.instruments` as `sources.yaml` and the first bars of its sources say now, without `ingested_at`."""
-    from tapehouse.feeds import first_sessions
+def declared_instruments(settings: "Settings", stored: pl.DataFrame | None = None) -> pl.DataFrame:
+    """Rows of `raw.instruments` as `sources.yaml` and the first bars of its sources say now, without `ingested_at`.
 
-    return instrument_rows(settings.universe, first_sessions(settings, undated(settings.universe)))
+    Args:
+        stored: the rows as they are. They tell when an instrument began whose sources fail to just now.
+
+    Raises:
+        TapehouseError: sources failed to give the first bars of an instrument that is neither dated nor stored.
+    """
+    return instrument_rows(settings.universe, _first_sessions(settings, stored))
 
 
 def instruments_fingerprint(settings: "Settings", start: datetime | None = None, end: datetime | None = None) -> str:
     """Hash of the instruments; they have no range."""
-    return frame_hash(declared_instruments(settings))
+    from tapehouse.feeds import first_sessions
+
+    first, unknown = first_sessions(settings, undated(settings.universe))
+    return text_hash(frame_hash(instrument_rows(settings.universe, first)), *sorted(unknown))
+
+
+def _first_sessions(settings: "Settings", stored: pl.DataFrame | None) -> dict[str, date]:
+    from tapehouse.feeds import first_sessions
+
+    first, unknown = first_sessions(settings, undated(settings.universe))
+    known: dict[str, date] = {}
+    if stored is not None and stored.height:
+        known = dict(stored.group_by("symbol").agg(pl.col("valid_from").min()).iter_rows())
+    for symbol in sorted(unknown):
+        if symbol not in known:
+            raise TapehouseError(
+                f"raw.instruments: the sources failed to give bars of {symbol} from the start of the span on, so its first "
+                f"session is not known; run again once they answer, or declare sources.yaml: universe.{symbol}.listed"
+            )
+        first[symbol] = known[symbol]
+    return first
 
 
 def undated(universe: "Universe") -> tuple[str, ...]:

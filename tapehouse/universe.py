@@ -1,5 +1,6 @@
 """What the warehouse covers: spans, calendar, instruments, sources and what they feed, as declared in `sources.yaml`."""
 
+import re
 from datetime import UTC, date, datetime
 from functools import cached_property
 from importlib import import_module
@@ -20,6 +21,8 @@ from pydantic import (
 from tapehouse.errors import TapehouseError
 from tapehouse.instruments import Chain, Instrument
 from tapehouse.sources.base import OFFERS, SourceDeclaration
+
+OFFERING = re.compile(r"^OFFERS\b.*=", re.MULTILINE)
 
 
 class UniverseError(TapehouseError):
@@ -204,7 +207,7 @@ def _declared_source(name: str, keys: Any) -> SourceDeclaration:
 def kinds() -> list[str]:
     """What `kind:` of a source may say: the modules of `tapehouse/sources/` that declare offers."""
     found = (Path(__file__).parent / "sources").glob("*.py")
-    return sorted(path.stem for path in found if "\nOFFERS = " in path.read_text() and path.stem != "base")
+    return sorted(path.stem for path in found if OFFERING.search(path.read_text()) and path.stem != "base")
 
 
 def load_universe(path: Path) -> Universe:

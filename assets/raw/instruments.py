@@ -12,6 +12,7 @@ def build(b):
     from tapehouse.instruments import declared_instruments
     from tapehouse.merging import mirror_declaration
 
-    rows = mirror_declaration(b.existing(), declared_instruments(b.settings), b.ingested_at)
+    stored = b.existing()
+    rows = mirror_declaration(stored, declared_instruments(b.settings, stored), b.ingested_at)
     b.note(instruments=rows["instrument_id"].n_unique(), tradable=rows.filter("tradable")["instrument_id"].n_unique())
     return rows

@@ -13,14 +13,16 @@ from tapehouse.calendars import sessions
 from tapehouse.engine import materialise
 from tapehouse.errors import TapehouseError
 from tapehouse.feeds import receive
+from tapehouse.lineage import stale
 from tapehouse.settings import load_settings
 from tests.house import ROOT, House
-from tests.vendor_server import BROKEN, Market, VendorServer, fast
+from tests.vendor_server import BROKEN, Market, Reply, VendorServer, fast
 
 KEY = "eodhd-key-123456"
 CLOCK = datetime(2026, 1, 1, tzinfo=UTC)
 DAYS = sessions(date(2004, 11, 1), date(2005, 3, 1))["session"].to_list()
 RAW = ("raw.bars", "raw.corporate_actions", "staging.bars")
+COPIED = (*RAW, "raw.quarantine", "raw.instruments")
 SPAN = {"start": date(2004, 12, 1), "end": date(2005, 3, 1)}
 ABOUT = {"name": "x", "kind": "equity", "tradable": True, "source": ["eodhd", "yahoo"]}
 
@@ -43,7 +45,7 @@ class Chain:
         self.first, self.second, self.days = first, second, 0
         for folder in ("assets/raw", "sql/staging", "checks/raw", "checks/staging"):
             (home / folder).mkdir(parents=True)
-        for table in (*RAW, "raw.quarantine"):
+        for table in COPIED:
             name = table.replace(".", "/")
             for path in (f"assets/{name}.py", f"sql/{name}.sql", f"checks/{name}.yaml"):
                 if (ROOT / path).exists():
@@ -75,6 +77,9 @@ class Chain:
             assert not outcome.failed, outcome.failed
             notes[name] = outcome.notes
         return notes["raw.bars"]
+
+    def stale(self, name: str) -> list[str]:
+        return [s.partition for s in stale(self.house.project, self.house.state(), [name])]
 
     def sources(self) -> list[tuple]:
         return self.house.rows(
@@ -119,15 +124,86 @@ def test_what_none_of_them_has_is_named_and_the_rest_is_kept(chain):
     for server in (chain.first, chain.second):
         server.misbehave("AAPL", BROKEN, forever=True)
     notes = chain.make()
-    assert "AAPL 2004-12-01 to 2005-01-01" in notes["missing"]
+    assert "AAPL 2004-12-01 to 2005-03-01" in notes["missing"]
     assert [row[:2] for row in chain.sources()] == [("MSFT", "eodhd")]
-    lost = chain.house.rows("select symbol, event_at, reason, source from raw.quarantine where table_name = 'raw.bars'")
-    assert {row[0] for row in lost} == {"AAPL"} and all(row[2].startswith("not received: ") for row in lost)
-    assert "HTTP 500" in lost[0][2]
+    asked = "select symbol, filed_at, reason from raw.quarantine where table_name = 'raw.bars' order by all"
+    lost = chain.house.rows(asked)
+    months = [datetime(2004, 12, 1, tzinfo=UTC), datetime(2005, 1, 1, tzinfo=UTC), datetime(2005, 2, 1, tzinfo=UTC)]
+    assert lost == [("AAPL", month, "not received: no source gave it") for month in months]
+    # The same gap in other words is the same gap, and one month alone says of itself what the range said.
+    assert chain.stale("raw.bars") == []
     for server in (chain.first, chain.second):
         server.behave()
+        server.misbehave("AAPL", Reply("bad gateway", 502, "text/plain"), forever=True)
+    assert chain.stale("raw.bars") == []
+    chain.house.make("raw.bars", ["2005-01-01"])
+    assert chain.house.rows(asked) == lost
+    for server in (chain.first, chain.second):
+        server.behave()
+    assert len(chain.stale("raw.bars")) == 3
     assert "missing" not in chain.make()
     assert {row[0]: row[4] for row in chain.sources()} == {"AAPL": 61, "MSFT": 61}
+    assert chain.house.rows(asked) == []
+
+
+def test_two_requests_that_fail_for_one_symbol(chain):
+    for part in ("/div/", "/splits/"):
+        chain.first.misbehave(part, BROKEN, forever=True)
+    chain.make()
+    asked = "select symbol, kind, amount, source from raw.corporate_actions order by all"
+    assert chain.house.rows(asked) == [("AAPL", "split", 0.0, "yahoo"), ("MSFT", "dividend", 0.12, "yahoo")]
+
+
+def test_one_of_two_requests_fails_and_nothing_is_there_twice(chain):
+    chain.first.misbehave("/div/", BROKEN, forever=True)
+    chain.make()
+    asked = "select symbol, kind, amount, source from raw.corporate_actions order by all"
+    assert chain.house.rows(asked) == [("AAPL", "split", 0.0, "eodhd"), ("MSFT", "dividend", 0.12, "yahoo")]
+
+
+def test_an_action_that_comes_late_from_the_first_source_is_known_when_it_came(chain):
+    chain.first.misbehave("/div/", BROKEN, forever=True)
+    chain.make()
+    chain.first.behave()
+    other = market()
+    other.dividends["MSFT"][date(2005, 1, 14)] = 0.15
+    other.eodhd(chain.first, KEY)
+    chain.make()
+    asked = "select amount, source, known_at from raw.corporate_actions where symbol = 'MSFT' order by known_at"
+    assert chain.house.rows(asked) == [
+        (0.12, "yahoo", datetime(2005, 1, 14, 5, tzinfo=UTC)),
+        (0.15, "eodhd", CLOCK + timedelta(days=2)),
+    ]
+
+
+def test_what_has_gone_from_the_universe_stays_in_the_past(chain):
+    chain.make()
+    before = {table: chain.house.rows(f"from {table} order by all") for table in ("raw.bars", "raw.corporate_actions")}
+    content = yaml.safe_load((chain.house.home / "sources.yaml").read_text())
+    del content["universe"]["AAPL"]
+    (chain.house.home / "sources.yaml").write_text(yaml.safe_dump(content))
+    chain.house.reload()
+    chain.make()
+    assert {table: chain.house.rows(f"from {table} order by all") for table in before} == before
+    assert {row[0] for row in before["raw.corporate_actions"]} == {"AAPL", "MSFT"}
+
+
+def test_an_outage_takes_no_instrument_away(chain):
+    for server in (chain.first, chain.second):
+        server.misbehave("AAPL", BROKEN, forever=True)
+    with pytest.raises(TapehouseError, match=r"failed to give bars of AAPL .* declare sources\.yaml: universe\.AAPL\.listed"):
+        chain.house.make("raw.instruments")
+    for server in (chain.first, chain.second):
+        server.behave()
+    chain.house.make("raw.instruments")
+    asked = "select symbol, valid_from from raw.instruments order by all"
+    known = chain.house.rows(asked)
+    assert known == [("AAPL", date(2004, 12, 1)), ("MSFT", date(2004, 12, 1))]
+    shutil.rmtree(chain.house.settings.root / "cache")
+    for server in (chain.first, chain.second):
+        server.misbehave("AAPL", BROKEN, forever=True)
+    chain.house.make("raw.instruments")
+    assert chain.house.rows(asked) == known
 
 
 def test_a_revised_value_is_a_row_known_when_it_came(chain):
