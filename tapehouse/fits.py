@@ -1,5 +1,7 @@
 """What is fitted for a fold on its training window alone, as rows of `models.fits`: one number each, by kind and key.
 
+Of a fold with a validation tail nothing is fitted on the tail.
+
 - `hmm`, the market's hidden states (`tapehouse.hmm`): `mean.<state>.<input>`, `covariance.<state>.<input>.<input>`,
   `transition.<state>.<state>`, `log_likelihood`, `iterations`.
 - `signal_quantile`, the thresholds of the five classes (`tapehouse.labels.signal`): `0.03`, `0.15`, `0.53`, `0.85`.
@@ -10,6 +12,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 import polars as pl
 
@@ -35,10 +38,15 @@ class Fitted:
     rows: int
 
 
+def fitted_until(fold: Fold) -> datetime:
+    """The end of what is fitted on: of the training window less the tail that is kept for validation."""
+    return fold.validation_start or fold.train_end
+
+
 def fit_rows(fold: Fold, fits: Iterable[Fitted]) -> pl.DataFrame:
-    """Rows of `models.fits` for one fold. They are known from the end of training on, whatever rows they needed."""
+    """Rows of `models.fits` for one fold; known when the last rows that may be fitted on are, whatever rows they needed."""
     rows = [
-        {"fold": fold.id, "kind": fit.kind, "key": key, "value": value, "rows": fit.rows, "known_at": fold.train_end}
+        {"fold": fold.id, "kind": fit.kind, "key": key, "value": value, "rows": fit.rows, "known_at": fitted_until(fold)}
         for fit in fits
         for key, value in fit.values.items()
     ]

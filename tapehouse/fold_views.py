@@ -9,7 +9,7 @@ import polars as pl
 from tapehouse.features.fractional import GRID, column, smallest_d
 from tapehouse.features.normalised import IN_PRICE_UNITS, fit_scaler, scale
 from tapehouse.features.price import FEATURES
-from tapehouse.fits import Fitted
+from tapehouse.fits import Fitted, fitted_until
 from tapehouse.folds import Fold
 from tapehouse.labels.signal import LEAST_SCORES, QUANTILES, classes, fit_quantiles, known_scores
 
@@ -23,7 +23,7 @@ def fit_signal(scores: pl.DataFrame, fold: Fold) -> Fitted:
     Args:
         scores: rows of `labels.signal`. Fewer than 100 known scores are not fitted.
     """
-    known = known_scores(scores, fold.train_start, fold.train_end)
+    known = known_scores(scores, fold.train_start, fitted_until(fold))
     values = fit_quantiles(known) if len(known) >= LEAST_SCORES else ()
     return Fitted(SIGNAL, {str(level): cut for level, cut in zip(QUANTILES, values, strict=False)}, len(known))
 

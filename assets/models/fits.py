@@ -14,13 +14,16 @@ from tapehouse.tables import reads, table
     reads("labels.signal", window="train"),
 )
 def build(b):
-    from tapehouse.fits import fit_rows
+    import polars as pl
+
+    from tapehouse.fits import fit_rows, fitted_until
     from tapehouse.fold_views import KEY, fit_fractional, fit_scalers, fit_signal
     from tapehouse.hmm import fitted
 
     universe = b.settings.universe
-    points = b.read("features.decision_points").select(KEY)
-    price, fractional = b.read("features.price"), b.read("features.fractional")
+    decided = pl.col("decision_at") < fitted_until(b.fold)
+    points = b.read("features.decision_points").filter(decided).select(KEY)
+    price, fractional = (b.read(name).filter(decided) for name in ("features.price", "features.fractional"))
     hidden = fitted(price.filter(symbol=universe.benchmark, interval=universe.interval))
     signal = fit_signal(b.read("labels.signal"), b.fold)
     scalers = fit_scalers(price.join(points, on=KEY, how="semi"))

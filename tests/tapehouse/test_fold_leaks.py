@@ -11,7 +11,14 @@ from tapehouse.leakage import around, find_leaks, mutate
 from tapehouse.scratch import needed_months, read_raw, rebuild
 from tests.house import House, copy_project
 
-FITTED = ["models.fits", "models.regimes", "models.signal_classes", "models.scaled", "models.fractional"]
+FITTED = [
+    "models.fits",
+    "models.regimes",
+    "models.signal_classes",
+    "models.scaled",
+    "models.fractional",
+    "models.sample_weights",
+]
 TRAINED_UNTIL = datetime(2004, 11, 19, 14, 30, tzinfo=UTC)
 CUTS = [TRAINED_UNTIL, datetime(2005, 2, 24, 21, 5, tzinfo=UTC)]
 DRAWN = [TRAINED_UNTIL + timedelta(seconds=random.Random(seed).randrange(190 * 86_400)) for seed in range(4)]

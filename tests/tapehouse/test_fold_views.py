@@ -1,5 +1,6 @@
 """Fits of a fold and what follows from them: only what was known by the end of training is fitted on."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -61,6 +62,15 @@ def test_thresholds_by_hand():
     counts = dict(rows["signal_class"].value_counts().iter_rows())
     assert counts == {"strong_sell": 6, "sell": 24, "hold": 74, "buy": 62, "strong_buy": 134}
     assert rows["known_at"].to_list() == [max(day(i + 5), FOLD.train_end) for i in range(300)]
+
+
+def test_the_validation_tail_is_not_fitted_on():
+    fold = replace(FOLD, validation_start=day(150))
+    fitted = fit_signal(scores([float(i) for i in range(300)]), fold)
+    assert fitted.rows == 146
+    assert fit_rows(fold, [fitted])["known_at"].unique().to_list() == [day(150)]
+    rows = signal_classes(scores([1.0]), dict(fitted.values), fold)
+    assert rows["known_at"].to_list() == [fold.train_end]  # as all that follows from the fits
 
 
 def test_scores_that_are_few_or_missing_have_no_class():
