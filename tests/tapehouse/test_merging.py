@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tapehouse.calendars import TIMESTAMP
 from tapehouse.errors import TapehouseError
 from tapehouse.ingest import REJECT_COLUMNS
-from tapehouse.merging import merge_rejects, merge_versions, mirror_declaration
+from tapehouse.merging import merge_rejects, merge_versions, mirror_declaration, refused_as_rejects
 
 CLOSE = datetime(2000, 3, 1, 21, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -55,8 +55,89 @@ def test_several_vintages_at_once():
     late = merge(merge(pl.DataFrame(), rows(("a", 2.0, CLOSE + 2 * DAY)), 9), history, 12)
     assert late.filter(key="a")["known_at"].to_list() == [CLOSE, CLOSE + 2 * DAY]
     rewritten = rows(("a", 1.5, CLOSE), ("a", 2.0, CLOSE + 2 * DAY))
-    with pytest.raises(TapehouseError, match=r"changed a vintage that it had already published.*'key': 'a'"):
+    with pytest.raises(TapehouseError, match=r"changed a version that it had already published.*'key': 'a'"):
         merge(first, rewritten, 12)
+
+
+def test_a_changed_version_that_a_later_one_has_replaced_is_refused():
+    """Its neighbours are taken, and what is stored stays."""
+    first = merge(pl.DataFrame(), rows(("a", 1.0, CLOSE), ("a", 2.0, CLOSE + DAY), ("b", 5.0, CLOSE)), 10)
+    arrived = rows(("a", 1.5, CLOSE), ("a", 3.0, CLOSE + 2 * DAY), ("a", 2.0, CLOSE + DAY), ("b", 6.0, CLOSE))
+    for dated in (False, True):
+        refused = []
+        merged = merge_versions(first, arrived, KEY, CLOSE + 11 * DAY, dated=dated, refused=refused)
+        assert [(row["key"], row["value"], row["known_at"]) for row in refused] == [("a", 1.5, CLOSE)]
+        added = merged.join(first, on=first.columns, how="anti")
+        assert added.select("key", "value", "known_at").rows() == [
+            ("a", 3.0, CLOSE + 2 * DAY),
+            ("b", 6.0, CLOSE + 11 * DAY),
+        ]
+    rejects = refused_as_rejects([row | {"event_at": CLOSE, "source": "s"} for row in refused], "raw.x")
+    assert rejects.columns == list(REJECT_COLUMNS)
+    assert rejects.select("origin", "event_at").row(0) == ("version known at 2000-03-01T21:00:00+00:00", CLOSE)
+    assert "already published" in rejects["reason"][0] and '"value": 1.5' in rejects["record"][0]
+    assert "ingested_at" not in rejects["record"][0], "the same change arriving again is the same record"
+    assert refused_as_rejects([], "raw.x").columns == list(REJECT_COLUMNS)
+
+
+def merge_dated(stored: pl.DataFrame, incoming: pl.DataFrame, day: int) -> pl.DataFrame:
+    return merge_versions(stored, incoming, KEY, CLOSE + day * DAY, dated=True)
+
+
+def test_a_vintage_that_fails_to_come_takes_nothing_back():
+    history = rows(("a", 1.0, CLOSE), ("a", 2.0, CLOSE + DAY), ("a", 3.0, CLOSE + 2 * DAY))
+    stored = merge_dated(pl.DataFrame(), history, 10)
+    for few in (history.head(1), history.head(2), history.slice(1, 1)):
+        assert merge_dated(stored, few, 11).equals(stored)
+    assert merge(stored, history.head(2), 11).height == 4, "what is not dated is what the record is like now"
+    by_row = pl.col("value") != 1
+    assert merge_versions(stored, history.head(2), KEY, CLOSE + 11 * DAY, dated=by_row).equals(stored)
+    assert merge_versions(stored, history.head(1), KEY, CLOSE + 11 * DAY, dated=by_row).height == 4
+
+
+def test_the_newest_vintage_corrected_and_replaced():
+    stored = merge_dated(pl.DataFrame(), rows(("a", 1.0, CLOSE), ("a", 2.0, CLOSE + DAY)), 10)
+    history = rows(("a", 1.0, CLOSE), ("a", 2.5, CLOSE + DAY))
+    corrected = merge_dated(stored, history, 11)
+    assert corrected.rows()[2:] == [("a", 2.5, CLOSE + 11 * DAY, CLOSE + 11 * DAY)]
+    assert merge_dated(corrected, history, 12).equals(corrected)
+    assert merge_dated(corrected, history.head(1), 12).equals(corrected)
+    # The next one had been published before the correction arrived: known since, and in force again from its arrival.
+    late = pl.concat([history, rows(("a", 3.0, CLOSE + 5 * DAY))])
+    third = merge_dated(corrected, late, 12)
+    assert third.join(corrected, on=corrected.columns, how="anti").rows() == [
+        ("a", 3.0, CLOSE + 5 * DAY, CLOSE + 12 * DAY),
+        ("a", 3.0, CLOSE + 12 * DAY, CLOSE + 12 * DAY),
+    ]
+    for few in (late, late.head(2), late.head(1)):
+        assert merge_dated(third, few, 13).equals(third)
+    # A correction that is taken back is one again.
+    back = merge_dated(corrected, rows(("a", 1.0, CLOSE), ("a", 2.0, CLOSE + DAY)), 14)
+    assert back.rows()[3:] == [("a", 2.0, CLOSE + 14 * DAY, CLOSE + 14 * DAY)]
+
+
+def test_where_a_record_was_found_is_not_what_it_says():
+    def found(value: float, origin: str) -> pl.DataFrame:
+        return rows(("a", value, CLOSE)).with_columns(origin=pl.lit(origin))
+
+    first = merge(pl.DataFrame(), found(1.0, "x.xml"), 10)
+    assert merge(first, found(1.0, "y.xml"), 11).equals(first)
+    assert merge(first, found(2.0, "y.xml"), 11)["origin"].to_list() == ["x.xml", "y.xml"]
+    strict = merge_versions(first, found(1.0, "y.xml"), KEY, CLOSE + 11 * DAY, provenance=())
+    assert strict.height == 2
+
+
+def test_what_is_not_a_number_repeats_itself():
+    nan = float("nan")
+    for history in (rows(("a", nan, CLOSE)), rows(("a", nan, CLOSE), ("a", 1.0, CLOSE + DAY), ("a", nan, CLOSE + 2 * DAY))):
+        first = merge(pl.DataFrame(), history, 10)
+        assert merge(first, history, 11).equals(first) and merge_dated(first, history, 11).equals(first)
+
+
+def test_a_key_may_hold_null():
+    for history in (rows((None, 1.0, CLOSE)), rows((None, 1.0, CLOSE), (None, 2.0, CLOSE + DAY))):
+        first = merge(pl.DataFrame(), history, 10)
+        assert merge(first, history, 11).equals(first) and merge_dated(first, history, 11).equals(first)
 
 
 def test_nulls_are_content():
@@ -128,6 +209,27 @@ def test_a_history_in_pieces_is_the_history(history, order):
     once = merge(pl.DataFrame(), whole, 10)
     if whole.height:
         assert stored.drop("ingested_at").equals(once.drop("ingested_at"))
+
+
+@settings(max_examples=150, deadline=None)
+@given(history=DELIVERY, arrivals=st.lists(st.sets(st.integers(0, 7)), max_size=4))
+def test_parts_of_a_history_in_any_order_keep_the_latest(history, arrivals):
+    """Whatever of a dated history arrives, or fails to, nothing is a correction, and each version that came is in force from
+    its own time on: once all has come, what was known at any time is what one delivery of it says."""
+    whole = delivery(history)
+    stored = pl.DataFrame()
+    for number, places in enumerate([*arrivals, set(range(8))]):
+        part = whole.with_row_index("at").filter(pl.col("at").is_in(sorted(places))).drop("at")
+        stored = merge_dated(stored, part, 10 + number)
+        assert merge_dated(stored, part, 11 + number).equals(stored)
+    once = merge_dated(pl.DataFrame(), whole, 10)
+    assert (stored["known_at"] != stored["ingested_at"]).all()
+    for known in range(4):
+        then = [
+            frame.filter(pl.col("known_at") <= CLOSE + known * DAY).group_by("key", maintain_order=True).last()
+            for frame in (stored, once)
+        ]
+        assert then[0].select("key", "value").equals(then[1].select("key", "value"))
 
 
 def test_a_declaration_is_mirrored():
