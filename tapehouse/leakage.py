@@ -173,6 +173,9 @@ def _mutated_instruments(instruments: pl.DataFrame, cut: datetime, rng: np.rando
 
 def _differences(table: Table, before: pl.DataFrame, after: pl.DataFrame, cut: datetime) -> list[Leak]:
     grain, cutoff = list(table.doc.grain), table.doc.cutoff or table.time
+    if cutoff is None:
+        file = f"checks/{table.name.replace('.', '/')}.yaml"
+        raise TapehouseError(f"{file}: by when a row was known is not said; name the column, as in `cutoff: known_at`")
     columns = [c for c in table.types if c not in grain]
     keys = [pl.col(c) for c in grain]
     decided = [frame.filter(pl.col(cutoff) <= cut) for frame in (before, after)]

@@ -146,3 +146,13 @@ def test_what_is_made_by_different_cadences_is_not_compared_at_once(house):
         around(house.project, ["models.fits", "features.price"], CUTS[0])
     with pytest.raises(TapehouseError, match="no fold's training ends before"):
         around(house.project, ["models.fits"], datetime(2004, 1, 1, tzinfo=UTC))
+
+
+def test_a_table_must_say_by_when_its_rows_were_known(house, raw):
+    doc = house.project.tables["models.hindsight"].doc
+    house.project.tables["models.hindsight"].doc = doc.model_copy(update={"cutoff": None})
+    try:
+        with pytest.raises(TapehouseError, match=r"checks/models/hindsight\.yaml: by when a row was known is not said"):
+            find_leaks(house.project, raw, ["models.hindsight"], CUTS[1], 3)
+    finally:
+        house.project.tables["models.hindsight"].doc = doc
