@@ -129,6 +129,8 @@ def test_actions_derived_from_bars_do_not_depend_on_what_was_known_later(real):
         for name, rows in (("raw.bars", bars), ("raw.corporate_actions", raw["raw.corporate_actions"].clear())):
             con.register("incoming", rows.to_arrow())
             con.execute(f"create table {name} as select * from incoming")
+        columns = ", ".join(f"{name} {kind}" for name, kind in real.project.tables["raw.quarantine"].types.items())
+        con.execute(f"create table raw.quarantine ({columns})")
         derived = build_months(real.project, asset, con, months[0], months[-1])[table.name]
         con.close()
         # Of an action on the day of the cut itself the bar that shows it is not known yet, though the action is.
