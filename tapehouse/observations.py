@@ -7,6 +7,7 @@ from typing import Literal
 
 import polars as pl
 
+from tapehouse.calendars import local_instant
 from tapehouse.screening import (
     Screened,
     as_rejects,
@@ -174,9 +175,6 @@ def _frequency(dates: Calendar) -> pl.Expr:
 
 
 def _instant(day: pl.Expr, at: time | None, timezone: str) -> pl.Expr:
-    """A local time of a Date (00:00 where None), UTC. Where clocks jump over it, the hour after."""
+    """A local time of a Date (00:00 where None), UTC; of two such instants the later, where clocks are set back."""
     offset = timedelta(hours=at.hour, minutes=at.minute, seconds=at.second) if at else timedelta()
-    naive = day.cast(pl.Datetime("us")) + offset
-    tries = (naive, naive + timedelta(hours=1))
-    instants = [at.dt.replace_time_zone(timezone, ambiguous="latest", non_existent="null") for at in tries]
-    return pl.coalesce(instants).dt.convert_time_zone("UTC")
+    return local_instant(day.cast(pl.Datetime("us")) + offset, timezone, ambiguous="latest")

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from tapehouse.calendars import FIRST_SESSION
+from tapehouse.calendars import exchange as calendar_of
 from tapehouse.errors import TapehouseError
 
 # Closures and early closes without a rule that had been announced when their day began. That of 2001-09-11 had not.
@@ -41,7 +41,8 @@ class Slot:
 
 
 def scheduled_sessions(name: str, lead: timedelta) -> list[Slot]:
-    """Every day from 1985 on, to about a year from now, on which a session of an exchange was scheduled, in order.
+    """Every day on which a session of an exchange was scheduled, in order: from 1985, or the beginning of its calendar, to
+    about a year from now.
 
     Args:
         name: a calendar of `exchange_calendars`, such as XNYS or 24/7.
@@ -51,11 +52,10 @@ def scheduled_sessions(name: str, lead: timedelta) -> list[Slot]:
     Raises:
         TapehouseError: no such calendar.
     """
-    from exchange_calendars import get_calendar
     from exchange_calendars.errors import InvalidCalendarName
 
     try:
-        exchange = get_calendar(name, start=FIRST_SESSION)
+        exchange = calendar_of(name)
     except InvalidCalendarName:
         raise TapehouseError(f"sources.yaml: exchange_calendars knows no calendar {name!r}") from None
     zone = ZoneInfo(str(exchange.tz))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapehouse.calendars import all_sessions, local_midnight, local_midnight_of, sessions, timezone
+from tapehouse.calendars import all_sessions, local_instant, local_midnight, local_midnight_of, sessions, timezone
 
 
 def close_of(day: date) -> datetime:
@@ -42,6 +42,53 @@ def test_midnight_of_an_ex_date():
         datetime(2005, 2, 28, 5, tzinfo=UTC),
     ]
     assert timezone() == "America/New_York"
+
+
+@pytest.mark.parametrize(
+    ("calendar", "first"),
+    [
+        ("XTKS", date(1997, 1, 6)),
+        ("XBOM", date(1997, 1, 1)),
+        ("XSES", date(1986, 1, 2)),
+        ("XSHG", date(1990, 12, 3)),
+        ("XSAU", date(2021, 1, 3)),
+        ("AIXK", date(2017, 1, 4)),
+        ("XNYS", date(1985, 1, 2)),
+    ],
+)
+def test_a_calendar_reaches_as_far_back_as_it_can(calendar, first):
+    """Where an exchange's holidays are not on record back to 1985, its sessions begin later."""
+    assert all_sessions(calendar)["session"][0] == first
+
+
+def test_days_that_begin_an_hour_late_or_twice():
+    # Clocks in São Paulo went from 00:00 to 01:00, three hours behind UTC before and two after.
+    assert local_midnight_of(date(2016, 10, 16), "BVMF") == datetime(2016, 10, 16, 3, tzinfo=UTC)
+    assert local_midnight_of(date(2016, 10, 17), "BVMF") == datetime(2016, 10, 17, 2, tzinfo=UTC)
+
+    def instant(naive: datetime, zone: str, ambiguous: str = "earliest") -> datetime:
+        return pl.select(local_instant(pl.lit(naive).cast(pl.Datetime("us")), zone, ambiguous)).item()
+
+    # Havana had 00:00 to 01:00 of 2016-11-06 twice, in summer time (-4) and then in winter time (-5).
+    assert instant(datetime(2016, 11, 6), "America/Havana") == datetime(2016, 11, 6, 4, tzinfo=UTC)
+    assert instant(datetime(2016, 11, 6), "America/Havana", "latest") == datetime(2016, 11, 6, 5, tzinfo=UTC)
+    # 02:30 was jumped over in New York, as was 02:15 on Lord Howe (02:00 to 02:30).
+    assert instant(datetime(2016, 3, 13, 2, 30), "America/New_York") == datetime(2016, 3, 13, 7, tzinfo=UTC)
+    assert instant(datetime(2016, 10, 2, 2, 15), "Australia/Lord_Howe") == datetime(2016, 10, 1, 15, 30, tzinfo=UTC)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.datetimes(datetime(1990, 1, 1), datetime(2026, 1, 1)), min_size=2, max_size=2),
+    st.sampled_from(["America/New_York", "America/Sao_Paulo", "Australia/Lord_Howe", "Asia/Beirut", "America/Caracas"]),
+)
+def test_every_local_time_is_an_instant_and_they_keep_their_order(times, zone):
+    frame = pl.DataFrame({"naive": sorted(times)}).cast(pl.Datetime("us"))
+    late = frame.select(local_instant(pl.col("naive"), zone, "latest")).to_series()
+    early = frame.select(local_instant(pl.col("naive"), zone)).to_series()
+    assert late.null_count() == 0 and (early <= late).all() and early[0] <= late[1]
+    back = late.dt.convert_time_zone(zone).dt.replace_time_zone(None)
+    assert ((back == frame["naive"]) | (back > frame["naive"])).all()
 
 
 @settings(max_examples=50, deadline=None)

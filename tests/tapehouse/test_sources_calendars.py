@@ -228,6 +228,11 @@ def test_a_bad_release_is_refused(change, said):
         Declaration.model_validate({"releases": [PAYROLLS | {"except": {}} | change]})
 
 
+def test_a_calendar_that_begins_later_than_others():
+    rows = events(Declaration(sessions=("XTKS",)), at(2005, 3, 1), at(2005, 3, 3))
+    assert rows.filter(kind="session")["event_at"].to_list() == [at(2005, 3, 1), at(2005, 3, 2)]
+
+
 def test_an_unknown_calendar_is_refused():
     with pytest.raises(TapehouseError, match="knows no calendar 'NOWHERE'"):
         events(Declaration(sessions=("NOWHERE",)))
