@@ -56,7 +56,9 @@ class Declaration(Vendor):
 def deliver(declared: Declaration, ask: Ask) -> Delivery:
     """Every vintage of the observations in the range.
 
-    Where a year of vintages cannot be had, that and later ones are left out, since what was known between is not known.
+    Where a year of vintages cannot be had, that and later ones are left out, since what was known between is not known; of
+    last year there may be what came while it ran. Versions left out are none taken back: a table that has them keeps them,
+    as long as it merges these rows as `dated`.
     """
     client = client_of(declared, ask.source, ask.settings, KEY)
     parts, missed, empty = [], [], 0
@@ -66,7 +68,11 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
             about = _pages(client, "series", series, until=None)
             vintages = _vintages(_pages(client, "vintagedates", series, ALWAYS, **_realtime(FIRST_DAY, LAST_DAY)))
             for year in _years(vintages, ask):
-                answers.append((year, _observations(client, ask, series, year)))
+                try:
+                    answers.append((year, _observations(client, ask, series, year)))
+                except RequestFailed:
+                    answers += _while_it_ran(client, ask, series, year)
+                    raise
                 missed += [gap for page in answers[-1][1] for gap in stale_gap(ask, series, page, ask.end)]
         except RequestFailed as error:
             # Any period of the range may have been revised in the years that are lacking.
@@ -134,12 +140,27 @@ def _years(vintages: tuple[date, ...], ask: Ask) -> list[int]:
 
 
 def _observations(client: Client, ask: Ask, series: str, year: int) -> tuple[Answer, ...]:
-    _, end = year_bounds(year)
-    over = end.year <= datetime.now(NEW_YORK).year
-    params = _realtime(f"{year}-01-01", f"{year}-12-31" if over else LAST_DAY)
+    """A year's vintages. FRED takes no day to come but the last of all, so the year that runs is asked for up to that."""
+    over = year < datetime.now(NEW_YORK).year
+    return _observations_to(client, ask, series, year, f"{year}-12-31" if over else LAST_DAY)
+
+
+def _while_it_ran(client: Client, ask: Ask, series: str, year: int) -> list[tuple[int, tuple[Answer, ...]]]:
+    """What was asked for while last year ran, now that the whole of it cannot be had; nothing of any other year, or if not
+    even that is there."""
+    if year != datetime.now(NEW_YORK).year - 1:
+        return []
+    try:
+        return [(year, _observations_to(client, ask, series, year, LAST_DAY))]
+    except RequestFailed:  # the failure of the request proper is told
+        return []
+
+
+def _observations_to(client: Client, ask: Ask, series: str, year: int, last: str) -> tuple[Answer, ...]:
+    params = _realtime(f"{year}-01-01", last)
     # A period of a year before the span may end inside it.
     params["observation_start"] = f"{ask.settings.universe.start.year - 1}-01-01"
-    return _pages(client, "observations", series, end, **params)
+    return _pages(client, "observations", series, year_bounds(year)[1], **params)
 
 
 @lru_cache(maxsize=1024)

@@ -1,5 +1,5 @@
 import re
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -183,6 +183,44 @@ def test_a_year_that_fails_ends_the_vintages(server, tmp_path, trouble, said):
     late = macro(server, tmp_path, failure_minutes=0).rows
     merged = merge_versions(stored, late, GRAIN, utc(2006, 2, 1))
     assert merged.drop("ingested_at").equals(late.sort(*GRAIN, "known_at"))
+
+
+def merged_with(stored: pl.DataFrame, rows: pl.DataFrame, clock) -> pl.DataFrame:
+    return merge_versions(stored, rows, GRAIN, clock, dated=pl.col("known_as") != "rule")
+
+
+def test_a_year_that_fails_later_takes_nothing_back(server, tmp_path):
+    stored = merged_with(pl.DataFrame(), macro(server, tmp_path / "first").rows, utc(2006, 1, 1))
+    server.misbehave("realtime_start=2005", BROKEN, forever=True)
+    got = macro(server, tmp_path / "second")
+    assert got.rows.height == 3 and len(got.missing) == 1
+    assert merged_with(stored, got.rows, utc(2006, 2, 1)).equals(stored)
+    server.behave()
+    back = macro(server, tmp_path / "second", failure_minutes=0).rows
+    assert merged_with(stored, back, utc(2006, 3, 1)).equals(stored) and back.height == 5
+
+
+def test_the_turn_of_the_year_loses_nothing(server, tmp_path, monkeypatch):
+    """The year that has just ended is asked for once more, now that it is whole; where that fails, what came before holds."""
+
+    class Clock(datetime):
+        today: datetime
+
+        @classmethod
+        def now(cls, tz=None):
+            return cls.today.astimezone(tz)
+
+    monkeypatch.setattr(fred, "datetime", Clock)
+    Clock.today = datetime(2005, 12, 30, 17, tzinfo=UTC)
+    before = macro(server, tmp_path).rows
+    assert before.height == 5
+    Clock.today = datetime(2006, 1, 2, 17, tzinfo=UTC)
+    server.misbehave("realtime_end=2005-12-31", BROKEN, forever=True)
+    got = macro(server, tmp_path)
+    assert got.rows.equals(before) and [gap.end for gap in got.missing] == [END] and "2005-12-31" in got.missing[0].why
+    server.behave()
+    after = macro(server, tmp_path, failure_minutes=0)
+    assert after.rows.equals(before) and not after.missing
 
 
 def test_an_unknown_series_is_missing(server, tmp_path):
