@@ -17,7 +17,7 @@ from tapehouse.actions import Adjustment, derive_actions, unexplained_as_rejects
 from tapehouse.codeversion import modules_version
 from tapehouse.hashing import frame_hash, text_hash
 from tapehouse.ingest import REJECT_COLUMNS
-from tapehouse.merging import merge_new, merge_rejects, merge_versions, mirror_declaration
+from tapehouse.merging import merge_new, merge_rejects, merge_versions, mirror_declaration, refused_as_rejects
 from tapehouse.partitions import key_span
 from tapehouse.settings import Settings
 from tapehouse.sources.base import Ask, Delivery, Missing
@@ -107,7 +107,9 @@ def feed_fingerprint(offer: str) -> Callable[..., str]:
     return fingerprint
 
 
-def ingest(b: "Build", offer: str, key: Sequence[str], versions: bool = True) -> dict[str, pl.DataFrame]:
+def ingest(
+    b: "Build", offer: str, key: Sequence[str], versions: bool = True, dated: bool | pl.Expr = False
+) -> dict[str, pl.DataFrame]:
     """The rows of a raw table and its share of the quarantine after a delivery: what was stored, and what is new.
 
     Args:
@@ -115,18 +117,23 @@ def ingest(b: "Build", offer: str, key: Sequence[str], versions: bool = True) ->
         key: columns that identify a record, whatever its version.
         versions: whether a record that differs from the stored one is its correction (a further row, known later); a
             stream's messages are never corrected, so there only records with a new key are added.
+        dated: whether each version carries the time of its own publication (`merge_versions`).
     """
     received = receive(b.settings, offer, b.start, b.end, key)
-    stored = b.existing()
-    merge = merge_versions if versions else merge_new
-    rows = stored if received.rows is None else merge(stored, received.rows, key, b.ingested_at)
+    table, stored = b.asset.outputs[0].table, b.existing()
+    rows, refused = stored, []
+    if received.rows is not None and versions:
+        rows = merge_versions(stored, received.rows, key, b.ingested_at, dated=dated, refused=refused)
+    elif received.rows is not None:
+        rows = merge_new(stored, received.rows, key, b.ingested_at)
     _say_missing(b, received.missing)
     b.note(
         received_in_range=0 if received.rows is None else received.rows.height,
         new_rows=rows.height - stored.height,
         **received.counts,
     )
-    return {b.asset.outputs[0].table: rows, QUARANTINE: _quarantine(b, received.rejected, received.missing)}
+    rejected = pl.concat([received.rejected, refused_as_rejects(refused, table).cast(REJECT_SCHEMA)])
+    return {table: rows, QUARANTINE: _quarantine(b, rejected, received.missing)}
 
 
 def ingest_actions(b: "Build", bars: pl.DataFrame) -> dict[str, pl.DataFrame]:

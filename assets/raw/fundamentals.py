@@ -11,4 +11,4 @@ from tapehouse.tables import table
 def build(b):
     from tapehouse.feeds import ingest
 
-    return ingest(b, "fundamentals", key=("symbol", "concept", "unit", "period_start", "period_end", "source"))
+    return ingest(b, "fundamentals", key=("symbol", "concept", "unit", "period_start", "period_end", "source"), dated=True)

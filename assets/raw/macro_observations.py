@@ -9,6 +9,9 @@ from tapehouse.tables import table
 
 @table(fingerprint=feed_fingerprint("macro"), rejects=True)
 def build(b):
+    import polars as pl
+
     from tapehouse.feeds import ingest
 
-    return ingest(b, "macro", key=("series_id", "period", "source"))
+    # A vintage is a version with a time of its own; a value of which the source says no vintage is what the record is now.
+    return ingest(b, "macro", key=("series_id", "period", "source"), dated=pl.col("known_as") != "rule")
