@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Literal
 
 import polars as pl
@@ -116,12 +117,18 @@ def screen_actions(
 ) -> Screened:
     """Judge splits and cash dividends received as text.
 
+    A share can pay two dividends on one ex-date, a regular and a special one: their amounts add up to one row. What tells
+    one dividend from another is the whole of its record as received (its line, or its JSON object), save spaces and how
+    numbers are written: a record that says the same again, in whatever file, is a duplicate, while two of 0.5 that differ in
+    nothing but the day of their declaration come to 1. Two splits of one ex-date contradict each other.
+
     A record is taken when its symbol is one of `holds`, its kind split or dividend, its ex-date a date, and a split's
     `ratio` (new shares per old) or a dividend's `amount` (cash for one share held before) is finite and above zero; the
     other of the two says nothing, or that it has no effect.
 
     Returns:
-        A `Screened` with `ACTION_COLUMNS`. An action happens and is known at 00:00 exchange time of its ex-date.
+        A `Screened` with `ACTION_COLUMNS`. An action happens and is known at 00:00 exchange time of its ex-date. Dividends
+        that are added to another's row have none of their own, and are counted among the duplicates.
     """
     numbered, unknown = with_fields(records, ACTION_FIELDS)
     parsed = numbered.with_columns(
@@ -147,14 +154,16 @@ def screen_actions(
         when((kind == "dividend") & ~(amount.is_finite() & (amount > 0)), "amount of a dividend is not a number above zero"),
         when((kind == "dividend") & (ratio != 1), "a dividend with a ratio"),
     ]
+    key = ("symbol", "kind_", "day", "source")
     settled = settle(
-        parsed.with_columns(reason=joined(faults)),
-        ("symbol", "kind_", "day", "source"),
+        parsed.with_columns(reason=joined(faults), said=pl.when(kind == "dividend").then(_said())),
+        (*key, "said"),
         ("ratio_", "amount_"),
         "conflicting records for one symbol, kind and ex-date",
     )
+    taken = _added_up(settled.accepted, key)
     return Screened(
-        accepted=settled.accepted.select(
+        accepted=taken.select(
             "symbol",
             kind=kind,
             ex_date=pl.col("day"),
@@ -165,8 +174,30 @@ def screen_actions(
             source=pl.col("source"),
         ).sort("symbol", "kind", "ex_date"),
         rejected=as_rejects(settled.rejected, "raw.corporate_actions", [*ACTION_FIELDS, *unknown], pl.col("event"), undated_at),
-        duplicates=settled.duplicates,
+        duplicates=settled.duplicates + settled.accepted.height - taken.height,
     )
+
+
+def _said() -> pl.Expr:
+    """A record as received, less its spaces and the ways to write one number: 0.5, .50 and 0.500 are the same."""
+    text = pl.coalesce("record", "amount").str.replace_all(r"\s+", "")
+    text = text.str.replace_all(r"(^|[^\d.])\.(\d)", "${1}0.${2}")
+    text = text.str.replace_all(r"(\d\.\d*?[1-9])0+([^\d]|$)", "${1}${2}")
+    return text.str.replace_all(r"(\d)\.0*([^\d]|$)", "${1}${2}")
+
+
+def _added_up(actions: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    """One row for each key, with the amounts of all in it; as decimals, in which a sum has no order."""
+    several = actions.select(key).is_duplicated()
+    if not several.any():
+        return actions
+    sums = {
+        which: float(sum(Decimal(repr(amount)) for amount in group["amount_"]))
+        for which, group in actions.filter(several).group_by(key)
+    }
+    first = actions.unique(subset=list(key), keep="first", maintain_order=True)
+    amounts = [sums.get(row[:-1], row[-1]) for row in first.select(*key, "amount_").rows()]
+    return first.with_columns(amount_=pl.Series(amounts, dtype=pl.Float64))
 
 
 def _whole(name: str) -> pl.Expr:

@@ -136,6 +136,42 @@ def test_actions_by_hand():
     ]
 
 
+def test_two_dividends_of_a_day_add_up():
+    regular, special = ("MSFT", "dividend", "2012-02-10", None, "0.1"), ("MSFT", "dividend", "2012-02-10", None, "0.2")
+    screened = actions(regular, special, regular, ("AAPL", *special[1:]))
+    assert screened.accepted.select("symbol", "amount").rows() == [("AAPL", 0.2), ("MSFT", 0.3)]
+    assert screened.duplicates == 2 and screened.rejected.is_empty()
+    assert actions(special, regular).accepted.equals(actions(regular, special).accepted)
+    # Two splits of a day are one too many.
+    splits = [("AAPL", "split", "2005-02-28", ratio, "") for ratio in ("2", "3")]
+    assert actions(*splits).rejected["reason"].to_list() == ["conflicting records for one symbol, kind and ex-date"] * 2
+
+
+@pytest.mark.parametrize(
+    ("texts", "amount"),
+    [
+        (('{"value": 0.5, "declared": "2012-01-03"}', '{"value": 0.5, "declared": "2012-01-10"}'), 1.0),
+        (('{"value": 0.5, "declared": "2012-01-03"}', '{"value": 0.5, "declared": "2012-01-03"}'), 0.5),
+        (("F,2012-02-10,0.5", "F,2012-02-10,0.5"), 0.5),
+        (("F,2012-02-10,0.5", "F, 2012-02-10,.500"), 0.5),
+        (("F,2012-02-10,0.5,special", "F,2012-02-10,0.5,regular"), 1.0),
+        ((None, None), 0.5),
+    ],
+)
+def test_a_dividend_is_what_its_whole_record_says(texts, amount):
+    twice = frame(ACTION, (("F", "dividend", "2012-02-10", None, "0.5"),) * 2)
+    screened = screen_actions(twice.with_columns(record=pl.Series(texts, dtype=pl.String)), undated_at=START)
+    assert screened.accepted["amount"].to_list() == [amount] and screened.duplicates == 1
+
+
+@given(st.lists(st.decimals("0.01", "9", places=2), min_size=1, max_size=4, unique=True), st.randoms(use_true_random=False))
+@settings(max_examples=30, deadline=None)
+def test_dividends_of_a_day_add_up_exactly_in_any_order(amounts, order):
+    rows = [("MSFT", "dividend", "2012-02-10", None, str(amount)) for amount in (*amounts, amounts[0])]
+    order.shuffle(rows)
+    assert actions(*rows).accepted["amount"].to_list() == [float(sum(amounts))]
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
