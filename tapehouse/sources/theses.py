@@ -19,7 +19,8 @@ takes no other along (`tapehouse.sources.xml_records`).
   the same four, in the order of the files' names; a `<thesis id="…">` takes the place of the place. So a thesis that is
   corrected where it stands is a new version of the same thesis, known when it arrived here, since the file does not say
   when it was corrected. One whose as-of date, ticker, generator or version is changed is another thesis. Further theses of
-  a day without ids belong behind those that are there: before them they would take their places.
+  a day without ids belong behind those that are there: before them they would take their places. `origin`, the file, is no
+  part of a thesis: one that is found in another file is the same version of it.
 - A record that repeats another in all but layout, in the same file or in another, is a duplicate.
 """
 
@@ -281,7 +282,7 @@ def _read_record(
         "reasoning": found.get("reasoning"),
         "support": found.get("support") or None,
         **header,
-        # The file alone: with the line in it, a line added above would make a new version of every thesis below.
+        # Where it was found first. No part of what it says: a file may be renamed (`tapehouse.merging.PROVENANCE`).
         "origin": name,
         "id": (record.element.get("id") or "").strip() or None,
     }

@@ -259,6 +259,17 @@ def test_two_theses_of_a_day_copies_and_corrections(tmp_path):
     assert merge_versions(later, corrected.rows, KEY, CLOCK + timedelta(days=2)).equals(later)
 
 
+def test_renaming_a_file_corrects_nothing(tmp_path):
+    theses = [thesis(reasoning=f"reason {number}") for number in range(20)]
+    first = given_files(tmp_path, apple=file_of(*theses))
+    stored = merge_versions(pl.DataFrame(), first.rows, KEY, CLOCK)
+    (path,) = tmp_path.rglob("apple.xml")
+    path.rename(path.with_name("archive.xml"))
+    moved = delivered(tmp_path)
+    assert set(moved.rows["origin"]) == {"archive.xml"} and set(first.rows["origin"]) == {"apple.xml"}
+    assert merge_versions(stored, moved.rows, KEY, CLOCK + timedelta(days=1)).equals(stored)
+
+
 def test_mending_a_record_moves_no_other(tmp_path):
     broken = given_files(tmp_path, a=file_of(thesis(action="?"), thesis(reasoning="two")))
     mended = given_files(tmp_path, a=file_of(thesis(), thesis(reasoning="two")))
