@@ -47,7 +47,8 @@ def screen_trades(
     """Judge trades received as text.
 
     A record is taken when its symbol is one of `holds`, its id a whole number, its times readable (with an offset, where
-    they are text), price and size finite and above zero, and its side a known one.
+    they are text), price and size finite and above zero, and its side a known one. A trade that was received more than once
+    is known from its first receipt on, in whichever file that is; the others are duplicates.
 
     Args:
         records: text columns of `TRADE_FIELDS` and those of `read_delimited`. `event_at` is the exchange's time, `known_at`
@@ -82,11 +83,10 @@ def screen_trades(
         *(fault for name in ("price", "size") for fault in _positive(name)),
         *unread("side", pl.col("side_")),
     ]
-    content = ("event_ns", "known_ns", "price_", "size_", "side_")
     settled = settle(
-        parsed.with_columns(reason=joined(faults)),
+        parsed.with_columns(reason=joined(faults)).sort("known_ns", maintain_order=True),  # the first of equals is kept
         ("symbol", "trade_id_", "source"),
-        content,
+        ("event_ns", "price_", "size_", "side_"),
         "conflicting records for one trade",
     )
     return Screened(

@@ -111,6 +111,14 @@ def test_trades_are_counted_once_and_conflicts_believed_neither():
     ]
 
 
+def test_a_trade_in_two_recordings_is_known_from_its_first_receipt_on():
+    later, earlier = ((*GOOD[:3], received, *GOOD[4:]) for received in ("1723161600001", "1723075200001"))
+    first = trades(earlier).accepted
+    for order in ((GOOD, later, earlier), (earlier, GOOD, later), (later, earlier, GOOD)):
+        screened = trades(*order)
+        assert screened.accepted.equals(first) and screened.duplicates == 2
+
+
 TEXT = st.sampled_from(["", "x", "-1", "0", "1", "1e400", "nan", "buy", "BTCUSDT", "1723075200000", "99999999999999999999"])
 
 
