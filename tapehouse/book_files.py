@@ -86,6 +86,7 @@ class StreamReader:
     sequence: int = 0  # of the last message
     last_received: int | None = None
     digests: dict | None = None  # to be filled: day -> SHA-256 of its messages; "rejected DAY" -> of what was rejected of it
+    trade_ids: dict = field(default_factory=dict)  # beside it: "SYMBOL MARKET DAY" -> the lowest and the highest trade id
     table: np.ndarray = field(default_factory=lambda: np.zeros((0, 1 + LONGEST_SYMBOL), np.uint8))
     names: list[str] = field(default_factory=list)
 
@@ -119,7 +120,9 @@ class StreamReader:
 
     def _one_fault(self, text: bytes, reason: str) -> Batch:
         """A record that says no time itself: it is dated by the line before."""
-        return self._batch(1, _Room(0, 0), [(self.line + 1, text, Fault(reason, received_ns=self.last_received))])
+        faults = [(self.line + 1, text, Fault(reason, received_ns=self.last_received))]
+        self._digest_faults(faults)
+        return self._batch(1, _Room(0, 0), faults)
 
     def _scan(self, text: bytes) -> Batch:
         rows = text.count(b"\n")
@@ -142,13 +145,12 @@ class StreamReader:
                     room.put(verdict, self._known(verdict.symbol), at)
                 at = end + 1
         if self.digests is not None:
-            self._digest(text, room.heads[: room.rows], faults, gaps)
+            self._digest(text, room.heads[: room.rows], gaps)
+        self._digest_faults(faults)
         return self._batch(rows, room, faults)
 
-    def _digest(
-        self, text: bytes, heads: np.ndarray, faults: list[tuple[int, bytes, Fault]], gaps: list[tuple[int, int]]
-    ) -> None:
-        """Add each line to the hash of its day, and those that cannot be used, which lie at `gaps`, to that of their own."""
+    def _digest(self, text: bytes, heads: np.ndarray, gaps: list[tuple[int, int]]) -> None:
+        """Add each line to the hash of its day, but those that cannot be used, which lie at `gaps`."""
         starts = heads[:, AT]
         if gaps:
             edges = [0, *(edge for gap in gaps for edge in gap), len(text)]
@@ -159,9 +161,22 @@ class StreamReader:
         turns = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist()] if days.size else []
         for turn, end in zip(turns, [*turns[1:], days.size][: len(turns)], strict=True):
             self._update(days[turn], text[starts[turn] : starts[end] if end < days.size else len(text)])
-        for line, record, fault in faults:
+        self._span_trades(heads[heads[:, KIND] == TRADE])
+
+    def _digest_faults(self, faults: list[tuple[int, bytes, Fault]]) -> None:
+        for line, record, fault in faults if self.digests is not None else ():
             known = None if fault.received_ns is None else -(-fault.received_ns // 1000) // DAY_US
             self._update(f"rejected {known}", f"{line}:{fault.reason}:".encode() + record)
+
+    def _span_trades(self, heads: np.ndarray) -> None:
+        """Widen the spans of trade ids by (n, FIELDS) trades."""
+        books = np.stack([heads[:, SYMBOL], heads[:, MARKET], known_at_us(heads[:, RECEIVED]) // DAY_US], axis=1)
+        for symbol, market, day in np.unique(books, axis=0).tolist():
+            ids = heads[(books == (symbol, market, day)).all(axis=1), LAST]
+            name = self.names[symbol] if self.symbols is None else self.symbols[self.names[symbol]]
+            book = f"{name} {MARKET_NAMES[market]} {day}"
+            low, high = self.trade_ids.get(book, (ids[0], ids[0]))
+            self.trade_ids[book] = (min(low, int(ids.min())), max(high, int(ids.max())))
 
     def _update(self, key: object, text: bytes) -> None:
         self.digests.setdefault(str(key), hashlib.sha256()).update(text)

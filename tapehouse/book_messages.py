@@ -58,7 +58,8 @@ REJECT_SCHEMA = {
 }
 # In this order the messages of one book follow each other as they arrived.
 BOOK_KEY = ("symbol", "market", "source", "sequence")
-TRADE_KEY = ("symbol", "market", "source", "trade_id", "known_at")
+# A trade is one however often it was received.
+TRADE_KEY = ("symbol", "market", "source", "trade_id")
 
 
 def arrival_order(received_ns: np.ndarray, after: int = 0) -> np.ndarray:
