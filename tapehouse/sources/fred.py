@@ -14,6 +14,7 @@ import polars as pl
 from pydantic import BeforeValidator, Field
 
 from tapehouse.answers import Answer
+from tapehouse.calendars import local_instant
 from tapehouse.credentials import Credential
 from tapehouse.errors import TapehouseError
 from tapehouse.http import Client, RequestFailed, client_of
@@ -216,8 +217,8 @@ def _screened(
     known_as, known_at = pl.lit("vintage"), pl.col("known_at")
     if at is not None:
         clock = timedelta(hours=at.hour, minutes=at.minute, seconds=at.second)
-        released = (pl.col("vintage").cast(pl.Datetime("us")) + clock).dt.replace_time_zone(str(NEW_YORK))
-        known_as, known_at = pl.lit("release"), pl.when(bound).then("known_at").otherwise(released.dt.convert_time_zone("UTC"))
+        released = local_instant(pl.col("vintage").cast(pl.Datetime("us")) + clock, str(NEW_YORK), ambiguous="latest")
+        known_as, known_at = pl.lit("release"), pl.when(bound).then("known_at").otherwise(released)
     of_day = pl.concat_str(pl.col("period", "vintage").cast(pl.String), separator=" ")
     accepted = screened.accepted.with_columns(
         value=pl.when(~of_day.is_in([" ".join(day) for day in sorted(taken_back)])).then("value"),

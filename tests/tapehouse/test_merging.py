@@ -232,6 +232,32 @@ def test_parts_of_a_history_in_any_order_keep_the_latest(history, arrivals):
         assert then[0].select("key", "value").equals(then[1].select("key", "value"))
 
 
+CHANGING = st.lists(st.lists(st.sampled_from([1.0, 2.0, 3.0]), min_size=1, max_size=4), min_size=1, max_size=4)
+
+
+@settings(max_examples=150, deadline=None)
+@given(CHANGING)
+def test_a_dated_history_that_is_rewritten(deliveries):
+    """Whatever a source makes of its past: what it says of its newest version is in force, and of each other version it is
+    told, stored or refused."""
+    stored, longest = pl.DataFrame(), 0
+    for number, values in enumerate(deliveries):
+        incoming = rows(*(("a", value, CLOSE + known * DAY) for known, value in enumerate(values)))
+        refused = []
+        merged = merge_versions(stored, incoming, KEY, CLOSE + (10 + number) * DAY, dated=True, refused=refused)
+        if stored.height:
+            assert stored.join(merged, on=stored.columns, how="anti").is_empty()
+        again = []
+        late = merge_versions(merged, incoming, KEY, CLOSE + (11 + number) * DAY, dated=True, refused=again)
+        assert late.equals(merged) and {row["known_at"] for row in again} <= {row["known_at"] for row in refused}
+        if len(values) >= longest:
+            assert merged["value"][-1] == values[-1]
+        for row in incoming.filter(~pl.col("known_at").is_in([row["known_at"] for row in refused])).rows(named=True):
+            told = merged.filter((pl.col("known_at") <= row["known_at"]) | (pl.col("known_at") == pl.col("ingested_at")))
+            assert row["value"] in told["value"].to_list()
+        stored, longest = merged, max(longest, len(values))
+
+
 def test_a_declaration_is_mirrored():
     first = mirror_declaration(pl.DataFrame(), rows(("a", 1.0, CLOSE), ("b", None, CLOSE)), CLOSE + DAY)
     assert first["ingested_at"].to_list() == [CLOSE + DAY] * 2

@@ -107,6 +107,15 @@ def test_a_release_time(server, tmp_path):
         declared(server, release_time=840)  # what YAML makes of 14:00
 
 
+def test_a_release_time_that_clocks_jump_over(server, tmp_path):
+    """02:30 of 2004-04-04 did not exist in New York; what was released then is known at 03:00, 07:00 UTC."""
+    moved = archive()
+    moved.values["PAYEMS"][date(2004, 2, 1)] = {date(2004, 4, 4): "130300"}
+    moved.fred(server, KEY)
+    row = macro(server, tmp_path, release_time="02:30").rows.row(by_predicate=pl.col("period") == date(2004, 2, 1), named=True)
+    assert row["known_at"] == utc(2004, 4, 4, 7) and row["known_as"] == "release"
+
+
 def test_other_frequencies(server, tmp_path):
     got = macro(server, tmp_path, ("ICSA", "GDP"))
     assert got.rows.select("series_id", "period", "frequency", "event_at").unique(maintain_order=True).rows() == [
