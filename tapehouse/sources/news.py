@@ -17,7 +17,8 @@ from tapehouse.sources.vendor import Judged, Reading, Vendor, delivery_hash, mis
 
 OFFERS = ("news",)
 KEY = Credential("NEWS_API_KEY", "header", "Authorization", "Bearer ")
-GRAIN = ("article_id", "symbol", "source")
+# One id published again at another time is another row: for which of them a month is asked must not matter.
+GRAIN = ("article_id", "symbol", "event_at", "source")
 NEWS = {
     **dict.fromkeys(("article_id", "symbol", "headline", "summary", "url", "publisher"), pl.String),
     **dict.fromkeys(("event_at", "known_at"), pl.Datetime("us", "UTC")),

@@ -199,6 +199,24 @@ def test_two_articles_with_one_id(server, tmp_path):
     assert got.rows["article_id"].to_list() == ["id1", "id2", "id4"] and conserved(got)
 
 
+def test_one_article_published_twice(server, tmp_path):
+    source = newsroom()
+    source.articles += [article(1, "2004-02-02T09:00:00Z", "AAPL", title="Headline 1, updated")]
+    source.polygon(server, KEY)
+    whole = deliver(server, tmp_path)
+    assert whole.rows.filter(article_id="id1").select("headline", "known_at").rows() == [
+        ("Headline 1", utc(2004, 1, 5, 14, 30)),
+        ("Headline 1, updated", utc(2004, 2, 2, 9)),
+    ]
+    months = [deliver(server, tmp_path, start=START, end=utc(2004, 2, 1)), deliver(server, tmp_path, start=utc(2004, 2, 1))]
+    assert pl.concat([month.rows for month in months]).sort(whole.rows.columns).equals(whole.rows.sort(whole.rows.columns))
+    assert whole.rejected.is_empty() and not any(month.rejected.height for month in months)
+    # Stored together or apart, either can be corrected.
+    stored = merge_versions(pl.DataFrame(), whole.rows, news.GRAIN, utc(2004, 6, 1))
+    corrected = whole.rows.with_columns(headline=pl.col("headline") + "!")
+    assert merge_versions(stored, corrected, news.GRAIN, utc(2004, 6, 2)).height == 2 * stored.height
+
+
 FIELDS = st.sampled_from(["id", "title", "published_utc", "description", "publisher", "article_url"])
 DATES = st.sampled_from(["2004-01-09T10:00:00", "2004-02-09T10:00:00Z", "1999-01-01T00:00:00Z"])
 VALUES = DATES | st.none() | st.text(max_size=8) | st.integers() | st.lists(st.integers(), max_size=2)
