@@ -327,6 +327,8 @@ class Filed:
     body: str = ""
     period: date | None = None
     has_header: bool = True
+    dated: date | None = None  # the day of its acceptance where left out
+    header: datetime | None = None  # what the header says, where that is not when it was accepted
 
 
 @dataclass
@@ -358,7 +360,7 @@ class Companies:
 
             return {
                 "accessionNumber": [filing.accession for filing in filings],
-                "filingDate": [str(filing.accepted.date()) for filing in filings],
+                "filingDate": [str(filing.dated or filing.accepted.date()) for filing in filings],
                 "reportDate": [str(filing.period or "") for filing in filings],
                 "acceptanceDateTime": [listed(filing) for filing in filings],
                 "form": [filing.form for filing in filings],
@@ -379,8 +381,8 @@ class Companies:
                 {
                     "name": f"CIK{cik:010d}-submissions-001.json",
                     "filingCount": len(older),
-                    "filingFrom": str(older[-1].accepted.date()),
-                    "filingTo": str(older[0].accepted.date()),
+                    "filingFrom": str(min(filing.dated or filing.accepted.date() for filing in older)),
+                    "filingTo": str(max(filing.dated or filing.accepted.date() for filing in older)),
                 }
                 for _ in older[:1]
             ]
@@ -398,7 +400,7 @@ class Companies:
                 if filing.accession.replace("-", "") != folder:
                     continue
                 if name == f"{filing.accession}-index-headers.html" and filing.has_header:
-                    stamp = f"{filing.accepted:%Y%m%d%H%M%S}"
+                    stamp = f"{filing.header or filing.accepted:%Y%m%d%H%M%S}"
                     page = f"<html><pre>&lt;SEC-HEADER&gt;\n&lt;ACCEPTANCE-DATETIME&gt;{stamp}\n</pre></html>"
                     return Reply(page, content_type="text/html")
                 if name == filing.document.rsplit("/", 1)[-1]:

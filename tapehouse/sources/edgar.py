@@ -4,7 +4,7 @@ https://www.sec.gov/search-filings/edgar-application-programming-interfaces. The
 address to write to, and at most ten requests a second.
 """
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import Literal
 from urllib.parse import quote
@@ -19,7 +19,17 @@ from tapehouse.http import Client, RequestFailed, client_of
 from tapehouse.sources.base import Ask, Delivery, Missing
 from tapehouse.sources.edgar_facts import FUNDAMENTALS, facts_of, versions_of
 from tapehouse.sources.edgar_form4 import Trade, UnreadableForm, trades
-from tapehouse.sources.edgar_index import ALWAYS, Filing, accepted, cik_of, folder, list_filings
+from tapehouse.sources.edgar_index import (
+    ALWAYS,
+    LIST_SLACK,
+    Filing,
+    InDoubt,
+    accepted,
+    cik_of,
+    disseminated,
+    folder,
+    list_filings,
+)
 from tapehouse.sources.edgar_text import sections
 from tapehouse.sources.vendor import NEW_YORK, Judged, Reading, Vendor, delivery_hash, midnight_after, missing, stale_gap
 
@@ -53,8 +63,8 @@ INSIDER_TRADES = {
 }
 VERSION = ("symbol", "concept", "unit", "period_start", "period_end", "known_at", "source")
 INSIDER_FORMS = ("4", "4/A")
-# A list's time of acceptance is up to five hours off, and a filing may be dated a long weekend after it.
-LIST_SLACK = timedelta(hours=6)
+# A trade is dated no later than its form was accepted, and filed under the midnight after its day.
+TRADE_SLACK = LIST_SLACK + timedelta(hours=25)
 
 
 class Declaration(Vendor):
@@ -67,6 +77,8 @@ class Declaration(Vendor):
         ciks: the SEC's number of companies that its list of today's tickers lacks.
         acceptance: `header` takes the time of acceptance from each filing's header (one small request a filing);
             `upper_bound` from the company's list, which is right for some companies and hours late for others.
+        disseminated: whether what was accepted after 17:30 counts as known when it could be read, at 06:00 on the business
+            day after, and not when it was accepted.
     """
 
     base_url: str = "https://data.sec.gov"
@@ -76,6 +88,7 @@ class Declaration(Vendor):
     concepts: tuple[str, ...] = ()
     ciks: dict[str, int] = Field(default_factory=dict)
     acceptance: Literal["header", "upper_bound"] = "header"
+    disseminated: bool = False
 
     @model_validator(mode="after")
     def _fair(self) -> "Declaration":
@@ -113,20 +126,22 @@ def fingerprint(declared: Declaration, ask: Ask) -> str:
 def _listed(
     client: Client, ask: Ask, symbol: str, cik: int, until: datetime, judged: Judged, missed: list[Missing]
 ) -> tuple[Filing, ...]:
-    listed, answers = list_filings(client, cik, ask.start, until)
+    listed = list_filings(client, cik, ask.start, until)
     for record, origin, reason in listed.faulty:
         judged.reject(record, origin, symbol, None, reason)
-    missed += [gap for answer in answers for gap in stale_gap(ask, symbol, answer, ask.end)]
+    missed += [gap for answer in listed.answers for gap in stale_gap(ask, symbol, answer, ask.end)]
+    missed += [missing(ask, symbol, ask.start, over, error) for over, error in listed.lacking]
     return listed.filings
 
 
 def _filings(client: Client, declared: Declaration, ask: Ask, symbol: str, cik: int, judged: Judged, missed) -> None:
     for filing in _listed(client, ask, symbol, cik, ask.end, judged, missed):
-        near = ask.start - LIST_SLACK <= filing.listed_at < ask.end + LIST_SLACK
+        latest = filing.latest if declared.disseminated else filing.listed_at
+        near = ask.start - LIST_SLACK <= latest and filing.listed_at < ask.end + LIST_SLACK
         if filing.form not in declared.forms or not near:
             continue
         try:
-            known_at, known_as = _accepted(client, declared, cik, filing)
+            known_at, known_as = _known(client, declared, cik, filing)
             if not ask.start <= known_at < ask.end:
                 continue
             if filing.document is None:
@@ -134,6 +149,10 @@ def _filings(client: Client, declared: Declaration, ask: Ask, symbol: str, cik: 
                 continue
             url = f"{folder(declared.archives_url, cik, filing.accession)}/{quote(filing.document)}"
             answer = client.get(url, types=("html", "text", "xml"))
+        except InDoubt as doubt:
+            if ask.start <= filing.listed_at < ask.end:
+                judged.reject(filing.record, filing.origin, symbol, filing.listed_at, str(doubt))
+            continue
         except RequestFailed as error:
             missed.append(_gap(ask, symbol, filing, error))
             continue
@@ -153,13 +172,16 @@ def _fundamentals(client: Client, declared: Declaration, ask: Ask, symbol: str, 
     for record, origin, reason, when in faulty:
         judged.reject(record, origin, symbol, when, reason)
     wanted = [fact for fact in facts if ask.start <= fact.event_at < ask.end]
-    # Without one filing's time it is not known which of a figure's versions came first: then none is given.
-    at = {}
+    at, unsure = {}, {}
     for fact in wanted:
-        if fact.accession not in at:
-            header = declared.acceptance == "header"
-            at[fact.accession] = accepted(client, declared.archives_url, cik, fact.accession, fact.filed, None, header)
-    for fact, known_at, known_as in versions_of(wanted, at):
+        try:
+            if fact.filing not in at:
+                at[fact.filing] = _accepted(client, declared, cik, *fact.filing, None)
+        except RequestFailed as error:
+            unsure[fact.event_at] = error
+    # Without one filing's time it is not known which of a figure's versions came first: then none of its period is given.
+    missed += [missing(ask, symbol, when, when + timedelta(days=1), error) for when, error in sorted(unsure.items())]
+    for fact, known_at, known_as in versions_of((fact for fact in wanted if fact.event_at not in unsure), at):
         if known_at is None:
             judged.received += 1
             judged.duplicates += 1
@@ -171,7 +193,7 @@ def _fundamentals(client: Client, declared: Declaration, ask: Ask, symbol: str, 
 def _insider_trades(client: Client, declared: Declaration, ask: Ask, symbol: str, cik: int, judged: Judged, missed) -> None:
     # A form may come long after its trades: every later one may have some of the range.
     for filing in _listed(client, ask, symbol, cik, ALWAYS, judged, missed):
-        if filing.form not in INSIDER_FORMS or filing.listed_at < ask.start:
+        if filing.form not in INSIDER_FORMS or filing.latest + TRADE_SLACK < ask.start:
             continue
         # A period after the filing is a slip of the pen, and no day to file the record under.
         when = midnight_after(min(filing.period or filing.filed, filing.filed))
@@ -182,7 +204,10 @@ def _insider_trades(client: Client, declared: Declaration, ask: Ask, symbol: str
         url = f"{folder(declared.archives_url, cik, filing.accession)}/{quote(filing.document.rsplit('/', 1)[-1])}"
         try:
             answer = client.get(url, types=("xml",))
-            known_at, known_as = _accepted(client, declared, cik, filing)
+            known_at, known_as = _known(client, declared, cik, filing)
+        except InDoubt as doubt:
+            judged.reject(filing.record, filing.origin, symbol, when, str(doubt))
+            continue
         except RequestFailed as error:
             missed.append(_gap(ask, symbol, filing, error))
             continue
@@ -235,9 +260,14 @@ def _trade(trade: Trade, about: dict) -> tuple[dict, dict, str, str]:
     return row, trade.record, f"{about['url']}#{trade.line}", "; ".join(reading.faults)
 
 
-def _accepted(client: Client, declared: Declaration, cik: int, filing: Filing):
+def _known(client: Client, declared: Declaration, cik: int, filing: Filing) -> tuple[datetime, str]:
+    return _accepted(client, declared, cik, filing.accession, filing.filed, filing.listed_at)
+
+
+def _accepted(client: Client, declared: Declaration, cik: int, accession: str, filed: date, listed_at: datetime | None):
     header = declared.acceptance == "header"
-    return accepted(client, declared.archives_url, cik, filing.accession, filing.filed, filing.listed_at, header)
+    at, known_as = accepted(client, declared.archives_url, cik, accession, filed, listed_at, header)
+    return (disseminated(at, filed) if declared.disseminated else at), known_as
 
 
 def _gap(ask: Ask, symbol: str, filing: Filing, error: RequestFailed) -> Missing:

@@ -8,6 +8,7 @@ from functools import lru_cache
 import polars as pl
 
 from tapehouse.answers import Answer
+from tapehouse.hashing import text_hash
 from tapehouse.sources.vendor import Reading, midnight_after
 
 FUNDAMENTALS = {
@@ -36,6 +37,11 @@ class Fact:
     origin: str
 
     @property
+    def filing(self) -> tuple[str, date]:
+        """Which filing says so, and of which day."""
+        return self.accession, self.filed
+
+    @property
     def key(self) -> tuple:
         """What the figure is of."""
         return tuple(self.row[name] for name in ("concept", "unit", "period_start", "period_end"))
@@ -58,8 +64,10 @@ def facts_of(answer: Answer, concepts: tuple[str, ...]):
                 faulty.append((about, f"{answer.request}#{concept}", "a concept without units", None))
                 continue
             for unit, records in units.items():
-                for number, record in enumerate(records if isinstance(records, list) else [records], start=1):
-                    origin = f"{answer.request}#{concept}/{unit}/{number}"
+                for record in records if isinstance(records, list) else [records]:
+                    # Its place in the list changes with every new filing: named after it, it would be another record.
+                    filing = record.get("accn") if isinstance(record, dict) else None
+                    origin = f"{answer.request}#{concept}/{unit}/{filing or text_hash(repr(record))[:12]}"
                     fact, reason, when = _fact(concept, unit, record, origin)
                     if fact is None:
                         faulty.append((record, origin, reason, when))
@@ -68,14 +76,21 @@ def facts_of(answer: Answer, concepts: tuple[str, ...]):
     return tuple(facts), tuple(faulty)
 
 
-def versions_of(facts: Iterable[Fact], accepted: dict[str, tuple[datetime, str]]) -> Iterator[tuple]:
-    """(figure, known_at, known_as) in the order in which figures became known. Where a later filing repeats the value, as
-    next year's does beside its own, there is nothing new to know: known_at is None."""
+def versions_of(facts: Iterable[Fact], accepted: dict[tuple[str, date], tuple[datetime, str]]) -> Iterator[tuple]:
+    """(figure, known_at, known_as), the versions of each figure in the order in which they became known. Where a later
+    filing repeats the value, as next year's does beside its own, there is nothing new to know: known_at is None. Values
+    that became known together and differ cannot be believed: they are all given, and what is known stays what it was."""
+    together: dict[tuple, list[Fact]] = {}
+    for fact in sorted(facts, key=lambda fact: (accepted[fact.filing][0], fact.accession, fact.origin)):
+        together.setdefault((fact.key, accepted[fact.filing][0]), []).append(fact)
     said: dict[tuple, float] = {}
-    for fact in sorted(facts, key=lambda fact: (accepted[fact.accession][0], fact.accession, fact.origin)):
-        repeated = said.get(fact.key) == fact.row["value"]
-        said[fact.key] = fact.row["value"]
-        yield (fact, None, None) if repeated else (fact, *accepted[fact.accession])
+    for (key, _), given in together.items():
+        settled = len({fact.row["value"] for fact in given}) == 1
+        for fact in given:
+            repeated = settled and said.get(key) == fact.row["value"]
+            yield (fact, None, None) if repeated else (fact, *accepted[fact.filing])
+            if settled:
+                said[key] = fact.row["value"]
 
 
 def _fact(concept: str, unit: str, record: object, origin: str) -> tuple[Fact | None, str, datetime | None]:

@@ -143,7 +143,10 @@ def _whole(value: object) -> int:
 def _day(value: object) -> date:
     if not isinstance(value, str):
         raise TypeError
-    return datetime.strptime(value.strip(), "%Y-%m-%d").date()
+    day = datetime.strptime(value.strip(), "%Y-%m-%d").date()
+    if day.year == date.max.year:
+        raise ValueError("its end cannot be told")
+    return day
 
 
 def _instant(value: object) -> datetime:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapehouse.errors import TapehouseError
-from tapehouse.merging import merge_versions
+from tapehouse.merging import merge_rejects, merge_versions
 from tapehouse.sources import edgar
 from tapehouse.sources.edgar_text import sections, text_of
 from tests.vendor_server import (
@@ -155,8 +155,80 @@ def test_a_filing_without_a_header(server, tmp_path):
     assert deliver(server, tmp_path).rows.equals(got.rows) and len(server.requests) == sent
 
 
+def test_what_came_in_the_evening_could_be_read_the_next_morning(server, tmp_path):
+    source, late, sold = companies(), "0000320193-04-000021", "0000320193-04-000022"
+    source.filings[320193] += [
+        Filed(late, "8-K", datetime(2004, 7, 30, 17, 45), "late.htm", EIGHT_K, dated=date(2004, 8, 2)),  # a Friday
+        Filed(sold, "4", datetime(2004, 7, 30, 19, 0), "sold.xml", form4(sale("2004-07-30"))),
+    ]
+    source.edgar(server)
+    at, monday, quick = utc(2004, 7, 30, 21, 45), utc(2004, 8, 2, 10), {A8K: utc(2004, 7, 14, 20, 31)}
+
+    def filings(start, end, **keys):
+        rows = deliver(server, tmp_path, start=start, end=end, **keys).rows
+        return dict(rows.select("accession", "known_at").rows())
+
+    july, august = (utc(2004, 7, 1), utc(2004, 8, 1)), (utc(2004, 8, 1), utc(2004, 9, 1))
+    assert filings(*july) == quick | {late: at} and filings(*august) == {}
+    assert filings(*july, disseminated=True) == quick and filings(*august, disseminated=True) == {late: monday}
+    assert filings(*august, disseminated=True, acceptance="upper_bound") == {late: monday}
+    traded = deliver(server, tmp_path, "insider_trades", start=july[0], end=july[1], disseminated=True).rows
+    assert traded["known_at"].to_list() == [utc(2004, 7, 30, 23)]
+
+
+def test_a_header_that_the_list_contradicts(server, tmp_path):
+    source = companies()
+    for filing in source.filings[320193]:
+        filing.header = datetime(2004, 8, 1, 12)
+    source.edgar(server)
+    got = deliver(server, tmp_path)
+    # Later than the list says: neither can be believed. Earlier: the list's time is safe.
+    assert got.rejected.select("event_at", "symbol").rows() == [(utc(2004, 7, 15, 0, 31), "AAPL")]
+    assert "its header says that it was accepted at 2004-08-01 16:00" in got.rejected["reason"].item()
+    assert dict(got.rows.select("accession", "known_as").rows()) == {A10K: "upper_bound"} and conserved(got)
+
+
+def test_a_filing_dated_back_for_long_is_told_once(server, tmp_path):
+    source = companies()
+    source.filings[320193][1].dated = date(2004, 6, 1)
+    source.edgar(server)
+    got = deliver(server, tmp_path, start=utc(2000, 3, 1))
+    assert got.rejected["reason"].to_list() == ["accepted more than 30 days after the day it is dated"]
+    assert got.rejected["origin"].item().endswith(f"/submissions/CIK0000320193.json#{A8K}") and A8K not in got.rows["accession"]
+
+
+def test_the_quarantine_does_not_grow_with_the_list(server, tmp_path):
+    def stored(existing, day):
+        source.edgar(server)
+        for offer in edgar.OFFERS:
+            got = deliver(server, tmp_path, offer, start=utc(2000, 3, 1), end=utc(2012, 1, 1), refresh_hours=0, recheck_days=0)
+            existing = merge_rejects(existing, got.rejected, utc(2013, 1, day))
+        return existing
+
+    source = companies()
+    source.filings[320193].append(Filed("0000320193-04-000031", "8-K", datetime(2004, 3, 2, 17), "", ""))
+    source.filings[320193].append(Filed("no number", "8-K", datetime(2004, 3, 2, 17), "", ""))
+    sales = source.facts[320193]["us-gaap"]["SalesRevenueNet"]["units"]["USD"]
+    sales.append(fact("2004-09-25", 1, A10K, "2004-12-03") | {"val": "a lot"})
+    before = stored(pl.DataFrame(), 1)
+    source.filings[320193].append(Filed("0000320193-06-000032", "8-K", datetime(2006, 9, 2, 17), "x.htm", EIGHT_K))
+    sales.insert(0, fact("2003-09-25", 5, A10K05, "2005-12-01"))
+    assert before.height == 4 and stored(before, 2).equals(before)
+    source.recent = 2
+    assert stored(before, 3).equals(before)
+
+
 def test_any_range_gives_the_same_rows(server, tmp_path):
-    edges = [START, utc(2004, 3, 1), utc(2004, 7, 15), utc(2004, 12, 3, 21, 30, 5), END]
+    source = companies()
+    # Traded on a month's last day and told the same evening: the trade is filed under the midnight after, in the next month.
+    evening = Filed("0000320193-04-000011", "4", datetime(2004, 6, 30, 17, 30), "e.xml", form4(sale("2004-06-30")))
+    source.filings[320193].append(evening)
+    source.edgar(server)
+    july = deliver(server, tmp_path, "insider_trades", start=utc(2004, 7, 1), end=utc(2004, 8, 1)).rows
+    assert july.select("accession", "known_at", "event_at").rows() == [
+        (evening.accession, utc(2004, 6, 30, 21, 30), utc(2004, 7, 1, 4))
+    ]
+    edges = [START, utc(2004, 3, 1), utc(2004, 7, 1), utc(2004, 7, 15), utc(2004, 12, 3, 21, 30, 5), END]
     for offer in edgar.OFFERS:
         whole = deliver(server, tmp_path, offer).rows
         parts = [deliver(server, tmp_path, offer, start=a, end=b).rows for a, b in pairwise(edges)]
@@ -193,6 +265,30 @@ def test_a_restated_figure_is_a_new_row(server, tmp_path):
     assert merged.height == stored.height + 1
     added = merged.filter(ingested_at=utc(2006, 2, 2)).row(0, named=True)
     assert (added["value"], added["form"], added["known_at"]) == (8200e6, "10-K/A", utc(2006, 2, 1, 14))
+
+
+def test_a_figure_beside_one_that_cannot_be_believed(server, tmp_path):
+    """Two values in one filing say nothing; the later filing that gives one of them is the first to tell."""
+    source = companies()
+    named = source.facts[320193]["us-gaap"]["SalesRevenueNet"]["units"]
+    named["USD"] = [fact("2004-06-26", value, A10K, "2004-12-03") for value in (100, 110)]
+    named["USD"].append(fact("2004-06-26", 110, A10K05, "2005-12-01"))
+    source.edgar(server)
+    got = deliver(server, tmp_path, "fundamentals", concepts=("us-gaap:SalesRevenueNet",))
+    assert got.rows.select("value", "accession").rows() == [(110, A10K05)] and got.counts["duplicates"] == 0
+    assert got.rejected["reason"].to_list() == ["conflicting records for one key"] * 2 and conserved(got)
+
+
+def test_a_filing_without_a_time_costs_its_periods_alone(server, tmp_path):
+    source = companies()
+    old = "0000320193-03-000001"
+    source.facts[320193]["us-gaap"]["NetIncomeLoss"]["units"]["USD"].append(fact("2004-03-27", 46e6, old, "2004-05-06"))
+    source.filings[320193].append(Filed(old, "10-Q", datetime(2004, 5, 6, 16), "q.htm", TEN_K))
+    source.edgar(server)
+    server.misbehave(A10K05, BROKEN, forever=True)
+    got = deliver(server, tmp_path, "fundamentals")
+    assert got.rows["accession"].to_list() == [old] and "HTTP 500" in got.missing[0].why
+    assert [(gap.start, gap.end) for gap in got.missing] == [(utc(2004, 9, 26, 4), utc(2004, 9, 27, 4))]
 
 
 def test_figures_that_cannot_be_read(server, tmp_path):
@@ -307,7 +403,7 @@ def test_a_damaged_form_loses_nothing(at, byte, cut):
 
 
 FACT = st.sampled_from(["end", "start", "val", "accn", "fy", "fp", "form", "filed"])
-ANY = st.none() | st.text(max_size=5) | st.floats(allow_nan=False) | st.lists(st.integers(), max_size=2)
+ANY = st.none() | st.text(max_size=5) | st.floats(allow_nan=False, allow_infinity=False) | st.lists(st.integers(), max_size=2)
 
 
 @settings(max_examples=40, deadline=None)
@@ -325,7 +421,7 @@ def test_no_figure_is_lost(tmp_path_factory, damage, stray):
     path = tmp_path_factory.mktemp("facts") / "answer"
     facts, faulty = facts_of(keep(path, "x", "", datetime.now(UTC), body.encode()), ())
     assert len(facts) + len(faulty) == 8 + len(stray) + 1 and all(reason for *_, reason, _ in faulty)
-    assert len(list(versions_of(facts, {f.accession: (utc(2005, 1, 1), "release") for f in facts}))) == len(facts)
+    assert len(list(versions_of(facts, {f.filing: (utc(2005, 1, 1), "release") for f in facts}))) == len(facts)
 
 
 def test_a_form_on_paper(server, tmp_path):
