@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
+from tapehouse.errors import TapehouseError
+
 if TYPE_CHECKING:
     from exchange_calendars import ExchangeCalendar
 
@@ -21,16 +23,24 @@ def exchange(calendar: str) -> "ExchangeCalendar":
 
     Raises:
         InvalidCalendarName: the library knows none of that name.
+        TapehouseError: it knows the calendar, and cannot work it out.
     """
     from exchange_calendars import get_calendar
+    from exchange_calendars.errors import InvalidCalendarName
 
     try:
         return get_calendar(calendar, start=FIRST_SESSION)
-    except ValueError:
+    except InvalidCalendarName:
+        raise
+    except (ValueError, NotImplementedError) as error:
+        why = f"exchange_calendars cannot work out the sessions of {calendar}: {str(error)[:120]}; use another calendar"
+    try:
         bound = get_calendar(calendar).bound_min()
-        if bound is None:
-            raise
-        return get_calendar(calendar, start=bound)
+    except (ValueError, NotImplementedError):
+        raise TapehouseError(why) from None
+    if bound is None:
+        raise TapehouseError(why)
+    return get_calendar(calendar, start=bound)
 
 
 @lru_cache(maxsize=8)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapehouse.calendars import all_sessions, local_instant, local_midnight, local_midnight_of, sessions, timezone
+from tapehouse.errors import TapehouseError
 
 
 def close_of(day: date) -> datetime:
@@ -59,6 +60,13 @@ def test_midnight_of_an_ex_date():
 def test_a_calendar_reaches_as_far_back_as_it_can(calendar, first):
     """Where an exchange's holidays are not on record back to 1985, its sessions begin later."""
     assert all_sessions(calendar)["session"][0] == first
+
+
+def test_a_calendar_that_cannot_be_worked_out_says_so():
+    # Tel Aviv's early closes of Sundays are, to this version of the library, on days that are no sessions.
+    with pytest.raises(TapehouseError, match="cannot work out the sessions of XTAE: Special dates") as caught:
+        all_sessions("XTAE")
+    assert len(str(caught.value)) < 300
 
 
 def test_days_that_begin_an_hour_late_or_twice():
