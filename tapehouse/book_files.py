@@ -170,12 +170,13 @@ class StreamReader:
 
     def _span_trades(self, heads: np.ndarray) -> None:
         """Widen the spans of trade ids by (n, FIELDS) trades."""
-        books = np.stack([heads[:, SYMBOL], heads[:, MARKET], known_at_us(heads[:, RECEIVED]) // DAY_US], axis=1)
-        for symbol, market, day in np.unique(books, axis=0).tolist():
-            ids = heads[(books == (symbol, market, day)).all(axis=1), LAST]
+        days, books = known_at_us(heads[:, RECEIVED]) // DAY_US, len(self.names) * len(MARKET_NAMES)
+        places = (days * len(self.names) + heads[:, SYMBOL]) * len(MARKET_NAMES) + heads[:, MARKET]
+        for place in np.unique(places).tolist():
+            ids, (symbol, market) = heads[places == place, LAST], divmod(place % books, len(MARKET_NAMES))
             name = self.names[symbol] if self.symbols is None else self.symbols[self.names[symbol]]
-            book = f"{name} {MARKET_NAMES[market]} {day}"
-            low, high = self.trade_ids.get(book, (ids[0], ids[0]))
+            book = f"{name} {MARKET_NAMES[market]} {place // books}"
+            low, high = self.trade_ids.get(book, (int(ids[0]), int(ids[0])))
             self.trade_ids[book] = (min(low, int(ids.min())), max(high, int(ids.max())))
 
     def _update(self, key: object, text: bytes) -> None:

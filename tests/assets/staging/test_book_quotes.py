@@ -126,6 +126,21 @@ def test_a_late_file_makes_its_own_days_stale_and_the_day_behind_it(house):
     )
 
 
+def test_a_second_recording_of_a_day_adds_no_trade(house):
+    """Not by day and not by range, though its last trades were received after midnight."""
+    house.make("raw.trades")
+    stored = house.rows("select * from raw.trades order by all")
+    assert len(stored) > 100
+    made = simulate_day(1, "SIM:F", date(2024, 1, 1), StreamShape("futures", 0.02, 20_000))
+    behind = 86_400_000_000_000 - 3_600_000_000_000 * 2
+    late = made.trades.with_columns(pl.col("received_ns") + behind)
+    write_stream(house.home / "0.gz", stream_lines(made.book.clear(), late))
+    for days in ([DAYS[0]], [DAYS[1]], DAYS):
+        outcome = house.make("raw.trades", days)
+        assert not outcome.failed
+        assert house.rows("select * from raw.trades order by all") == stored
+
+
 @pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded streams are not here")
 def test_the_recorded_streams_cross_midnight(tmp_path):
     """Their last half second was received on the day after: its quotes need the day before."""
