@@ -1,6 +1,6 @@
 import json
 import re
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from itertools import pairwise
 
 import polars as pl
@@ -450,6 +450,17 @@ def test_older_lists(server, tmp_path):
     server.requests.clear()
     assert deliver(server, tmp_path / "b", start=utc(2005, 11, 1), end=utc(2006, 1, 1)).rows.height == 3
     assert not [seen.path for seen in server.requests if seen.path.endswith("001.json")]
+
+
+def test_an_older_list_that_fails_leaves_the_later_filings(server, tmp_path):
+    source = companies()
+    source.recent = 2
+    source.edgar(server)
+    server.misbehave("-submissions-001", BROKEN, forever=True)
+    got = deliver(server, tmp_path, end=utc(2006, 1, 1))
+    assert got.rows["accession"].unique().to_list() == [A10K05] and "submissions-001.json: HTTP 500" in got.missing[0].why
+    last = utc(2004, 12, 4, 5)  # the end of the day of its last filing; the SEC may have dated that back
+    assert [(gap.start, gap.end) for gap in got.missing] == [(START, last + timedelta(days=33))]
 
 
 def test_an_older_list_that_has_grown(server, tmp_path):
