@@ -131,6 +131,7 @@ def ingest(
         received_in_range=0 if received.rows is None else received.rows.height,
         new_rows=rows.height - stored.height,
         **received.counts,
+        **({"refused_changes": len(refused)} if refused else {}),
     )
     rejected = pl.concat([received.rejected, refused_as_rejects(refused, table).cast(REJECT_SCHEMA)])
     return {table: rows, QUARANTINE: _quarantine(b, rejected, received.missing)}

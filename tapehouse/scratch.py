@@ -84,6 +84,8 @@ def rebuild(project: Project, raw: Frames, targets: Iterable[str], first: str, l
 def build_months(project: Project, asset: Asset, con: duckdb.DuckDBPyConnection, first: str, last: str) -> Frames:
     """What an asset's build function returns for the months (days, folds) `first` to `last`, reading from `con`."""
     keys = [k for k in project.partitions(asset) if first <= k <= last or k == ONCE]
+    if not keys:  # a table by day that months without such days read
+        return {}
     if asset.by != "folds":
         return run_build(make_build(project, asset, keys, con))
     built = [run_build(make_build(project, asset, [key], con)) for key in keys]

@@ -1,5 +1,6 @@
 -- One row per (symbol, interval, decision_at): a decision that can be taken, all its features known, beside the market's.
--- Tradable instruments only. The market's row is the latest that was known at the decision, at most ten days old.
+-- Tradable instruments only. The market's row is the latest that was known at the decision, at most ten days old; the book's
+-- at most a minute old. What is not declared or not known (a macro series, a book) is null and takes no decision away.
 -- lookback: 1 months
 with
 
@@ -41,6 +42,57 @@ market as (
       and decision_at >= $start - interval 10 day
       and decision_at < $end
     qualify row_number() over (partition by interval, known_at order by decision_at desc) = 1
+),
+
+macro as (
+    select *
+    from features.macro
+    where decision_at >= $start
+      and decision_at < $end
+),
+
+regime as (
+    select *
+    from features.regime
+    where decision_at >= $start
+      and decision_at < $end
+),
+
+written as (
+    select *
+    from features.text
+    where decision_at >= $start
+      and decision_at < $end
+),
+
+-- One book a symbol: of several the first by market and source.
+book as (
+    select *
+    from features.book
+    where decision_at >= $start - interval 1 minute
+      and decision_at < $end
+    qualify row_number() over (partition by symbol, decision_at order by market, source) = 1
+),
+
+-- Bounded here, so that no range shows an older book than a month alone does.
+quoted as (
+    select
+        price.symbol,
+        price.interval,
+        price.decision_at,
+        book.known_at,
+        book.spread_bps,
+        book.imbalance_1,
+        book.imbalance_5,
+        book.microprice_bps,
+        book.ofi_60s,
+        book.trade_flow_60s,
+        book.mid_vol_60s_bps
+    from price
+    asof inner join book
+        on price.symbol = book.symbol
+        and price.decision_at >= book.decision_at
+    where book.decision_at >= price.decision_at - interval 1 minute
 )
 
 select
@@ -48,7 +100,9 @@ select
     price.interval,
     price.decision_at,
     price.session,
-    greatest(price.known_at, market.market_known_at) as known_at,
+    greatest(
+        price.known_at, market.market_known_at, macro.known_at, regime.known_at, written.known_at, quoted.known_at
+    ) as known_at,
 
     price.open,
     price.high,
@@ -89,7 +143,45 @@ select
     price.market_divergence_5d,
 
     market.market_ret_20d,
-    market.market_vol_20d
+    market.market_vol_20d,
+
+    macro.vix,
+    macro.vix_change_1p,
+    macro.vix_change_28d,
+    macro.oil_usd,
+    macro.oil_change_1p,
+    macro.oil_change_28d,
+    macro.credit_spread,
+    macro.credit_spread_change_1p,
+    macro.credit_spread_change_28d,
+    macro.core_cpi,
+    macro.core_cpi_change_1p,
+    macro.index_level,
+
+    regime.mean_ret_20d,
+    regime.ret_deviation_20d,
+    regime.drift_score_20d,
+    regime.regime,
+
+    written.news_1d,
+    written.news_7d,
+    written.news_30d,
+    written.news_sentiment_7d,
+    written.news_sentiment_30d,
+    written.filings_30d,
+    written.filings_90d,
+    written.filing_sentiment_90d,
+    written.theses_30d,
+    written.thesis_action_30d,
+    written.thesis_sentiment_30d,
+
+    quoted.spread_bps as book_spread_bps,
+    quoted.imbalance_1 as book_imbalance_1,
+    quoted.imbalance_5 as book_imbalance_5,
+    quoted.microprice_bps as book_microprice_bps,
+    quoted.ofi_60s as book_ofi_60s,
+    quoted.trade_flow_60s as book_trade_flow_60s,
+    quoted.mid_vol_60s_bps as book_mid_vol_60s_bps
 from price
 inner join tradable
     on price.symbol = tradable.symbol
@@ -100,6 +192,22 @@ inner join tradable
 asof inner join market
     on price.interval = market.interval
     and price.decision_at >= market.market_known_at
+left join macro
+    on price.symbol = macro.symbol
+    and price.interval = macro.interval
+    and price.decision_at = macro.decision_at
+left join regime
+    on price.symbol = regime.symbol
+    and price.interval = regime.interval
+    and price.decision_at = regime.decision_at
+left join written
+    on price.symbol = written.symbol
+    and price.interval = written.interval
+    and price.decision_at = written.decision_at
+left join quoted
+    on price.symbol = quoted.symbol
+    and price.interval = quoted.interval
+    and price.decision_at = quoted.decision_at
 where market.market_known_at >= price.decision_at - interval 10 day
   and market.market_ret_20d is not null
   and market.market_vol_20d is not null

@@ -193,8 +193,8 @@ def _screened(
         if date(year, 1, 1) not in vintages:
             uncertain.add(cut)
         for page in pages:
-            records, numbers = [], []
-            for place, record in sorted(enumerate(page.json["observations"], start=1), key=_order):
+            records = []
+            for record in sorted(page.json["observations"], key=_order):
                 text = text_record(record, OBSERVATION, ignore=("realtime_end",))
                 period, value = text.get("period") or "", text.get("value")
                 same = "fault" not in text and known.get(period) == value
@@ -208,8 +208,9 @@ def _screened(
                         taken_back.add((period, text.get("vintage") or ""))
                         text["value"] = "0"  # judged as any other, and null in the end
                     records.append(text)
-                    numbers.append(place)
-            frames.append(text_frame(records, FIELDS[1:], page.request, series, source, numbers))
+            # Its place in the answer changes with every revision: named after it, it would be another record.
+            name = pl.format("{}#{}/{}", pl.lit(page.request), *(pl.col(day).fill_null("?") for day in ("period", "vintage")))
+            frames.append(text_frame(records, FIELDS[1:], page.request, series, source).with_columns(origin=name))
     screened = screen_macro(
         pl.concat(frames, how="diagonal"), undated_at=undated_at, dates=Calendar(frequency=frequency), holds=[series]
     )
@@ -228,7 +229,7 @@ def _screened(
     return Screened(accepted.select(MACRO_COLUMNS), screened.rejected, screened.duplicates + repeated), empty
 
 
-def _order(numbered: tuple[int, object]) -> tuple[str, str]:
+def _order(received: object) -> tuple[str, str]:
     """Versions of a period in the order of their vintages, whatever the order in the answer."""
-    record = numbered[1] if isinstance(numbered[1], dict) else {}
+    record = received if isinstance(received, dict) else {}
     return str(record.get("date")), str(record.get("realtime_start"))

@@ -64,18 +64,22 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
                 missed.append(missing(ask, symbol, start, end, error))
             else:
                 missed += stale_gap(ask, symbol, answer, end)
-        try:
-            splits = _known_splits(client, declared, symbol, [answer for _, answer in answers])
-        except RequestFailed as error:  # what the prices of that time were cannot be told
-            missed.append(missing(ask, symbol, ask.start, ask.end, error))
-            continue
+        splits: dict[int, Splits] = {}
+        # The newest first: a list of splits that is new enough for it is so for all.
+        for year, answer in sorted(answers, key=lambda part: part[1].fetched_at, reverse=True):
+            try:
+                splits[year] = _known_splits(client, declared, symbol, answer)
+            except RequestFailed as error:  # what the prices of that year were cannot be told
+                missed.append(missing(ask, symbol, *year_bounds(year), error))
         for year, answer in answers:
+            if year not in splits:
+                continue
             if ask.offer == "bars":
                 given = (symbol, ask.source, calendar, universe.interval, universe.start, declared.price_decimals)
-                screened, unfinished = _bars(answer, year, splits, *given)
+                screened, unfinished = _bars(answer, year, splits[year], *given)
                 late += unfinished
             else:
-                screened = _actions(answer, year, splits, symbol, ask.source, calendar, universe.start)
+                screened = _actions(answer, year, splits[year], symbol, ask.source, calendar, universe.start)
             parts.append(year_part(screened, year))
     if ask.offer == "bars":
         return deliver_screened(ask, parts, screen_bars, FIELDS[1:], missed, unfinished=late)
@@ -102,18 +106,15 @@ def _chart(
     return client.get(f"v8/finance/chart/{quote(ticker)}", params, until=end, nothing=NO_DATA, **how)
 
 
-def _known_splits(client: Client, declared: Declaration, symbol: str, bars: list[Answer]) -> Splits:
-    """All splits of a symbol, as they stood when its bars were fetched or later.
+def _known_splits(client: Client, declared: Declaration, symbol: str, bars: Answer) -> Splits:
+    """All splits of a symbol, as they stood when a year of its bars was fetched or later.
 
     The end of their range is that of the year in which the bars were fetched: fixed, so that the request is one for all
-    years of bars, and late enough for every split that they may have in them.
+    that were fetched in it, and late enough for every split that they may have in them.
     """
-    if not bars:
-        return ()
-    latest = max(answer.fetched_at for answer in bars)
-    how = {"newer_than": latest, "check": _unlike_splits}
-    answer = _chart(client, declared, symbol, FIRST_SPLIT, year_bounds(latest.year)[1], "3mo", "split", **how)
-    if answer.stale and answer.fetched_at < latest:
+    how = {"newer_than": bars.fetched_at, "check": _unlike_splits}
+    answer = _chart(client, declared, symbol, FIRST_SPLIT, year_bounds(bars.fetched_at.year)[1], "3mo", "split", **how)
+    if answer.stale and answer.fetched_at < bars.fetched_at:
         raise RequestFailed(f"the splits behind the bars: {answer.stale}")
     return _splits(answer)
 

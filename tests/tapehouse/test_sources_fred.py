@@ -142,7 +142,7 @@ def test_a_value_that_cannot_be_read(server, tmp_path):
     spoilt.fred(server, KEY)
     got = macro(server, tmp_path)
     assert got.rejected["reason"].to_list() == ["unreadable value"] and got.rows.height == 4 and conserved(got)
-    assert got.rejected["origin"].item().endswith("limit=100000#5")
+    assert got.rejected["origin"].item().endswith("limit=100000#2004-01-01/2004-02-06")
 
 
 def test_a_second_run_asks_nothing(server, tmp_path):

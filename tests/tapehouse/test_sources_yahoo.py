@@ -100,7 +100,15 @@ def test_bars_without_their_splits_are_missing(server, tmp_path):
     server.misbehave("interval=3mo", BROKEN, forever=True)
     got = bars(server, tmp_path)
     assert got.rows.is_empty() and "interval=3mo" in got.missing[0].why
-    assert (got.missing[0].start, got.missing[0].end) == (START, END)
+    year = utc(2005, 1, 1)
+    assert sorted((gap.start, gap.end) for gap in got.missing) == [(START, year), (year, END)]
+
+
+def test_a_year_that_has_its_splits_is_kept_beside_one_that_has_not(server, tmp_path):
+    first = bars(server, tmp_path, end=utc(2005, 1, 1))
+    server.misbehave("interval=3mo", BROKEN, forever=True)
+    got = bars(server, tmp_path)
+    assert got.rows.equals(first.rows) and [(gap.start, gap.end) for gap in got.missing] == [(utc(2005, 1, 1), END)]
 
 
 @pytest.mark.parametrize("trouble", [too_many("0.05"), BROKEN, HANGS, CUT])

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapehouse.calendars import TIMESTAMP
+from tapehouse.declarations import load_project
 from tapehouse.features.price import SCHEMA
+from tapehouse.frames import POLARS_TYPES
+from tapehouse.settings import load_settings
 
 QUERY = (Path(__file__).parents[3] / "sql" / "features" / "decision_points.sql").read_text()
 CLOSE = datetime(2000, 3, 1, 21, tzinfo=UTC)
@@ -18,6 +21,15 @@ LAG = timedelta(minutes=5)
 RANGE = {"start": datetime(2000, 3, 1, tzinfo=UTC), "end": datetime(2000, 4, 1, tzinfo=UTC)}
 UNIVERSE = {"IBM": True, "^GSPC": False, "^IXIC": False}
 MARKETS = {"^GSPC": 0.01, "^IXIC": 0.02}
+
+
+def typed(name: str) -> dict:
+    """Column to polars type of a feature table, as its check file or its query declares them."""
+    return {column: POLARS_TYPES[kind] for column, kind in PROJECT.tables[f"features.{name}"].types.items()}
+
+
+PROJECT = load_project(load_settings(Path(__file__).parents[3]))
+OTHERS = {name: typed(name) for name in ("macro", "regime", "text", "book")}
 
 
 def price(symbol: str, day: int, **values) -> dict:
@@ -36,8 +48,14 @@ def declared(benchmark: str) -> list[dict]:
     ]
 
 
-def points(rows: list[dict], benchmark: str, instruments: list[dict] | None = None) -> list[tuple]:
-    """(symbol, day of the month, market_ret_20d)"""
+def points(
+    rows: list[dict],
+    benchmark: str,
+    instruments: list[dict] | None = None,
+    others: dict[str, list[dict]] | None = None,
+    columns: tuple[str, ...] = ("market_ret_20d",),
+) -> list[tuple]:
+    """(symbol, day of the month, market_ret_20d) or other `columns`; `others` are rows of the further feature tables."""
     schema = {"instrument_id": pl.String, "symbol": pl.String, "tradable": pl.Boolean, "benchmark": pl.Boolean}
     schema |= {"valid_from": pl.Date, "valid_to": pl.Date, "known_at": TIMESTAMP}
     with duckdb.connect() as con:
@@ -45,8 +63,12 @@ def points(rows: list[dict], benchmark: str, instruments: list[dict] | None = No
         con.register("declared", pl.DataFrame(instruments or declared(benchmark), schema=schema))
         con.register("prices", pl.DataFrame(rows, schema=dict(SCHEMA) | {"known_at": TIMESTAMP}))
         con.execute("create table raw.instruments as from declared; create table features.price as from prices")
+        for name in ("macro", "regime", "text", "book"):
+            con.register("beside", pl.DataFrame((others or {}).get(name, []), schema=OTHERS[name]))
+            con.execute(f"create table features.{name} as from beside")
+            con.unregister("beside")
         found = con.execute(QUERY, RANGE).pl().sort("symbol", "decision_at")
-    return found.select("symbol", pl.col("session").dt.day(), "market_ret_20d").rows()
+    return found.select("symbol", pl.col("session").dt.day(), *columns).rows()
 
 
 @pytest.mark.parametrize("benchmark", MARKETS)
@@ -90,3 +112,26 @@ def test_a_changed_ticker_leaves_one_row_a_decision(changed, announced):
     instruments = declared("^GSPC")
     instruments += [instruments[0] | known | {"valid_to": old}, instruments[0] | known | {"valid_from": new}]
     assert [day for _, day, _ in points(rows, "^GSPC", instruments)] == list(range(1, 9))
+
+
+def test_what_else_was_known_stands_beside_it():
+    """Regime, macro and text by their decision; the book's latest second, at most a minute old; known_at the latest of all."""
+    keys = {"symbol": "IBM", "interval": "1d", "decision_at": CLOSE + LAG}
+    late = CLOSE + timedelta(minutes=4)
+    book = {"symbol": "IBM", "market": "spot", "source": "a"}
+    others = {
+        "regime": [keys | {"known_at": CLOSE, "regime": "bullish"}],
+        "macro": [keys | {"known_at": late, "vix": 17.5}],
+        "text": [keys | {"known_at": CLOSE, "news_7d": 3}],
+        "book": [
+            book | {"decision_at": at, "known_at": at, "spread_bps": spread}
+            for at, spread in ((CLOSE, 1.0), (late + timedelta(seconds=30), 2.0), (CLOSE + LAG + timedelta(seconds=1), 3.0))
+        ],
+    }
+    rows = [price("^GSPC", 0), price("IBM", 0)]
+    asked = ("regime", "vix", "news_7d", "book_spread_bps", "known_at")
+    found = points(rows, "^GSPC", others=others, columns=asked)
+    assert found == [("IBM", 1, "bullish", 17.5, 3, 2.0, late + timedelta(seconds=30))]
+    others["book"] = others["book"][:1]  # five minutes old: none
+    assert points(rows, "^GSPC", others=others, columns=asked) == [("IBM", 1, "bullish", 17.5, 3, None, late)]
+    assert points(rows, "^GSPC", columns=asked) == [("IBM", 1, None, None, None, None, CLOSE)]
