@@ -3,7 +3,6 @@ from pathlib import Path
 
 import duckdb
 import polars as pl
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
