@@ -177,7 +177,7 @@ def _spec(project: Project, asset: Asset, output: Output) -> dg.AssetSpec:
     return dg.AssetSpec(
         key=asset_key(output.asset),
         deps=deps,
-        description=asset.doc,
+        description=output.doc or asset.doc,
         group_name=output.table.split(".")[0],
         owners=[table.doc.owner],
         code_version=asset.code_version,

@@ -32,6 +32,7 @@ class Output:
     asset: str
     table: str
     key: tuple[tuple[str, str], ...] = ()
+    doc: str = ""  # what these rows are, where that is not what the asset says of itself
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ SIMULATOR = {
     "perpetuals": {"SIM:PERP": {"funding_hours": 8}},
 }
 MADE = ("raw.instruments", "raw.bars", "raw.corporate_actions", "raw.funding", "staging.bars", "staging.universe")
-DECIDED = ("features.price", "features.decision_points")
+DECIDED = "features.decision_points"
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,8 @@ def house(tmp_path_factory) -> House:
         "{min_train_sessions: 60, test_sessions: 30, min_test_sessions: 20, count: 1}\n"
     )
     house = House(home)
-    for name in (*MADE, *DECIDED):
+    needed = {*MADE, DECIDED, *house.project.ancestors(DECIDED)}
+    for name in (n for n in house.project.assets if n in needed):
         assert not house.make(name).failed, name
     return house
 
