@@ -91,7 +91,7 @@ def _python_asset(path: Path, home: Path, docs: dict[str, TableDoc]) -> Asset:
 def _rejects_of(name: str) -> Output:
     """A raw table's share of the quarantine: rows of its own, swapped in the same commit as the rows that were accepted."""
     doc = (
-        f"One row per (table_name, origin, record, reason): a record meant for {name} that cannot be used, with every reason.\n\n"
+        f"One row per (table_name, origin, record, reason): a record meant for {name} that cannot be used, and why.\n\n"
         f"Beside them what no source gave. Committed together with the rows of {name}."
     )
     return Output(f"{QUARANTINE}.{name.split('.')[1]}", QUARANTINE, (("table_name", name),), doc)
