@@ -48,6 +48,7 @@ DECLARED = (
     "assets/raw",
     "assets/features",
     "assets/labels",
+    "assets/staging",
     "sql/staging",
     "sql/features",
     "objectives.yaml",
@@ -56,11 +57,18 @@ DECLARED = (
 PAIRS = ("assets/datasets/preference_pairs.py", "checks/datasets/preference_pairs.yaml")
 CHECKS = ("checks/raw", "checks/staging", "checks/features", "checks/labels")
 NOW, BEFORE = "2013-03-01", "2013-02-01"
-# A day reaches its own month, and the labels and pairs of the month before, whose windows end in it.
+EARLIER = ("2012-12-01", "2013-01-01")
+OF_A_DAY = ("raw.bars", "raw.corporate_actions", "staging.bars")
+FEATURES = ("price", "decision_points", "cusum_events", "fractional", "macro", "normalised", "regime", "text")
+# Their windows end after the month of the decision.
+AHEAD = ("labels.triple_barrier", "labels.signal", "labels.concurrency", "labels.forward_returns", "datasets.preference_pairs")
+# A day reaches its own month, the labels and pairs of the month before, whose windows end in it, forward returns of 30
+# sessions, and the macro series, which look at the decisions of three months for periods that end after they are known.
 REACHED = {
-    *((name, NOW) for name in ("raw.bars", "raw.corporate_actions")),
-    *((name, NOW) for name in ("staging.bars", "features.price", "features.decision_points")),
-    *((name, month) for name in ("labels.triple_barrier", "datasets.preference_pairs") for month in (BEFORE, NOW)),
+    *((name, NOW) for name in (*OF_A_DAY, *(f"features.{name}" for name in FEATURES))),
+    *((name, month) for name in AHEAD for month in (BEFORE, NOW)),
+    ("labels.forward_returns", EARLIER[-1]),
+    *(("features.macro_series", month) for month in (*EARLIER, BEFORE, NOW)),
 }
 
 
