@@ -95,8 +95,10 @@ def build_months(project: Project, asset: Asset, con: duckdb.DuckDBPyConnection,
 def read_raw(con: duckdb.DuckDBPyConnection, project: Project, targets: Iterable[str], first: str, last: str) -> Frames:
     """The raw rows that `rebuild` needs for the same arguments, from a warehouse cursor."""
     frames: Frames = {}
+    stored = f"select table_schema || '.' || table_name from information_schema.tables where table_catalog = '{LAKE}'"
+    made = {row[0] for row in con.execute(stored).fetchall()}
     for name, (begin, end) in needed_months(project, targets, first, last).items():
-        if not name.startswith("raw."):
+        if not name.startswith("raw.") or name not in made:  # what has not been made yet is empty
             continue
         table = project.tables[name]
         where = ""

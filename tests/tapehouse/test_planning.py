@@ -25,14 +25,7 @@ SELECTIONS = {
     "features.price": {"features.price"},
     "raw/quarantine/*, raw/bars": {"raw.bars", *FED},  # an asset is named by each table that it writes
     "+staging/bars": {"staging.bars", "raw.bars"},
-    "+features/decision_points": {
-        "features.decision_points",
-        "features.price",
-        "raw.bars",
-        "raw.corporate_actions",
-        "raw.instruments",
-        "staging.bars",
-    },
+    "+features/price": {"features.price", "raw.bars", "raw.corporate_actions", "staging.bars"},
     "reports/leaderboard+": {"reports.leaderboard", "reports.pages"},
     "models/predictions/gbm": {"models.predictions.gbm"},
     "reports/backtest_equity/gbm": {"reports.backtests.gbm"},  # one asset writes three tables

@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,9 @@ def test_the_example_lists_every_setting():
     example = ROOT / ".env.example"
     named = {line.lstrip("# ").split("=")[0] for line in example.read_text().splitlines() if "=" in line}
     known = {f.validation_alias or f"TAPEHOUSE_{name.upper()}" for name, f in Settings.model_fields.items() if name != "home"}
-    assert named == known
+    sources = "".join(path.read_text() for path in (ROOT / "tapehouse" / "sources").glob("*.py"))
+    keys = set(re.findall(r'Credential\("(\w+)"', sources))
+    assert len(keys) == 4 and named == known | keys
 
 
 def test_a_misspelt_variable_is_named_with_the_likely_one(tmp_path, monkeypatch):
