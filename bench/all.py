@@ -10,7 +10,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
-NOT_PROGRAMS = {"all", "harness"}
+NOT_PROGRAMS = {"all", "harness", "lake"}
 
 
 def run(program: Path, quick: bool) -> dict:

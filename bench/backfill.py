@@ -36,10 +36,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.harness import report  # noqa: E402
+from bench.lake import Lake  # noqa: E402
 from tapehouse.declarations import load_project  # noqa: E402
-from tapehouse.engine import materialise  # noqa: E402
-from tapehouse.lineage import read_state  # noqa: E402
-from tapehouse.planning import next_wave, plan  # noqa: E402
 from tapehouse.settings import load_settings  # noqa: E402
 from tapehouse.sources.simulator import Declaration, universe_lines  # noqa: E402
 from tapehouse.warehouse import LAKE, Warehouse  # noqa: E402
@@ -77,7 +75,7 @@ class Backfilled:
     before: float
 
 
-class House:
+class House(Lake):
     """A project of the bars alone, whose simulation ends with a given day."""
 
     def __init__(self, folder: Path, load: Load, last: date):
@@ -109,29 +107,6 @@ class House:
         (self.folder / "sources.yaml").write_text(yaml.safe_dump(content))
         self.settings = load_settings(self.folder, warehouse=self.folder / "warehouse", threads=1)
         self.project, self.lake = load_project(self.settings), Warehouse(self.settings)
-
-    def make(self, name: str, partitions: list[str] | None = None) -> None:
-        """Make one asset's partitions (default: all in one range)."""
-        assert not materialise(self.project, self.lake, name, partitions).failed, name
-
-    def refresh(self) -> set[tuple[str, str]]:
-        """Make what is stale, upstream first, as `tapehouse refresh` does; the partitions that were made."""
-        made: set[tuple[str, str]] = set()
-        while (wave := next_wave(self.project, plan(self.project, self.state()))) is not None:
-            partitions = wave.partitions(self.project)
-            for name in wave.assets:
-                self.make(name, partitions)
-                made |= {(name, partition) for partition in partitions}
-        return made
-
-    def state(self):
-        """The books: every partition with the hash of its rows."""
-        with self.lake.reading() as (cursor, _):
-            return read_state(cursor)
-
-    def hashes(self) -> dict[tuple[str, str], str]:
-        """(asset, partition) to the hash of its rows."""
-        return {key: made.out_hash for key, made in self.state().items()}
 
 
 def backfill(folder: Path, load: Load, last: date) -> Backfilled:

@@ -31,10 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.harness import report  # noqa: E402
+from bench.lake import Lake  # noqa: E402
 from tapehouse.declarations import load_project  # noqa: E402
-from tapehouse.engine import materialise  # noqa: E402
-from tapehouse.lineage import read_state  # noqa: E402
-from tapehouse.planning import next_wave, plan  # noqa: E402
 from tapehouse.settings import load_settings  # noqa: E402
 from tapehouse.sources.files import locate  # noqa: E402
 from tapehouse.warehouse import Warehouse  # noqa: E402
@@ -72,7 +70,7 @@ REACHED = {
 }
 
 
-class House:
+class House(Lake):
     """A project of the data tables alone over [start, END), fed from text files that end with a given day."""
 
     def __init__(self, folder: Path, start: date, last: date, checked: bool):
@@ -110,29 +108,6 @@ class House:
         """The source files as they are on the evening of `last`."""
         for path, (header, lines) in self.sources.items():
             path.write_text(header + "".join(line for day, line in lines if day <= last))
-
-    def make(self, name: str, partitions: list[str] | None = None) -> None:
-        """Make one asset's partitions (default: all in one range)."""
-        assert not materialise(self.project, self.lake, name, partitions).failed, name
-
-    def refresh(self) -> set[tuple[str, str]]:
-        """Make what is stale, upstream first, as `tapehouse refresh` does; the partitions that were made."""
-        made: set[tuple[str, str]] = set()
-        while (wave := next_wave(self.project, plan(self.project, self.state()))) is not None:
-            partitions = wave.partitions(self.project)
-            for name in wave.assets:
-                self.make(name, partitions)
-                made |= {(name, partition) for partition in partitions}
-        return made
-
-    def state(self):
-        """The books: every partition with the hash of its rows."""
-        with self.lake.reading() as (cursor, _):
-            return read_state(cursor)
-
-    def hashes(self) -> dict[tuple[str, str], str]:
-        """(asset, partition) to the hash of its rows."""
-        return {key: made.out_hash for key, made in self.state().items()}
 
 
 def compare(quick: bool) -> tuple[float, float, float]:
