@@ -31,7 +31,7 @@ run: $(STAMP) ## make whatever is missing or stale; ends with the leaderboard
 	@$(BIN)/tapehouse run
 
 test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP) ## ruff
 	$(BIN)/ruff check .
