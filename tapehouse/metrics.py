@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from tapehouse.bootstrap import statistic_interval
+from tapehouse.bootstrap import FEWEST, block_length, quantiles, resample, sharpe_draws
 
 if TYPE_CHECKING:
     from tapehouse.backtest.run import BacktestResult
@@ -139,20 +139,22 @@ def annualised(gained: float, sessions: int) -> float | None:
 
 
 def sharpe_interval(ret: np.ndarray) -> tuple[float, float] | tuple[None, None]:
-    """95 % block-bootstrap interval of the Sharpe ratio of daily returns (sessions,)."""
-    return statistic_interval(len(ret), len(ret), lambda drawn: _sharpes(ret[drawn]))
+    """95 % block-bootstrap interval of the Sharpe ratio of daily returns (sessions,); none below 30."""
+    if len(ret) < FEWEST:
+        return None, None
+    return _annual(sharpe_draws(ret, resample(len(ret), block_length(ret))))
 
 
 def sharpe_difference_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float] | tuple[None, None]:
-    """95 % interval of the difference of two Sharpe ratios over the same sessions, resampled in pairs."""
-    return statistic_interval(len(ours), len(ours), lambda drawn: _sharpes(ours[drawn]) - _sharpes(theirs[drawn]))
+    """95 % interval of the difference of two Sharpe ratios over the same sessions, resampled in pairs; none below 30."""
+    if len(ours) < FEWEST:
+        return None, None
+    drawn = resample(len(ours), max(block_length(ours), block_length(theirs)))
+    return _annual(sharpe_draws(ours, drawn) - sharpe_draws(theirs, drawn))
 
 
-def _sharpes(ret: np.ndarray) -> np.ndarray:
-    deviation = ret.std(axis=1, ddof=1)
-    mean = ret.mean(axis=1)
-    flat = deviation <= 0
-    return np.where(flat, np.where(mean == 0, 0.0, np.nan), mean / np.where(flat, 1.0, deviation)) * math.sqrt(SESSIONS_A_YEAR)
+def _annual(draws: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+    return quantiles(draws[~np.isnan(draws)] * math.sqrt(SESSIONS_A_YEAR))
 
 
 def _mean(trades: pl.DataFrame, value: pl.Expr) -> float | None:
