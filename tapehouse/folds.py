@@ -2,7 +2,8 @@
 
 A fold trains on all sessions before its test block, or on a rolling window of them; `chronological` cuts one test block at
 the end. Both may keep the tail of the training window for validation. What trains on both sides of a block (purged K-fold,
-combinatorial) is in `tapehouse.splits`: the partitions of models look at the past alone.
+combinatorial) is declared beside them and listed in `models.splits` (`tapehouse.declared_splits`): the partitions of models
+look at the past alone.
 
 Folds follow from the calendar and one YAML alone, never from data, so that the partitions of what is fitted are known
 when the definitions load. Purging and embargo: López de Prado, Advances in Financial Machine Learning (2018), 7.4.
@@ -23,6 +24,30 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tapehouse.errors import TapehouseError
 
 FOLDS_FILE = Path("models_registry/folds.yaml")
+SCHEMES = ("walk_forward", "chronological")
+
+
+class CrossValidation(BaseModel):
+    """Purged cross-validation over contiguous blocks of sessions: each choice of `held_out` of them is tested once.
+
+    Attributes:
+        groups: how many blocks, of equal length give or take a session. held_out: one is K-fold, more are combinatorial.
+        inside: `training`, the training window of each fold, less its validation tail; `span`, all sessions.
+        embargo_sessions: after the last label of a test block, in which no training row may be decided.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    groups: int = Field(ge=2)
+    held_out: int = Field(1, ge=1)
+    inside: Literal["training", "span"] = "training"
+    embargo_sessions: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _trains_on_something(self) -> CrossValidation:
+        if self.held_out >= self.groups:
+            raise ValueError(f"held_out {self.held_out} of groups {self.groups} leaves no block to train on; lower held_out")
+        return self
 
 
 class FoldSpec(BaseModel):
@@ -32,6 +57,7 @@ class FoldSpec(BaseModel):
         scheme: `walk_forward`, contiguous test blocks to the end of the span; `chronological`, the last `test_sessions` alone.
         train_sessions: of the window before each block, for one that rolls; null for one that expands.
         validation_sessions: the tail of the training window that is kept for stopping, calibrating and tuning.
+        cross_validation: by name, what trains on both sides of its test blocks; rows of `models.splits`, no partitions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +72,7 @@ class FoldSpec(BaseModel):
     scheme: Literal["walk_forward", "chronological"] = "walk_forward"
     train_sessions: int | None = Field(None, ge=1)
     validation_sessions: int = Field(0, ge=0)
+    cross_validation: dict[str, CrossValidation] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> FoldSpec:
@@ -62,6 +89,15 @@ class FoldSpec(BaseModel):
                 f"a training window of {window} sessions holds nothing beside validation_sessions {self.validation_sessions} "
                 f"and purge_sessions {self.purge_sessions}; lower those, or raise train_sessions and min_train_sessions"
             )
+        fitted = window - self.purge_sessions - self.validation_sessions
+        for name, declared in self.cross_validation.items():
+            if name in SCHEMES:
+                raise ValueError(f"cross_validation.{name}: the name stands for the folds themselves; give it another")
+            if declared.groups > fitted:
+                raise ValueError(
+                    f"cross_validation.{name}: groups {declared.groups} do not fit into {fitted} sessions of training; lower "
+                    "groups, or raise min_train_sessions"
+                )
         return self
 
 
@@ -127,7 +163,7 @@ def walk_forward(sessions: pl.DataFrame, spec: FoldSpec) -> list[Fold]:
         raise ValueError("sessions must be unique and ascending")
 
     def edge(index: int) -> datetime:
-        return opens[index] if index < len(opens) else _after(last_close)
+        return opens[index] if index < len(opens) else day_after(last_close)
 
     firsts = range(spec.min_train_sessions, len(days), spec.test_sessions)
     if spec.scheme == "chronological":
@@ -180,6 +216,11 @@ def load_folds(start: datetime, end: datetime, path: Path = FOLDS_FILE) -> list[
         raise TapehouseError(
             f"{path}: {error}; lower min_train_sessions or min_test_sessions, or declare a longer span in sources.yaml"
         ) from error
+
+
+def span_covered(_settings: object, start: datetime, end: datetime) -> str:
+    """What the blocks follow from beside their file: another span has other sessions, and other folds."""
+    return f"{start.isoformat()}/{end.isoformat()}"
 
 
 def first_train_end(folds: Sequence[Fold]) -> datetime:
@@ -242,6 +283,6 @@ def folds_frame(folds: Sequence[Fold]) -> pl.DataFrame:
     )
 
 
-def _after(close: datetime) -> datetime:
+def day_after(close: datetime) -> datetime:
     """The first midnight (UTC) after the calendar's last close: the edge of a block with no session behind it."""
     return datetime(close.year, close.month, close.day, tzinfo=UTC) + timedelta(days=1)

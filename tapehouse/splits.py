@@ -60,8 +60,8 @@ def chronological(rows: pl.DataFrame, validation_start: datetime, test_start: da
     """
     if validation_start > test_start:
         raise TapehouseError(f"splits: validation starts at {validation_start}, after the test at {test_start}; exchange them")
-    start, end, usable = _intervals(rows, ends)
-    edges = [_stamp(validation_start), _stamp(test_start), np.iinfo(np.int64).max]
+    start, end, usable = intervals(rows, ends)
+    edges = [stamp(validation_start), stamp(test_start), np.iinfo(np.int64).max]
     part = np.searchsorted(edges, start, side="right")
     # A label that ends when the next part begins has been seen by neither: its bar's close is not after that decision.
     inside = usable & (end < np.asarray(edges)[part])
@@ -77,10 +77,10 @@ def chronological(rows: pl.DataFrame, validation_start: datetime, test_start: da
 
 def walk_forward_split(rows: pl.DataFrame, fold: Fold, ends: Ends = "label_end_at") -> Split:
     """The training and test rows of one fold: decided in its windows, the training row's label ended before the test begins."""
-    start, end, usable = _intervals(rows, ends)
-    tested = usable & (start >= _stamp(fold.test_start)) & (start < _stamp(fold.test_end))
-    window = usable & (start >= _stamp(fold.train_start)) & (start < _stamp(fold.train_end))
-    trained = window & (end < _stamp(fold.test_start))
+    start, end, usable = intervals(rows, ends)
+    tested = usable & (start >= stamp(fold.test_start)) & (start < stamp(fold.test_end))
+    window = usable & (start >= stamp(fold.train_start)) & (start < stamp(fold.train_end))
+    trained = window & (end < stamp(fold.test_start))
     test = np.flatnonzero(tested)
     blocks = (_block(start, end, test),) if test.size else ()
     return Split(fold.id, np.flatnonzero(trained), test, blocks=blocks, purged=int((window & ~trained).sum()))
@@ -145,7 +145,7 @@ def training_mask(start: np.ndarray, end: np.ndarray, blocks: Sequence[tuple[int
 
 
 def _combined(rows: pl.DataFrame, groups: int, held_out: int, embargo: Embargo, ends: Ends) -> list[Split]:
-    start, end, usable = _intervals(rows, ends)
+    start, end, usable = intervals(rows, ends)
     instants = np.unique(start[usable])
     if groups < 2 or not 0 < held_out < groups or instants.size < groups:
         raise TapehouseError(
@@ -169,7 +169,7 @@ def _combined(rows: pl.DataFrame, groups: int, held_out: int, embargo: Embargo, 
                 name="+".join(map(str, tested)),
                 train=np.flatnonzero(train),
                 test=np.flatnonzero(test),
-                blocks=tuple((_instant(spans[g][0]), _instant(spans[g][1])) for g in tested),
+                blocks=tuple((instant(spans[g][0]), instant(spans[g][1])) for g in tested),
                 purged=int((usable & ~test & ~train).sum()),
             )
         )
@@ -185,7 +185,7 @@ def _embargo_end(last: int, embargo: Embargo, instants: np.ndarray) -> int:
     return int(instants[min(after, instants.size - 1)]) if instants[-1] > last else last
 
 
-def _intervals(rows: pl.DataFrame, ends: Ends) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def intervals(rows: pl.DataFrame, ends: Ends) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Start and end of each row in microseconds, and whether its label has an end (all of several labels do)."""
     names = [ends] if isinstance(ends, str) else list(ends)
     usable = rows.select(pl.all_horizontal(pl.col(names).is_not_null())).to_series()
@@ -199,12 +199,14 @@ def _intervals(rows: pl.DataFrame, ends: Ends) -> tuple[np.ndarray, np.ndarray, 
 
 
 def _block(start: np.ndarray, end: np.ndarray, test: np.ndarray) -> tuple[datetime, datetime]:
-    return _instant(int(start[test].min())), _instant(int(end[test].max()))
+    return instant(int(start[test].min())), instant(int(end[test].max()))
 
 
-def _stamp(moment: datetime) -> int:
+def stamp(moment: datetime) -> int:
+    """Microseconds since 1970."""
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // MICROSECOND
 
 
-def _instant(stamp: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=stamp)
+def instant(microseconds: int) -> datetime:
+    """The UTC time of `stamp`."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)

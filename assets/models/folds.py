@@ -3,10 +3,11 @@
 A fold is named by its first test session. It follows from the calendar and `models_registry/folds.yaml`, never from data.
 """
 
+from tapehouse.folds import span_covered
 from tapehouse.tables import table
 
 
-@table(files=("models_registry/folds.yaml",))
+@table(files=("models_registry/folds.yaml",), fingerprint=span_covered)
 def build(b):
     from tapehouse.folds import folds_frame
 

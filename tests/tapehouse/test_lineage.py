@@ -191,6 +191,12 @@ def stale_after(books, path: str, old: str, new: str) -> set[tuple[str, str]]:
         file.write_text(text)
 
 
+def test_another_span_makes_the_folds_and_splits_again(books):
+    span = "span: {start: 2002-11-01, end: 2005-07-01}"
+    found = stale_after(books, "sources.yaml", span, span.replace("2005-07-01", "2005-08-01"))
+    assert {("models.folds", "inputs"), ("models.splits", "inputs")} <= found
+
+
 def test_a_changed_recipe_touches_its_own_four_assets_alone(books):
     for name in ("gbm", "dpo_orders"):
         found = stale_after(books, f"models_registry/adapters/{name}.yaml", "seed: 7", "seed: 8")
