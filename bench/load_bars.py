@@ -74,7 +74,7 @@ class Load:
         # The packaged sample's bound on a good price is 20,000; one of these stocks is dearer, and always was.
         checks = self.home / "checks" / "raw" / "bars.yaml"
         checks.write_text(checks.read_text().replace("max_value: 20000}", "max_value: 1000000}"))
-        for name in ("objectives.yaml", "workspace.yaml"):
+        for name in ("objectives.yaml", "prompts.yaml", "workspace.yaml"):
             shutil.copy(ROOT / name, self.home / name)
         (self.home / "models_registry").mkdir()
         (self.home / "models_registry" / "folds.yaml").write_text("{count: 1}\n")

@@ -41,7 +41,7 @@ AIM = 0.77  # at most 1.3 times the cost
 END = date(2013, 4, 1)
 LONG, SHORT = date(2000, 3, 1), date(2009, 4, 1)
 DAYS = [date(2013, 3, day) for day in (20, 21, 22, 25, 26, 27, 28)]  # sessions; the last month of the span
-FILES = ("objectives.yaml", "workspace.yaml")
+FILES = ("objectives.yaml", "prompts.yaml", "workspace.yaml")
 DECLARED = (
     "assets/raw",
     "assets/features",
@@ -49,8 +49,7 @@ DECLARED = (
     "assets/staging",
     "sql/staging",
     "sql/features",
-    "objectives.yaml",
-    "workspace.yaml",
+    *FILES,
 )
 PAIRS = ("assets/datasets/preference_pairs.py", "checks/datasets/preference_pairs.yaml")
 CHECKS = ("checks/raw", "checks/staging", "checks/features", "checks/labels")

@@ -12,7 +12,8 @@ from typing import Final
 import polars as pl
 
 from tapehouse.pairs import keyed_uniform
-from tapehouse.prompts import render_orders, shown_price
+from tapehouse.prompts.orders import render_orders, shown_price
+from tapehouse.prompts.templates import Selection
 
 MOST_PROMPTS: Final = 1_500  # a share of 1 % then has a standard error of a quarter of a per cent
 NEAR_PRICE: Final = 0.01  # the corpus moves limits by half a per cent at most; a slipped digit moves them by more than this
@@ -22,13 +23,16 @@ FIGURES: Final = {
 }
 
 
-def unseen_prompts(points: pl.DataFrame, words: Mapping[str, str], since: datetime, most: int = MOST_PROMPTS) -> pl.Series:
+def unseen_prompts(
+    points: pl.DataFrame, words: Mapping[str, str], since: datetime, shown: Selection, most: int = MOST_PROMPTS
+) -> pl.Series:
     """Prompts of decisions at or after `since`, for every objective; at most `most`, drawn by a keyed hash.
 
     Args:
         points: rows of `features.decision_points`.
         words: wording of each objective, by its name.
         since: the end of what the base was trained on, UTC.
+        shown: the template and what is hidden in it.
     """
     later = points.filter(pl.col("decision_at") >= since)
     asked = [
@@ -36,7 +40,7 @@ def unseen_prompts(points: pl.DataFrame, words: Mapping[str, str], since: dateti
         for name in words
     ]
     chosen = pl.concat(asked).sort("drawn", "symbol", "interval", "decision_at", "objective").head(most)
-    return render_orders(chosen, words)
+    return render_orders(chosen, words, shown.template, shown.mask)
 
 
 def form_figures(prompts: pl.Series, answers: pl.DataFrame) -> pl.DataFrame:

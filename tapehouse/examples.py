@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from tapehouse.errors import TapehouseError
-from tapehouse.prompts import TEMPLATE, hold_instead, reason_words, render_answers, render_orders
+from tapehouse.prompts.orders import hold_instead, reason_words, render_answers, render_orders
+from tapehouse.prompts.templates import Selection
 from tapehouse.tokens import encode_answers, encode_prompts
 
 if TYPE_CHECKING:
@@ -18,13 +19,14 @@ POINT: Final = ("symbol", "interval", "decision_at")
 UNSIDED: Final = 0  # of labels.triple_barrier: 1 up, -1 down, 0 neither barrier in time
 
 
-def render_pairs(pairs: pl.DataFrame, points: pl.DataFrame, words: Mapping[str, str]) -> pl.DataFrame:
+def render_pairs(pairs: pl.DataFrame, points: pl.DataFrame, words: Mapping[str, str], shown: Selection) -> pl.DataFrame:
     """The columns of `pairs`, and `prompt`, `chosen`, `rejected`, `template`, in the order of the pairs.
 
     Args:
         pairs: `objective, side, chosen_limit, rejected_limit` of each (symbol, interval, decision_at), limits in currency.
         points: `features.decision_points` over the same range.
         words: wording of each objective.
+        shown: the template and what is hidden in it.
 
     Raises:
         TapehouseError: a pair's decision is not among the points.
@@ -37,10 +39,10 @@ def render_pairs(pairs: pl.DataFrame, points: pl.DataFrame, words: Mapping[str, 
         )
     reasons = reason_words(joined)
     return pairs.with_columns(
-        render_orders(joined, words).alias("prompt"),
+        render_orders(joined, words, shown.template, shown.mask).alias("prompt"),
         render_answers(joined["side"], joined["chosen_limit"], reasons).alias("chosen"),
         render_answers(joined["side"], joined["rejected_limit"], reasons).alias("rejected"),
-        pl.lit(TEMPLATE).alias("template"),
+        pl.lit(shown.version).alias("template"),
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from tapehouse.prompts import ACTIONS, parse_answers
+from tapehouse.prompts.orders import ACTIONS, parse_orders
 from tapehouse.tokens import decode_answer, encode_answers, encode_prompts, load_tokenizer, stop_id
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def predict(
     vocabulary = load_tokenizer(tokenizer)
     texts, chances = generate(load_model(base_dir, adapter_dir), vocabulary, prompts, batch)
     answers = pl.Series("text", texts, dtype=pl.String)
-    parsed = parse_answers(answers, pl.Series(prompts, dtype=pl.String))
+    parsed = parse_orders(answers, pl.Series(prompts, dtype=pl.String))
     columns = [f"p_{action.lower()}" for action in ACTIONS]
     scores = pl.DataFrame(chances, schema=dict.fromkeys(columns, pl.Float64), orient="row")
     return pl.concat([answers.to_frame(), parsed, scores], how="horizontal").select(list(SCHEMA)).cast(SCHEMA)

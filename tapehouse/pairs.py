@@ -15,7 +15,7 @@ import polars as pl
 
 from tapehouse.orders import Objective, Objectives, order_outcomes
 from tapehouse.paths import SETTLEMENT_LAG, Paths, settled_paths
-from tapehouse.prompts import PRICE_BAND
+from tapehouse.prompts.orders import PRICE_BAND
 from tapehouse.versions import microseconds
 
 HASH_KEY = b"tapehouse.pairs.1"

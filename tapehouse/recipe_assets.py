@@ -6,6 +6,7 @@ from pathlib import Path
 from tapehouse.codeversion import modules_version
 from tapehouse.orders import load_objectives
 from tapehouse.project import Asset, Output
+from tapehouse.prompts.templates import selected, selection
 from tapehouse.recipes import TOKENS, Recipe, load_recipes
 from tapehouse.tables import Read
 
@@ -67,7 +68,10 @@ def _predictions(recipe: Recipe, source: Path, home: Path) -> Asset:
     words = ""
     if recipe.kind == "adapter":
         reads += (Read(f"models.{recipe.base}"), Read("models.tokenizer"))
+        # Objective and template are part of the version: what is asked decides what is answered.
         words = load_objectives(home / "objectives.yaml").words.get(recipe.prompt.objective, "")
+        shown = selected(home, "order")
+        words += f"|{selection(recipe.prompt.template, shown.mask).version if recipe.prompt.template else shown.version}"
     return _asset(
         recipe,
         source,

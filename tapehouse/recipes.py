@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from tapehouse.errors import TapehouseError
 from tapehouse.hashing import text_hash
-from tapehouse.prompts import TEMPLATE, template_text
+from tapehouse.prompts import templates
 
 # The token table that a method learns from.
 TOKENS = {"sft": "datasets.sft_tokens", "dpo": "datasets.preference_tokens"}
@@ -63,7 +63,7 @@ class PromptSection(_Section):
     """What the adapter is asked over the test window."""
 
     objective: str = Field(description="The objective that prompts ask for, one of those of datasets.preference_pairs.")
-    template: str = TEMPLATE
+    template: str | None = Field(None, description="Another template than the one that prompts.yaml selects for orders.")
     limit_valid_sessions: int = Field(3, ge=1, description="Sessions for which an order rests before it is cancelled.")
     batch_size: int = Field(128, ge=1)
 
@@ -228,8 +228,8 @@ def load_recipe(path: Path) -> Recipe:
     recipe = parse_recipe({**fields, "name": path.stem}, str(path))
     if isinstance(recipe, _Adapter):
         try:
-            template_text(recipe.prompt.template)
-        except FileNotFoundError as error:
+            templates.load(recipe.prompt.template) if recipe.prompt.template else None
+        except TapehouseError as error:
             raise TapehouseError(f"{path}: prompt.template: {error}") from error
     return recipe
 

@@ -3,6 +3,7 @@
 Paid by implementation shortfall on what happened after; near-ties dropped. The prompt shows raw units and no date.
 """
 
+from tapehouse.prompts.templates import fingerprint
 from tapehouse.tables import reads, table
 
 
@@ -12,6 +13,7 @@ from tapehouse.tables import reads, table
     reads("staging.bars", lookahead_months=1),
     reads("raw.corporate_actions", lookahead_months=1),
     files=("objectives.yaml",),
+    fingerprint=fingerprint("order"),
 )
 def build(b):
     from datetime import timedelta
@@ -20,6 +22,7 @@ def build(b):
     from tapehouse.examples import render_pairs
     from tapehouse.orders import load_objectives
     from tapehouse.pairs import preference_pairs
+    from tapehouse.prompts.templates import selected
 
     universe = b.settings.universe
     objectives = load_objectives(b.settings.home / "objectives.yaml")
@@ -41,4 +44,4 @@ def build(b):
         near_ties=pairs.near_ties,
         farther_wins=pairs.farther_wins,
     )
-    return render_pairs(pairs.rows, points, objectives.words)
+    return render_pairs(pairs.rows, points, objectives.words, selected(b.settings.home, "order"))

@@ -4,6 +4,7 @@ The prompts are those of decisions after the first fold's training end, for ever
 form makes whatever is trained on it a matter of form, too: the contract stops there.
 """
 
+from tapehouse.prompts.templates import fingerprint
 from tapehouse.tables import reads, table
 
 
@@ -12,17 +13,20 @@ from tapehouse.tables import reads, table
     reads("models.tokenizer"),
     reads("features.decision_points", window="all"),
     files=("objectives.yaml",),
+    fingerprint=fingerprint("order"),
 )
 def build(b):
     from tapehouse.base_form import form_figures, unseen_prompts
     from tapehouse.folds import first_train_end
     from tapehouse.inference import predict
     from tapehouse.orders import load_objectives
+    from tapehouse.prompts.templates import selected
     from tapehouse.tokens import stored_tokenizer_path
 
     base = b.read("models.nano")
     words = load_objectives(b.settings.home / "objectives.yaml").words
-    prompts = unseen_prompts(b.read("features.decision_points"), words, first_train_end(b.folds))
+    shown = selected(b.settings.home, "order")
+    prompts = unseen_prompts(b.read("features.decision_points"), words, first_train_end(b.folds), shown)
     tokenizer = stored_tokenizer_path(b.read("models.tokenizer"), b.settings.root)
     answers = predict(b.settings.root / base["path"][0], None, tokenizer, prompts.to_list())
     figures = form_figures(prompts, answers)

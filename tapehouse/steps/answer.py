@@ -11,12 +11,16 @@ def run(b, recipe: Recipe) -> pl.DataFrame:
     from tapehouse.baselines import PREDICTIONS
     from tapehouse.inference import predict
     from tapehouse.orders import load_objectives
-    from tapehouse.prompts import render_orders
+    from tapehouse.prompts.orders import render_orders
+    from tapehouse.prompts.templates import selected, selection
     from tapehouse.tokens import stored_tokenizer_path
 
     points = b.read("features.decision_points")
     words = load_objectives(b.settings.home / "objectives.yaml").words[recipe.prompt.objective]
-    prompts = render_orders(points, words)
+    shown = selected(b.settings.home, "order")
+    if recipe.prompt.template:
+        shown = selection(recipe.prompt.template, shown.mask)
+    prompts = render_orders(points, words, shown.template, shown.mask)
     folders = (b.read(t).row(0, named=True)["path"] for t in (f"models.{recipe.base}", "models.adapters"))
     base, adapter = (b.settings.root / folder for folder in folders)
     tokenizer = stored_tokenizer_path(b.read("models.tokenizer"), b.settings.root)

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from tapehouse.errors import TapehouseError
-from tapehouse.prompts import ACTIONS, Order, answer, parse_answer, rescale_prices, shown_price
+from tapehouse.prompts.orders import ACTIONS, Order, answer, parse_order, rescale_prices, shown_price
 from tapehouse.tokens import encode_answers, encode_prompts
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _repeated(draw: np.random.Generator, rows: int, count: int) -> np.ndarray:
 
 
 def _reason(text: str) -> str:
-    parsed = parse_answer(text)
+    parsed = parse_order(text)
     if not isinstance(parsed, Order):
         raise TapehouseError(f"datasets.preference_pairs: chosen {text!r} is no answer: {parsed.why}")
     return parsed.reason

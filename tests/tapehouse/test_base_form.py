@@ -1,6 +1,7 @@
 """What is said of a base's answers, on answers made by hand; and which prompts it is asked."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -8,16 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapehouse.base_form import form_figures, unseen_prompts
-from tapehouse.prompts import parse_answers, template_columns
+from tapehouse.prompts.orders import parse_orders
+from tapehouse.prompts.templates import load, selected
 
 SINCE = datetime(2012, 5, 10, tzinfo=UTC)
 WORDS = {"aggressive": "a fast fill", "patient": "a better price"}
+SHOWN = selected(Path(), "order")
 PROMPT = "price 0100.00\n"
 
 
 def figures(texts: list[str | None], prompt: str = PROMPT) -> dict:
     prompts = pl.Series([prompt] * len(texts), dtype=pl.String)
-    return form_figures(prompts, parse_answers(pl.Series(texts, dtype=pl.String), prompts)).row(0, named=True)
+    return form_figures(prompts, parse_orders(pl.Series(texts, dtype=pl.String), prompts)).row(0, named=True)
 
 
 def test_by_hand():
@@ -63,19 +66,19 @@ def test_shares_are_shares(texts):
 def points(days: int) -> pl.DataFrame:
     rows = [{"symbol": "IBM", "interval": "1d", "decision_at": SINCE + timedelta(days=d)} for d in range(-days, days)]
     frame = pl.DataFrame(rows, schema_overrides={"decision_at": pl.Datetime("us", "UTC")})
-    known = [c for c in template_columns() if c not in frame.columns]
+    known = [c for c in load(SHOWN.template).columns if c not in (*frame.columns, "objective")]
     # The price tells the day: 100 at `since`.
     return frame.with_columns(pl.lit(1.0).alias(c) for c in known).with_columns(close=pl.Series(range(-days, days)) + 100.0)
 
 
 def test_only_what_came_after_the_training_is_asked():
-    prompts = unseen_prompts(points(5), WORDS, SINCE)
+    prompts = unseen_prompts(points(5), WORDS, SINCE, SHOWN)
     asked = sorted(prompt.splitlines()[-1] for prompt in prompts)
     assert asked == [f"price {100 + day:07.2f}" for day in range(5) for _ in WORDS]
 
 
 def test_a_draw_keeps_to_its_number_and_to_its_rows():
-    whole, some = (unseen_prompts(points(20), WORDS, SINCE, most).to_list() for most in (1000, 15))
+    whole, some = (unseen_prompts(points(20), WORDS, SINCE, SHOWN, most).to_list() for most in (1000, 15))
     assert some == whole[:15] and len(whole) == 40
     assert {word for word in WORDS.values() if any(word in prompt for prompt in some)} == set(WORDS.values())
 
@@ -83,6 +86,6 @@ def test_a_draw_keeps_to_its_number_and_to_its_rows():
 def test_each_prompt_has_one_answer():
     prompts = pl.Series([PROMPT])
     with pytest.raises(ValueError, match="1 prompts have 0 answers"):
-        form_figures(prompts, parse_answers(prompts.clear(), prompts.clear()))
+        form_figures(prompts, parse_orders(prompts.clear(), prompts.clear()))
     with pytest.raises(ValueError, match="shows no price"):
-        form_figures(pl.Series(["price"]), parse_answers(pl.Series(["HOLD because x"]), prompts))
+        form_figures(pl.Series(["price"]), parse_orders(pl.Series(["HOLD because x"]), prompts))

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from tapehouse.errors import TapehouseError
 from tapehouse.examples import preference_tokens, render_pairs, supervised_examples, supervised_tokens, tokenizer_texts
+from tapehouse.prompts.templates import selection
 from tapehouse.tokens import decode_answer, load_tokenizer, train_tokenizer
 
+SHOWN = selection("order_v1")
 AT = datetime(2012, 1, 3, 21, 5, tzinfo=UTC)
 DAY = timedelta(days=1)
 KEY = {"symbol": "IBM", "interval": "1d"}
@@ -67,7 +69,7 @@ def labels(values: list[int | None], ends: list[int]) -> pl.DataFrame:
 
 
 def rendered(sides: list[str]) -> pl.DataFrame:
-    return render_pairs(bare_pairs(sides), points(len(sides)), {"patient": "a better price"})
+    return render_pairs(bare_pairs(sides), points(len(sides)), {"patient": "a better price"}, SHOWN)
 
 
 @pytest.fixture(scope="module")
@@ -132,4 +134,4 @@ def test_no_rows_give_no_rows_of_the_same_types(tokenizer):
 
 def test_a_pair_without_its_decision_point_is_an_error():
     with pytest.raises(TapehouseError, match=r"IBM at 2012-01-04 .* is not in features.decision_points"):
-        render_pairs(bare_pairs(["BUY", "BUY"]), points(1), {"patient": "a better price"})
+        render_pairs(bare_pairs(["BUY", "BUY"]), points(1), {"patient": "a better price"}, SHOWN)

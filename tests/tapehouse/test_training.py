@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from tapehouse.errors import TapehouseError
-from tapehouse.prompts import parse_answer, shown_price
+from tapehouse.prompts.orders import parse_order, shown_price
 from tapehouse.tokens import decode_answer, load_tokenizer, stop_id
 from tapehouse.training.__main__ import train
 from tapehouse.training.corpus import pretraining_tokens
@@ -48,7 +48,7 @@ def test_the_corpus_knows_no_outcome(world):
     assert tokens["stage"].value_counts(sort=True).rows() == [("copy", 64), ("text", 48)]
     for prompt_ids, answer_ids in tokens.select("prompt_ids", "answer_ids").iter_rows():
         price = shown_price(tokenizer.decode(prompt_ids))
-        order = parse_answer(decode_answer(tokenizer, answer_ids), price)
+        order = parse_order(decode_answer(tokenizer, answer_ids), price)
         assert order.action == "HOLD" or abs(order.limit_price / price - 1) <= section.farthest_offset + 0.005 / price
 
 

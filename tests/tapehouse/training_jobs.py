@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from tapehouse.examples import preference_tokens, supervised_tokens
-from tapehouse.prompts import answer
+from tapehouse.prompts.orders import answer
 from tapehouse.recipes import parse_recipe
 from tapehouse.tokens import load_tokenizer, train_tokenizer
 from tapehouse.training.__main__ import train

@@ -17,7 +17,7 @@ RECORDED = ROOT.parent / "shared" / "data" / "book"
 FILES = (
     *("assets/raw/book_events.py", "assets/raw/trades.py", "assets/staging/book_quotes.py"),
     *("checks/raw/book_events.yaml", "checks/raw/trades.yaml", "checks/raw/quarantine.yaml", "checks/staging/book_quotes.yaml"),
-    *("workspace.yaml", "objectives.yaml"),
+    *("workspace.yaml", "objectives.yaml", "prompts.yaml"),
 )
 ASSETS = ("raw.book_events", "raw.trades", "staging.book_quotes")
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]

@@ -5,21 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapehouse.prompts import (
+from tapehouse.prompts.answers import Rejection
+from tapehouse.prompts.orders import (
     PRICE_BAND,
     Order,
-    Rejection,
     answer,
     hold_instead,
-    parse_answer,
-    parse_answers,
+    parse_order,
+    parse_orders,
     reason_words,
     render_answers,
     render_orders,
     rescale_prices,
     shown_price,
-    template_columns,
 )
+from tapehouse.prompts.templates import load
 
 POINT = {
     "symbol": "IBM",
@@ -50,32 +50,32 @@ def points(**changes) -> pl.DataFrame:
 
 
 def test_a_prompt_shows_raw_units_and_ends_in_the_price():
-    assert render_orders(points(), "a fast fill").to_list() == [PROMPT]
+    assert render_orders(points(), "a fast fill", "order_v1").to_list() == [PROMPT]
     assert shown_price(PROMPT) == 117.45
 
 
 def test_wording_follows_the_objective_of_each_row():
     rows = pl.concat([points(objective="aggressive"), points(objective="patient")])
-    prompts = render_orders(rows, {"aggressive": "a fast fill", "patient": "a better price"})
+    prompts = render_orders(rows, {"aggressive": "a fast fill", "patient": "a better price"}, "order_v1")
     assert [prompt.split("\n")[0] for prompt in prompts] == [
         "IBM daily order for a fast fill",
         "IBM daily order for a better price",
     ]
     with pytest.raises(ValueError, match="no wording for the objectives"):
-        render_orders(rows, {"patient": "a better price"})
+        render_orders(rows, {"patient": "a better price"}, "order_v1")
 
 
-@pytest.mark.parametrize("column", [name for name in template_columns() if name != "symbol"])
+@pytest.mark.parametrize("column", [name for name in load("order_v1").columns if name not in ("symbol", "objective")])
 @pytest.mark.parametrize("value", [None, math.nan, math.inf])
 def test_a_missing_value_is_refused_by_name(column, value):
     with pytest.raises(ValueError, match=f"{column} is null or not finite in row 0"):
-        render_orders(points(**{column: value}), "a fast fill")
+        render_orders(points(**{column: value}), "a fast fill", "order_v1")
 
 
 @pytest.mark.parametrize("price", [0.0, -3.0, 10_000.0])
 def test_a_price_that_the_template_cannot_show_is_refused(price):
     with pytest.raises(ValueError, match="wider price"):
-        render_orders(points(close=price), "a fast fill")
+        render_orders(points(close=price), "a fast fill", "order_v1")
 
 
 def test_reasons_follow_what_the_prompt_shows():
@@ -99,7 +99,7 @@ def test_answers_have_one_form_and_hold_its_own():
     st.sampled_from(["trend up", "trend down", "rsi low", "rsi high"]),
 )
 def test_what_is_rendered_parses_back(action, price, reason):
-    order = parse_answer(answer(action, price, reason))
+    order = parse_order(answer(action, price, reason))
     assert isinstance(order, Order)
     assert (order.action, order.reason) == (action, reason)
     assert order.limit_price == pytest.approx(price, abs=0.00501)
@@ -117,7 +117,7 @@ def test_what_is_rendered_parses_back(action, price, reason):
     st.one_of(st.none(), st.floats(allow_nan=True)),
 )
 def test_parsing_is_total(text, shown):
-    parsed = parse_answer(text, shown)
+    parsed = parse_order(text, shown)
     assert isinstance(parsed, Order | Rejection)
     if isinstance(parsed, Order) and parsed.limit_price is not None:
         assert parsed.limit_price > 0
@@ -141,22 +141,22 @@ def test_parsing_is_total(text, shown):
     ],
 )
 def test_anything_else_is_unparseable(text):
-    parsed = parse_answer(text, 117.45)
+    parsed = parse_order(text, 117.45)
     assert isinstance(parsed, Rejection)
     assert parsed.state == "unparseable"
 
 
 def test_a_limit_far_from_the_price_is_a_rejection():
     inside, outside = 100 * (1 + PRICE_BAND), 100 * (1 + PRICE_BAND) + 0.01
-    assert isinstance(parse_answer(answer("SELL", inside, "trend up"), 100.0), Order)
-    assert isinstance(parse_answer(answer("SELL", outside, "trend up"), 100.0), Rejection)
+    assert isinstance(parse_order(answer("SELL", inside, "trend up"), 100.0), Order)
+    assert isinstance(parse_order(answer("SELL", outside, "trend up"), 100.0), Rejection)
 
 
 def test_what_is_no_order_acts_as_hold():
     texts = pl.Series(["BUY limit 0117.00 because trend up", "BUY limit 0017.00 because trend up", None])
-    assert parse_answers(texts, pl.Series([PROMPT] * 3)).rows() == [
+    assert parse_orders(texts, pl.Series([PROMPT] * 3)).rows() == [
         ("ok", "BUY", 117.0),
-        ("unparseable", "HOLD", None),
+        ("price_out_of_band", "HOLD", None),
         ("not_text", "HOLD", None),
     ]
 

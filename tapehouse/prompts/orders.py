@@ -1,6 +1,6 @@
-"""Prompts and answers of an order: rendered and parsed here for datasets, evaluation and serving alike.
+"""The order family: prompts that ask for one limit order, and the answers that state it.
 
-The template lies in `templates/<TEMPLATE>.txt`. A field is a column of `features.decision_points` with a Python
+The template is what `prompts.yaml` selects. A field is a column of `features.decision_points` with a Python
 format specification, so that the file alone says what a model sees: raw prices in their currency, returns in per cent,
 and neither date nor normalised value. The price comes last and zero-padded to the width it has in the answer, which is
 what lets a small model copy it.
@@ -19,16 +19,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-from string import Formatter
 from typing import Final, Literal
 
 import polars as pl
 
-TEMPLATE: Final = "order_v1"
+from tapehouse.prompts import templates
+from tapehouse.prompts.answers import PRICE_OUT_OF_BAND, UNPARSEABLE, Rejection, no_text
+
 ACTIONS: Final = ("SELL", "HOLD", "BUY")
 PRICE_BAND: Final = 0.20  # a limit farther than this from the price shown is a slip of a digit, not an order
 MAX_PRICE: Final = 9999.99  # the template's width: four digits, a point, two decimals
@@ -51,50 +50,25 @@ class Order:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """An answer that is no order; it counts as `state` and acts as HOLD."""
-
-    state: Literal["unparseable", "not_text"]
-    why: str
-
-
-@cache
-def template_text(template: str = TEMPLATE) -> str:
-    """The template's text. Raises FileNotFoundError that names the templates that exist."""
-    folder = resources.files("tapehouse") / "templates"
-    source = folder / f"{template}.txt"
-    if not source.is_file():
-        known = sorted(entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt"))
-        raise FileNotFoundError(f"templates/{template}.txt does not exist; the templates are {known}")
-    return source.read_text(encoding="utf-8")
-
-
-@cache
-def template_columns(template: str = TEMPLATE) -> tuple[str, ...]:
-    """Columns that the template shows, in order of appearance; `objective` is rendered apart."""
-    fields = (field for _, field, _, _ in Formatter().parse(template_text(template)) if field)
-    return tuple(field for field in dict.fromkeys(fields) if field != "objective")
-
-
-def render_orders(points: pl.DataFrame, objective_words: str | Mapping[str, str], template: str = TEMPLATE) -> pl.Series:
+def render_orders(
+    points: pl.DataFrame, objective_words: str | Mapping[str, str], template: str, mask: Collection[str] = ()
+) -> pl.Series:
     """Prompts of decision points, one string a row, each ending in the price and a newline.
 
     `points` has the columns of `features.decision_points` in raw units (returns as fractions, prices in currency).
     `objective_words` is the wording for all rows, or a mapping from the values of column `objective` to wordings.
     Raises ValueError where a column is missing, or a value is null, not finite, or a price outside (0, 9999.99].
     """
-    columns = template_columns(template)
-    _require(points, columns)
     if isinstance(objective_words, str):
-        words = [objective_words] * points.height
+        worded = points.with_columns(objective=pl.lit(objective_words))
     else:
         if "objective" not in points.columns:
             raise ValueError("prompts: a mapping of objectives needs the column 'objective' in the points")
         unknown = set(points["objective"].unique()) - set(objective_words)
         if unknown:
             raise ValueError(f"prompts: no wording for the objectives {sorted(map(str, unknown))}; add them to the mapping")
-        words = [objective_words[name] for name in points["objective"]]
+        worded = points.with_columns(pl.col("objective").replace_strict(dict(objective_words), return_dtype=pl.String))
+    prompts = templates.render(worded, template, mask)
     prices = points["close"]
     if points.height and not prices.is_between(0.01, MAX_PRICE).all():
         row = prices.is_between(0.01, MAX_PRICE).not_().arg_true()[0]
@@ -102,10 +76,7 @@ def render_orders(points: pl.DataFrame, objective_words: str | Mapping[str, str]
             f"prompts: close {prices[row]} in row {row} does not fit the price of template {template!r} "
             f"(0.01 to {MAX_PRICE}); declare a template with a wider price"
         )
-    render = template_text(template).format_map
-    rows = points.select(columns).iter_rows(named=True)
-    texts = [render({**row, "objective": word}) for row, word in zip(rows, words, strict=True)]
-    return pl.Series("prompt", texts, dtype=pl.String)
+    return prompts
 
 
 def reason_words(points: pl.DataFrame) -> pl.Series:
@@ -133,7 +104,7 @@ def answer(action: str, limit_price: float | None, reason: str) -> str:
         if limit_price is None or not math.isfinite(limit_price) or not 0.005 < limit_price <= MAX_PRICE:
             raise ValueError(f"prompts: {action} needs a limit price within (0, {MAX_PRICE}], got {limit_price}")
         text = f"{action} limit {limit_price:07.2f} because {reason}"
-    if not isinstance(parse_answer(text), Order):
+    if not isinstance(parse_order(text), Order):
         raise ValueError(f"prompts: {text!r} is not an answer; actions are {ACTIONS}, a reason is 1 to 40 small letters")
     return text
 
@@ -144,34 +115,34 @@ def render_answers(actions: pl.Series, limit_prices: pl.Series, reasons: pl.Seri
     return pl.Series("answer", texts, dtype=pl.String)
 
 
-def parse_answer(text: object, shown_price: float | None = None) -> Order | Rejection:
+def parse_order(text: object, shown_price: float | None = None) -> Order | Rejection:
     """The order that an answer states, or why it states none. Total and strict: never raises, never guesses.
 
     With `shown_price` (currency), a limit farther than `PRICE_BAND` from it is rejected.
     """
     if not isinstance(text, str):
-        return Rejection("not_text", f"the answer is {type(text).__name__}, not text")
+        return no_text(text)
     if hold := _HOLD.fullmatch(text):
         return Order("HOLD", None, hold[1])
     order = _ORDER.fullmatch(text)
     if order is None:
-        return Rejection("unparseable", "neither 'BUY|SELL limit 0000.00 because <reason>' nor 'HOLD because <reason>'")
+        return Rejection(UNPARSEABLE, "neither 'BUY|SELL limit 0000.00 because <reason>' nor 'HOLD because <reason>'")
     limit = float(order[2])
     if limit <= 0.0:
-        return Rejection("unparseable", "the limit price is zero")
+        return Rejection(UNPARSEABLE, "the limit price is zero")
     if shown_price is not None and not abs(limit - shown_price) <= PRICE_BAND * shown_price:
-        return Rejection("unparseable", f"limit {limit} is farther than {PRICE_BAND:.0%} from the price {shown_price}")
+        return Rejection(PRICE_OUT_OF_BAND, f"limit {limit} is farther than {PRICE_BAND:.0%} from the price {shown_price}")
     return Order(order[1], limit, order[3])  # type: ignore[arg-type]
 
 
-def parse_answers(texts: pl.Series, prompts: pl.Series) -> pl.DataFrame:
-    """Frame of `parse_state` ('ok', 'unparseable', 'not_text'), `action`, `limit_price`; one row an answer.
+def parse_orders(texts: pl.Series, prompts: pl.Series) -> pl.DataFrame:
+    """Frame of `parse_state` ('ok', or that of a rejection), `action`, `limit_price`; one row an answer.
 
     What is no order acts as HOLD. The price shown is read from the prompt, as in serving.
     """
     rows = []
     for text, prompt in zip(texts, prompts, strict=True):
-        parsed = parse_answer(text, shown_price(prompt))
+        parsed = parse_order(text, shown_price(prompt))
         if isinstance(parsed, Order):
             rows.append(("ok", parsed.action, parsed.limit_price))
         else:
@@ -207,7 +178,7 @@ def hold_instead(answers: pl.Series) -> pl.Series:
     """HOLD answers with the reasons of the orders given. Raises ValueError where one is not an answer."""
     texts = []
     for text in answers:
-        parsed = parse_answer(text)
+        parsed = parse_order(text)
         if not isinstance(parsed, Order):
             raise ValueError(f"prompts: {text!r} is not an answer: {parsed.why}")
         texts.append(answer("HOLD", None, parsed.reason))
