@@ -20,6 +20,7 @@ from tapehouse.partitions import DATED, contiguous
 from tapehouse.project import ONCE, Asset, Output, Project, Table
 from tapehouse.reading import query, read_table, stream_table
 from tapehouse.settings import Settings
+from tapehouse.shown_values import scan_prompts
 from tapehouse.sqlfile import SqlFile
 from tapehouse.tables import Read
 from tapehouse.warehouse import LAKE, Change, Warehouse, apply_change, is_empty
@@ -164,10 +165,14 @@ def materialise(
         build = make_build(project, asset, partitions, cursor, snapshot, run_id=run_id, **build_options)
         started = time.monotonic()
         frames = run_build(build)
+        scanned = scan_prompts(project, asset, frames, cursor)
     if not set(frames) <= set(stored):  # a table without a check file has the columns that its build returned
         create_tables(project, warehouse, frames)
     reshaped = {name for name in frames if stored.get(name, project.tables[name].types) != project.tables[name].types}
-    outcomes = [judge(project, asset, output, frames[output.table], partitions, state) for output in asset.outputs]
+    outcomes = [
+        judge(project, asset, output, frames[output.table], partitions, state, scanned.get(output.table, ()))
+        for output in asset.outputs
+    ]
     for outcome in outcomes:
         if outcome.output.table in reshaped:
             outcome.reshape()

@@ -47,13 +47,20 @@ class OutputOutcome:
 
 
 def judge(
-    project: Project, asset: Asset, output: Output, frame: pl.DataFrame, partitions: list[str], state: State
+    project: Project,
+    asset: Asset,
+    output: Output,
+    frame: pl.DataFrame,
+    partitions: list[str],
+    state: State,
+    scanned: Sequence[Result] = (),
 ) -> OutputOutcome:
     """Hash each partition and judge it by the table's contract and quality entries.
 
     Args:
         frame: normalised rows of all `partitions`.
         state: the books before, to tell which partitions have changed.
+        scanned: what was found of the rows beside their contract's entries, and blocks as these do (`tapehouse.shown_values`).
 
     Raises:
         TapehouseError: rows outside the partitions, or of another key than the asset's own.
@@ -68,7 +75,7 @@ def judge(
     for column, value in output.key:
         if not (frame[column] == value).all():
             raise TapehouseError(f"{where}: writes rows of {table.name} whose {column} is not {value!r}")
-    contract = [_grain_result(table, frame), *evaluate(frame, _telling(table.doc.contract, frame), check_file)]
+    contract = [_grain_result(table, frame), *scanned, *evaluate(frame, _telling(table.doc.contract, frame), check_file)]
     quality = evaluate(frame, table.doc.quality, check_file) if frame.height else []
     failed: dict[str, list[str]] = {}
     keys = placed["__partition"]
