@@ -17,7 +17,7 @@ import polars as pl
 from numba import njit
 
 from tapehouse.errors import TapehouseError
-from tapehouse.versions import ACTION_KEY, BAR_KEY, as_known
+from tapehouse.versions import ACTION_KEY, BAR_KEY, as_known, require_declared_intervals
 
 SETTLEMENT_LAG = timedelta(days=1)
 
@@ -76,12 +76,16 @@ def settled_paths(
     """Bars and actions of `symbols` in the versions known one settlement lag after their session's close.
 
     Args:
-        versions: `staging.bars` of one interval.
+        versions: `staging.bars` of daily bars.
         actions: `raw.corporate_actions`.
         sessions: `session`, `open_at`, `close_at`, ascending, without gaps over the decisions and what follows them.
         symbols: those to keep; one without bars gets an empty path.
         settlement_lag: how long after a session's close its records still count.
+
+    Raises:
+        TapehouseError: a bar of another interval, of which a session would hold several.
     """
+    require_declared_intervals(versions, "labels and rewards")
     grid = sessions.select("session", "open_at", "close_at").with_row_index("column")
     rows = pl.DataFrame({"symbol": symbols, "row": range(len(symbols))}, schema_overrides=_SYMBOLS)
     due = pl.col("close_at") + settlement_lag

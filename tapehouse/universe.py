@@ -83,6 +83,15 @@ class Universe(_Frozen):
     sources: dict[str, SerializeAsAny[SourceDeclaration]]
     feeds: dict[str, tuple[Feed, ...]] = Field(default_factory=dict)
 
+    @field_validator("interval", mode="before")
+    @classmethod
+    def _declared_interval(cls, value: Any) -> Any:
+        if value != "1d":
+            raise ValueError(
+                f"{value!r} has no anchors, windows and horizons: features, regimes and labels count sessions; write 1d"
+            )
+        return value
+
     @field_validator("sources", mode="before")
     @classmethod
     def _by_kind(cls, value: Any) -> Any:

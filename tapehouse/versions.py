@@ -13,10 +13,14 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 
+from tapehouse.errors import TapehouseError
+
 BAR_KEY = ("symbol", "interval", "session")
 ACTION_KEY = ("symbol", "kind", "ex_date")
 # Two versions known at the same instant: the higher version number, then the later source name, is taken.
 TIE_BREAK = ("known_at", "version", "source")
+# The lengths of bars for which anchors, windows and horizons are declared: all of them count sessions.
+INTERVALS = ("1d",)
 MICROSECONDS = timedelta(microseconds=1)
 NEVER = np.iinfo(np.int64).min
 
@@ -27,6 +31,25 @@ def microseconds(column: pl.Series) -> np.ndarray:
     A copy that can be written, as everything that is handed to a kernel: Numba would compile again for read-only views.
     """
     return column.dt.epoch("us").to_numpy(writable=True)
+
+
+def require_declared_intervals(bars: pl.DataFrame, table: str) -> None:
+    """Refuse bars of another length than a session: windows, anchors and horizons would count bars as if they were sessions.
+
+    Args:
+        bars: with `symbol`, `interval` and `session`. table: what is made of them.
+
+    Raises:
+        TapehouseError: names the table, the first such bar, and what to do.
+    """
+    other = bars.filter(~pl.col("interval").is_in(INTERVALS))
+    if other.height:
+        symbol, interval, session = other.select("symbol", "interval", "session").row(0)
+        raise TapehouseError(
+            f"{table}: {symbol} has a bar of interval {interval!r} on {session}, but anchors, windows and horizons are "
+            f"declared for {', '.join(INTERVALS)} alone; keep other bars out of raw.bars (`interval` in sources.yaml, `interval` in "
+            "checks/raw/bars.yaml), or declare the interval in tapehouse/versions.py with an anchor and windows of its own"
+        )
 
 
 def as_known(records: pl.DataFrame, key: Sequence[str], cutoff: pl.Expr) -> pl.DataFrame:

@@ -25,13 +25,13 @@ from tapehouse.versions import (
     Timeline,
     epochs,
     microseconds,
+    require_declared_intervals,
     sorted_versions,
     timeline,
 )
 
 DECISION_LAG = timedelta(minutes=5)
-# Anchors are yearly for daily bars: recursions run over 20 to 32 months of them, at least 400 of a full history.
-ANCHORED_INTERVALS = ("1d",)
+# Anchors are yearly, for daily bars: recursions run over 20 to 32 months of them, at least 400 of a full history.
 RESTART_MONTH, RESTART_YEARS_BACK = 5, 2
 UTC_DATETIME = pl.Datetime("us", "UTC")
 PRICES = ("open", "high", "low", "close")
@@ -145,9 +145,7 @@ def batches(
     Raises:
         TapehouseError: for an interval without a declared anchor, or a dividend that is not below the close before it.
     """
-    unknown = bars.filter(~pl.col("interval").is_in(ANCHORED_INTERVALS))["interval"]
-    if len(unknown):
-        raise TapehouseError(f"{table}: no anchor is declared for interval {unknown[0]!r}; add one to ANCHORED_INTERVALS")
+    require_declared_intervals(bars, table)
     # On one day the dividend goes first: its amount is per share of the day before.
     actions = sorted_versions(actions, ACTION_KEY, order=("symbol", "ex_date", "kind"))
     acted = {symbol: of_symbol for (symbol,), of_symbol in actions.partition_by("symbol", as_dict=True).items()}

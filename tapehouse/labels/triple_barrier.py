@@ -70,7 +70,8 @@ def triple_barrier(
         versions: `staging.bars` of one interval, as far beyond `end` as the horizon reaches.
         actions: `raw.corporate_actions` of the same span.
         decisions: rows of `features.price` to label: `symbol, interval, decision_at, session, close, atr_14`, and
-            `realised_vol_20d` where the unit is volatility. Those without a unit have no barriers and are left out.
+            `realised_vol_20d` where the unit is volatility. Without a unit above zero there are no
+            barriers, and no row.
         start, end: UTC bounds of `decision_at`.
         sessions: `session, open_at, close_at` of the exchange, over the decisions and their horizons.
         spec: the barriers, the horizon, the sides and what a touch is.
@@ -87,7 +88,8 @@ def triple_barrier(
         TapehouseError: for a decision on a day that is no session.
     """
     column = UNIT_COLUMNS[spec.unit]
-    rows = decisions.filter((pl.col("decision_at") >= start) & (pl.col("decision_at") < end) & pl.col(column).is_not_null())
+    # Without a width the entry's own open would touch both barriers.
+    rows = decisions.filter((pl.col("decision_at") >= start) & (pl.col("decision_at") < end) & (pl.col(column) > 0))
     if events is not None:
         rows = rows.join(events.select(KEY).unique(), on=list(KEY), how="semi")
     rows = rows.sort(KEY)

@@ -358,7 +358,7 @@ def test_features_agree_with_talib_on_the_history_restated_to_the_decision(real_
 
 def test_an_interval_without_anchor_is_refused():
     hourly = frame(bars("AAA", [1, 2])).with_columns(interval=pl.lit("1h"))
-    with pytest.raises(TapehouseError, match="no anchor is declared for interval '1h'"):
+    with pytest.raises(TapehouseError, match=r"features.price: AAA has a bar of interval '1h' on 2019-01-01, .* sources.yaml"):
         of(hourly)
 
 

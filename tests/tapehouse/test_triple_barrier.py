@@ -218,9 +218,23 @@ def test_a_decision_on_a_day_without_session_is_refused():
         triple_barrier(frame(bars("AAA", [FLAT])), action_frame(), decisions(), at(0, 0), at(9, 0), sunday)
 
 
+def test_bars_of_another_interval_are_refused():
+    hourly = frame(bars("AAA", [FLAT] * 5)).with_columns(interval=pl.lit("1h"))
+    with pytest.raises(TapehouseError, match=r"labels and rewards: AAA has a bar of interval '1h' on .* sources.yaml"):
+        triple_barrier(hourly, action_frame(), decisions(), at(0, 0), at(9, 0), calendar(20))
+
+
 def test_a_decision_without_atr_has_no_label():
     rows = decisions().with_columns(atr_14=pl.lit(None, pl.Float64))
     assert labelled([FLAT] * 4, rows=rows) == {}
+
+
+def test_a_price_that_has_not_moved_has_no_barriers():
+    """Barriers at the entry itself would be reached by its own open: a profit of nothing, by definition of none."""
+    still = [(100, 100, 100, 100)] * 4
+    assert labelled(still, rows=decisions(atr=0.0)) == {}
+    spec = BarrierSpec(unit="volatility", horizon_bars=3)
+    assert labelled(still, spec=spec, rows=decisions().with_columns(realised_vol_20d=pl.lit(0.0))) == {}
 
 
 # ---------------------------------------------------------------------- other barriers

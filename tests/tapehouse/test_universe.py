@@ -52,6 +52,7 @@ def test_the_default_universe():
         (lambda c: c["universe"]["IBM"].update(id="US:AAPL:1"), "two instruments share one id"),
         (lambda c: c["universe"]["IBM"].pop("name"), "universe.IBM.name: Field required"),
         (lambda c: c.update(benchmark="^DJI"), r"benchmark \^DJI is not in universe"),
+        (lambda c: c.update(interval="1h"), "interval: '1h' has no anchors, windows and horizons: .* write 1d"),
         (lambda c: c["span"].update(start="2000-03-02"), "span: start and end must be the first day of a month"),
         (lambda c: c["span"].update(end="2000-03-01"), "span: start 2000-03-01 must lie before end"),
         (lambda c: c.update(decision_lag_minutes="soon"), "decision_lag_minutes: .*integer"),
