@@ -80,11 +80,11 @@ def rebuild(
         start, end: quotes are given for instants with `start` <= instant < `end`, UTC; messages before serve the book.
         trace: whether the best quotes after every message are wanted too.
     """
-    books: dict[tuple, _Book] = {}
+    books: dict[tuple, Book] = {}
     for frame in frames:
         for key, rows in _by_book(frame):
             if key not in books:
-                books[key] = _Book(key, rules, _us(start), _us(end), trace)
+                books[key] = Book(key, rules, _us(start), _us(end), trace)
             yield books[key].feed(Messages.of(rows))
     for book in books.values():
         yield book.finish()
@@ -104,7 +104,7 @@ def quotes_by_day(frames: Iterable[pl.DataFrame], rules: BookRules, start: datet
         TapehouseError: the receiving clock was set back by more than an hour across midnight.
     """
     first, stop = _us(start) // DAY_US, _us(end) // DAY_US
-    books: dict[tuple, dict[int, _Book]] = {}
+    books: dict[tuple, dict[int, Book]] = {}
     done: dict[tuple, int] = {}
     for frame in frames:
         for key, rows in _by_book(frame):
@@ -120,7 +120,7 @@ def quotes_by_day(frames: Iterable[pl.DataFrame], rules: BookRules, start: datet
                     )
                 if inside.size:
                     if day not in days:
-                        days[day] = _Book(key, rules, day * DAY_US, (day + 1) * DAY_US)
+                        days[day] = Book(key, rules, day * DAY_US, (day + 1) * DAY_US)
                     yield days[day].feed(inside)
             for day in [d for d in days if (d + 1) * DAY_US + LATE_US <= low]:
                 done[key] = max(day, done.get(key, -1))
@@ -145,7 +145,21 @@ def collected(rebuilt: Iterable[Rebuilt]) -> Rebuilt:
     )
 
 
-class _Book:
+@dataclass(frozen=True)
+class Played:
+    """Messages that a book has been fed with, behind those that it still held.
+
+    Attributes:
+        tidings: messages and what became of them. start: the first of the new ones.
+        best: (n, 4), best bid, its size, best ask, its size after each message; 0 where a side is empty.
+    """
+
+    tidings: Tidings
+    start: int
+    best: np.ndarray
+
+
+class Book:
     """One book, its state between frames, and the differences of the last `buffer_seconds`."""
 
     def __init__(self, key: tuple[str, str, str], rules: BookRules, first: int, stop: int, trace: bool = False):
@@ -163,6 +177,35 @@ class _Book:
         self.told = -1  # the last stretch that was told in the quarantine
 
     def feed(self, messages: Messages) -> Rebuilt:
+        """Play messages, and give what they made: quotes, records, counts."""
+        played, found = self._play(messages)
+        tidings, everything = played.tidings, played.tidings.messages
+        gone = everything.sequences < everything.sequences[-1] - self.buffer
+        trace = trace_rows(everything, tidings.notes, played.best, played.start) if self.trace else None
+        result = self._rebuilt(found, tidings.only(gone), messages, trace)
+        self.held = tidings.only(~gone & (everything.kinds == DIFF))
+        return result
+
+    def follow(self, messages: Messages) -> Played:
+        """Play messages of a book whose quotes are not asked for, and give what became of each."""
+        played, _ = self._play(messages)
+        everything = played.tidings.messages
+        held = (everything.sequences >= everything.sequences[-1] - self.buffer) & (everything.kinds == DIFF)
+        self.held = played.tidings.only(held)
+        return played
+
+    def sizes_at(self, side: int, prices: np.ndarray) -> np.ndarray:
+        """Sizes now held at (m,) prices of one side, 0 for the bids and 1 for the asks; 0 where there is no level."""
+        n = int(self.state[BIDS + side])
+        keys, sizes = (a[:n] for a in self.book[2 * side : 2 * side + 2])
+        wanted = prices if side == 0 else -prices
+        places = np.searchsorted(keys, wanted)
+        within = places < n
+        found = np.zeros(prices.size)
+        found[within] = np.where(keys[places[within]] == wanted[within], sizes[places[within]], 0.0)
+        return found
+
+    def _play(self, messages: Messages) -> tuple[Played, list[pl.DataFrame]]:
         tidings = self.held.then(messages)
         everything, start = tidings.messages, self.held.messages.size
         self._make_room(everything)
@@ -176,11 +219,7 @@ class _Book:
             )  # fmt: skip
             if at < everything.size:
                 found.append(self._read_off())
-        gone = everything.sequences < everything.sequences[-1] - self.buffer
-        trace = trace_rows(everything, tidings.notes, best, start) if self.trace else None
-        result = self._rebuilt(found, tidings.only(gone), messages, trace)
-        self.held = tidings.only(~gone & (everything.kinds == DIFF))
-        return result
+        return Played(tidings, start, best), found
 
     def finish(self) -> Rebuilt:
         """Quotes up to the end of the range, and what became of the differences still held."""
