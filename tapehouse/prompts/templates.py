@@ -13,6 +13,7 @@
 
 A field is a column of the points with a Python format specification, in raw units. A line that begins with one of `optional`
 is left out where one of its values is null; and such lines go first, in the declared order, where a prompt is too long.
+One that begins with one of `nullable` is left out where a value is null, and never for its length (an answer rests on it).
 Every other value must be there, and be finite.
 
 `prompts.yaml` selects a template for each family. What it selects is part of the *inputs* of the family's tables
@@ -51,6 +52,7 @@ class _Frozen(BaseModel):
 class _FrontMatter(_Frozen):
     family: str = Field(min_length=1)
     optional: tuple[str, ...] = ()
+    nullable: tuple[str, ...] = ()
 
 
 class Selected(_Frozen):
@@ -67,6 +69,7 @@ class Template:
     name: str
     family: str
     optional: tuple[str, ...]
+    nullable: tuple[str, ...]
     text: str
     columns: tuple[str, ...]
 
@@ -110,10 +113,10 @@ def _parsed(name: str, content: str) -> Template:
     fields = _fields(text)
     if any(not field.isidentifier() for field in fields):
         raise TapehouseError(f"{where}: a field is a column's name and a format, such as {{close:07.2f}}; got {fields}")
-    idle = [start for start in front.optional if not any(line.startswith(start) for line in text.splitlines())]
+    idle = [s for s in (*front.optional, *front.nullable) if not any(line.startswith(s) for line in text.splitlines())]
     if idle:
-        raise TapehouseError(f"{where}: optional: no line begins with {idle}")
-    return Template(name, front.family, front.optional, text, tuple(dict.fromkeys(fields)))
+        raise TapehouseError(f"{where}: optional, nullable: no line begins with {idle}")
+    return Template(name, front.family, front.optional, front.nullable, text, tuple(dict.fromkeys(fields)))
 
 
 def render(points: pl.DataFrame, name: str, mask: Collection[str] = ()) -> pl.Series:
@@ -136,7 +139,7 @@ def render(points: pl.DataFrame, name: str, mask: Collection[str] = ()) -> pl.Se
     shown = masked(points.select(*needed), mask).select(template.columns)
     lines = [_without_dates(line, shown.schema) for line in template.lines] if DATES in mask else list(template.lines)
     usable = shown.select(_usable(column, kind).alias(column) for column, kind in shown.schema.items())
-    droppable = [line.startswith(template.optional) if template.optional else False for line in lines]
+    droppable = [line.startswith((*template.optional, *template.nullable)) for line in lines]
     for line, free in zip(lines, droppable, strict=True):
         for column in () if free else _fields(line):
             if not usable[column].all():
@@ -187,9 +190,13 @@ def selected(home: Path, family: str) -> Selection:
 def selection(name: str, mask: Sequence[str] = ()) -> Selection:
     """A template with a mask, and its version: name, mask and the digest of the template's file."""
     template = load(name)
-    digest = text_hash(template.family, *template.optional, template.text)[:8]
+    digest = text_hash(template.family, *template.optional, *_marked(template.nullable), template.text)[:8]
     hidden = "".join(f"-{part}" for part in sorted(set(mask)))
     return Selection(name, tuple(sorted(set(mask))), f"{name}{hidden}@{digest}")
+
+
+def _marked(nullable: tuple[str, ...]) -> tuple[str, ...]:
+    return ("nullable", *nullable) if nullable else ()
 
 
 def template_of(version: str) -> str:
