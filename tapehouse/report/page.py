@@ -14,6 +14,7 @@ from tapehouse import evaluation, metrics
 from tapehouse.backtest.config import BacktestConfig
 from tapehouse.report import figures
 from tapehouse.report.caveats import DETAILS, HINDSIGHT
+from tapehouse.report.shell import facts, table
 from tapehouse.report.verdict import AHEAD, LOSES, Comparison, Record, compare, headline, number, percent, records
 
 OPEN_BLOCKS = 3  # blocks whose tables are not folded away
@@ -22,7 +23,6 @@ BADGES = {AHEAD: "good", LOSES: "bad"}
 ACCOUNT = ("return", "return_before_costs", "sharpe", "sortino", "max_drawdown", "hit_rate", "turnover", "trades", "exposure")
 SHARES = {"return", "return_before_costs", "max_drawdown"}
 WHOLE = {"trades"}
-WORDS = {"subject", "objective"}  # columns of text, set to the left
 HEADS = {
     "return": "return",
     "return_before_costs": "before costs",
@@ -86,7 +86,7 @@ def report_html(
         pairs=_pairs(pairs),
         details="".join(f"<p><b>{escape(head)}</b> {escape(text)}</p>" for head, text in DETAILS),
         glossary=_glossary(),
-        provenance=_provenance(provenance),
+        provenance=facts(provenance),
         figures=data,
         plotly=get_plotlyjs(),
     )
@@ -142,7 +142,7 @@ def _joined(found: list[Record]) -> str:
         cells += (percent(record.max_drawdown), str(record.trades))
         rows.append((place, record, cells))
     heads = ("return", "Sharpe", "95 % interval", "max drawdown", "trades")
-    return _table(("", "subject", *heads), [(place, _subject(r.subject, r.kind), *cells) for place, r, cells in rows])
+    return table(("", "subject", *heads), [(place, _subject(r.subject, r.kind), *cells) for place, r, cells in rows])
 
 
 def _blocks(leaderboard: pl.DataFrame) -> str:
@@ -153,7 +153,7 @@ def _blocks(leaderboard: pl.DataFrame) -> str:
         for row in rows.sort("rank", "subject", nulls_last=True).iter_rows(named=True):
             cells = [_account_cell(name, row[name]) for name in ACCOUNT]
             body.append((number(row["rank"], 0), _subject(row["subject"], row["kind"]), *cells))
-        parts.append(f"<h3>Block {escape(str(fold))}</h3>" + _table(heads, body))
+        parts.append(f"<h3>Block {escape(str(fold))}</h3>" + table(heads, body))
     return _latest(parts)
 
 
@@ -193,7 +193,7 @@ def _evaluations(evaluations: pl.DataFrame, found: list[Record]) -> str:
         first = rows.row(0, named=True)
         truth = ", ".join(f"{a} {_share(first[f'base_rate_{a.lower()}'])}" for a in evaluation.ACTIONS)
         note = f'<p class="note">What happened: {escape(truth)} of {number(first["n_labelled"], 0)} labelled decisions.</p>'
-        parts.append(f"<h3>Block {escape(str(fold))}</h3>{note}" + _table(("subject", *heads), body))
+        parts.append(f"<h3>Block {escape(str(fold))}</h3>{note}" + table(("subject", *heads), body))
     return _latest(parts)
 
 
@@ -220,7 +220,7 @@ def _symbols(trades: pl.DataFrame, found: list[Record]) -> str:
                 cells.append(gain if some.height else number(None))
             body.append((_subject(record.subject, record.kind), *cells))
     note = '<p class="note">Thousands of currency on an opening equity of a million a block; small: number of trades.</p>'
-    return note + _table(("subject", *names), body)
+    return note + table(("subject", *names), body)
 
 
 def _pairs(pairs: pl.DataFrame | None) -> str:
@@ -247,17 +247,12 @@ def _pairs(pairs: pl.DataFrame | None) -> str:
         "<p>Two placements of one order, paid by what happened after. Were the farther one chosen far more or less often than "
         "half of the time, a model could learn that alone.</p>"
     )
-    return f"<section><h2>Preference pairs</h2>{text}{_table(heads, body)}</section>"
+    return f"<section><h2>Preference pairs</h2>{text}{table(heads, body)}</section>"
 
 
 def _glossary() -> str:
     entries = [f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in {**metrics.MEANING, **evaluation.MEANING}.items()]
     return f"<dl>{''.join(entries)}</dl>"
-
-
-def _provenance(provenance: dict[str, str]) -> str:
-    rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in provenance.items())
-    return f'<table class="facts">{rows}</table>'
 
 
 def _share(value: float | None, digits: int = 0) -> str:
@@ -270,15 +265,3 @@ def _subject(name: str, kind: str) -> str:
 
 def _head(text: str, meaning: str) -> str:
     return f'<abbr title="{escape(meaning)}">{escape(text)}</abbr>'
-
-
-def _word(word: bool) -> str:
-    return ' class="word"' if word else ""
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Heads and cells are HTML already."""
-    words = {i for i, h in enumerate(heads) if h in WORDS}
-    head = "".join(f"<th{_word(i in words)}>{h}</th>" for i, h in enumerate(heads))
-    body = "".join("<tr>" + "".join(f"<td{_word(i in words)}>{c}</td>" for i, c in enumerate(row)) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -12,14 +12,16 @@ import polars as pl
 PACKAGES = ("tapehouse", "polars", "numpy", "numba", "xgboost-cpu", "torch", "transformers", "trl")
 
 
-def provenance(snapshot: int, commit: dict[str, Any], folds: pl.DataFrame, adapters: pl.DataFrame) -> dict[str, str]:
+def provenance(
+    snapshot: int, commit: dict[str, Any], folds: pl.DataFrame, adapters: pl.DataFrame | None = None
+) -> dict[str, str]:
     """Entries of the report's table of provenance, the warehouse snapshot and the commit first.
 
     Args:
         snapshot: the warehouse snapshot that every input was read at.
         commit: `git_commit` and `git_dirty`, as from `tapehouse.training.manifest.git_state`.
         folds: rows of `models.folds`.
-        adapters: rows of `models.adapters`.
+        adapters: rows of `models.adapters`; None for a report about data alone.
     """
     head = commit["git_commit"]
     state = "no repository" if head is None else head[:12] + (" with uncommitted changes" if commit["git_dirty"] else "")
@@ -31,7 +33,7 @@ def provenance(snapshot: int, commit: dict[str, Any], folds: pl.DataFrame, adapt
         .iter_rows()
     ]
     entries = {"snapshot": str(snapshot), "commit": state, "folds": "; ".join(blocks)}
-    for row in adapters.sort("adapter", "fold").iter_rows(named=True):
+    for row in adapters.sort("adapter", "fold").iter_rows(named=True) if adapters is not None else ():
         entries[f"{row['adapter']} {row['fold']}"] = (
             f"{row['method']}, recipe {row['recipe_hash'][:12]}, seed {row['seed']}, trained at snapshot {row['snapshot']} on "
             f"{row['rows']} rows, digest {row['digest'][:12]}"

@@ -1,0 +1,217 @@
+"""What a model could learn from preference pairs without reading a prompt, and how balanced they are.
+
+A pair is told apart by three rules that know nothing of the market: which answer is longer, which limit is farther away,
+and, for each side, both offsets by terciles. Each is fitted on the pairs of a fold's training window whose reward was known
+by its end, and scored on the fold's test block; where a rule does better than even there, the pairs teach it. In-sample
+accuracies by objective, on all pairs, say how much there is to learn at most.
+
+The interval of an accuracy takes the pairs of a fortnight as one draw: their windows overlap, and symbols move together
+(cluster-robust deviation of a ratio, K.-Y. Liang, S. Zeger, Biometrika 73, 1986).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from tapehouse.errors import TapehouseError
+from tapehouse.folds import Fold, block_rows, training_rows
+
+ALL: Final = "all"
+EVEN: Final = 0.5
+CLUSTER_DAYS: Final = 14
+Z: Final = 1.96  # two-sided 95 % of a normal
+TERCILES: Final = (1 / 3, 2 / 3)
+QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
+BASELINES: Final = {
+    "length": "picks the longer (or the shorter) answer",
+    "offset": "picks the farther (or the nearer) limit of an objective",
+    "offset_cells": "picks by the terciles of both offsets within an objective and a side",
+}
+BALANCED: Final = ("regime", "objective", "side", "symbol")
+SCHEMA: Final = {
+    "dataset": pl.String,
+    "fold": pl.String,
+    "objective": pl.String,
+    "measure": pl.String,
+    "level": pl.String,
+    "value": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "pairs": pl.Int64,
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Fitted rules of one objective.
+
+    Attributes:
+        longer: +1 where the longer answer was chosen more often in training, -1 the shorter, 0 neither.
+        farther: +1 where the farther limit was, -1 the nearer.
+        near_cuts, far_cuts: terciles of the nearer and of the farther offset.
+        cells: (2, 3, 3) as `farther`, by side and the terciles of both.
+    """
+
+    longer: int
+    farther: int
+    near_cuts: np.ndarray
+    far_cuts: np.ndarray
+    cells: np.ndarray
+
+
+def diagnostics(dataset: str, pairs: pl.DataFrame, regimes: pl.DataFrame, folds: Sequence[Fold]) -> pl.DataFrame:
+    """Rows of `reports.pair_diagnostics` for one dataset, sorted by their grain.
+
+    Args:
+        dataset: its name, such as `datasets.preference_pairs`.
+        pairs: `symbol, decision_at, objective, side, chosen, rejected, margin_bps, reward_known_at`, the offsets
+            `chosen_offset_*` and `rejected_offset_*` and `chosen_filled, rejected_filled` of each pair.
+        regimes: `symbol, decision_at, regime` of each decision.
+        folds: of `models.folds`; one without training or test pairs gives no rows.
+
+    Raises:
+        TapehouseError: there are no pairs.
+    """
+    if pairs.is_empty():
+        raise TapehouseError(f"{dataset} has no rows to diagnose; materialise it first")
+    told = described(pairs, regimes)
+    rows = _whole(told)
+    for name, part in _by_objective(told):
+        rows += [(ALL, name, *row) for row in _accuracies(part, fit(part))]
+    for fold in folds:
+        train, test = training_rows(told, fold, "reward_known_at"), block_rows(told, fold)
+        if train.is_empty() or test.is_empty():
+            continue
+        rules = fit(train)
+        for name, part in _by_objective(test):
+            rows += [(fold.id, name, *row) for row in _accuracies(part, rules)]
+            rows.append((fold.id, name, "train_pairs", "", float(_of(train, name).height), None, None, _of(train, name).height))
+    schema = {name: kind for name, kind in SCHEMA.items() if name != "dataset"}
+    table = pl.DataFrame(rows, schema=schema, orient="row").with_columns(dataset=pl.lit(dataset))
+    return table.select(list(SCHEMA)).sort("dataset", "fold", "objective", "measure", "level")
+
+
+def described(pairs: pl.DataFrame, regimes: pl.DataFrame) -> pl.DataFrame:
+    """The pairs with what the rules and the balances go by.
+
+    Added: `length_difference` (characters of chosen less rejected), `same_form` (equal but for their digits), `near`, `far`
+    (the offsets, in their own unit), `far_wins`, `regime` ('unknown' where there is none), `cluster`.
+    """
+    offset = next((name.removeprefix("chosen_") for name in pairs.columns if name.startswith("chosen_offset_")), None)
+    if offset is None:
+        raise TapehouseError(f"pairs without a column chosen_offset_<unit>; they have {pairs.columns}")
+    chosen, rejected = pl.col(f"chosen_{offset}"), pl.col(f"rejected_{offset}")
+    digits = r"[0-9]"
+    if "regime" not in pairs.columns:
+        key = [c for c in ("symbol", "interval", "decision_at") if c in pairs.columns and c in regimes.columns]
+        pairs = pairs.join(regimes.select(*key, "regime").unique(key), on=key, how="left", maintain_order="left")
+    return pairs.with_columns(
+        length_difference=pl.col("chosen").str.len_chars().cast(pl.Int64) - pl.col("rejected").str.len_chars().cast(pl.Int64),
+        same_form=pl.col("chosen").str.replace_all(digits, "0") == pl.col("rejected").str.replace_all(digits, "0"),
+        near=pl.min_horizontal(chosen, rejected),
+        far=pl.max_horizontal(chosen, rejected),
+        far_wins=chosen > rejected,
+        regime=pl.col("regime").fill_null("unknown"),
+        cluster=pl.col("decision_at").dt.epoch("d").floordiv(CLUSTER_DAYS),
+    )
+
+
+def fit(train: pl.DataFrame) -> dict[str, Rule]:
+    """The rules of each objective, fitted on described pairs."""
+    return {name: _fit_one(part) for name, part in _by_objective(train) if name != ALL}
+
+
+def _fit_one(train: pl.DataFrame) -> Rule:
+    signed = np.where(train["far_wins"].to_numpy(), 1, -1)
+    near, far = train["near"].to_numpy(), train["far"].to_numpy()
+    near_cuts, far_cuts = np.quantile(near, TERCILES), np.quantile(far, TERCILES)
+    cells = np.zeros((2, 3, 3), np.int64)
+    np.add.at(cells, (_buys(train), _tercile(near, near_cuts), _tercile(far, far_cuts)), signed)
+    longer = int(np.sign(np.sign(train["length_difference"].to_numpy()).sum()))
+    return Rule(longer, int(np.sign(signed.sum())), near_cuts, far_cuts, np.sign(cells))
+
+
+def scores(rows: pl.DataFrame, rules: dict[str, Rule]) -> dict[str, np.ndarray]:
+    """For each rule 1 where it picks the chosen answer, 0 where the other, 1/2 where it cannot tell: (n,) each."""
+    found = {name: np.full(rows.height, EVEN) for name in BASELINES}
+    objectives = rows["objective"].to_numpy()
+    difference, far_wins = rows["length_difference"].to_numpy(), rows["far_wins"].to_numpy()
+    near, far, buys = rows["near"].to_numpy(), rows["far"].to_numpy(), _buys(rows)
+    signed = np.where(far_wins, 1, -1)
+    for objective, rule in rules.items():
+        mine = objectives == objective
+        cells = rule.cells[buys[mine], _tercile(near[mine], rule.near_cuts), _tercile(far[mine], rule.far_cuts)]
+        found["length"][mine] = (1 + rule.longer * np.sign(difference[mine])) / 2
+        found["offset"][mine] = (1 + rule.farther * signed[mine]) / 2
+        found["offset_cells"][mine] = (1 + cells * signed[mine]) / 2
+    return found
+
+
+def _buys(rows: pl.DataFrame) -> np.ndarray:
+    return (rows["side"] == "BUY").to_numpy().astype(np.int64)
+
+
+def _tercile(values: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    return np.searchsorted(cuts, values, side="right")
+
+
+def _accuracies(rows: pl.DataFrame, rules: dict[str, Rule]) -> list[tuple]:
+    clusters = rows["cluster"].to_numpy()
+    found = []
+    for name, score in scores(rows, rules).items():
+        value, half = accuracy(score, clusters)
+        low, high = (None, None) if half is None else (max(0.0, value - half), min(1.0, value + half))
+        found.append((f"{name}_accuracy", "", value, low, high, len(score)))
+    return found
+
+
+def accuracy(score: np.ndarray, clusters: np.ndarray) -> tuple[float, float | None]:
+    """Mean score, and half the width of its 95 % interval over clusters; None for fewer than two of them."""
+    value = float(score.mean())
+    _, place = np.unique(clusters, return_inverse=True)
+    sums = np.bincount(place, weights=score - value)
+    count = len(sums)
+    if count < 2:
+        return value, None
+    return value, float(Z * np.sqrt(count / (count - 1) * np.square(sums).sum()) / len(score))
+
+
+def _whole(told: pl.DataFrame) -> list[tuple]:
+    """What is said of all pairs, and of each objective's."""
+    rows: list[tuple] = []
+    for name, part in _by_objective(told):
+        n = part.height
+
+        def add(measure: str, value: float | None, level: str = "", name: str = name, pairs: int = n) -> None:
+            rows.append((ALL, name, measure, level, None if value is None else float(value), None, None, pairs))
+
+        difference, margin = part["length_difference"], part["margin_bps"]
+        add("pairs", n)
+        add("length_difference_mean", int(difference.sum()) / n)
+        add("length_difference_largest", int(difference.abs().max()))
+        add("same_form", int(part["same_form"].sum()) / n)
+        add("farther_chosen", int(part["far_wins"].sum()) / n)
+        for which in ("chosen_filled", "rejected_filled"):
+            if which in part.columns:
+                add(which, int(part[which].sum()) / n)
+        for q in QUANTILES:
+            add("margin_bps", margin.quantile(q, "linear"), f"q{round(q * 100):02d}")
+        for column in BALANCED:
+            for level, count in sorted(part[column].value_counts().iter_rows()):
+                add("share", count / n, f"{column} {level}")
+        for column in ("regime", "symbol"):
+            for (level,), some in sorted(part.group_by([column]), key=lambda item: item[0]):
+                add("buy_share", int((some["side"] == "BUY").sum()) / some.height, f"{column} {level}", pairs=some.height)
+    return rows
+
+
+def _by_objective(rows: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+    names = sorted(rows["objective"].unique())
+    return [(ALL, rows), *((name, _of(rows, name)) for name in names)]
+
+
+def _of(rows: pl.DataFrame, objective: str) -> pl.DataFrame:
+    return rows if objective == ALL else rows.filter(pl.col("objective") == objective)
