@@ -19,6 +19,7 @@ do its work where the turn comes late.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 
 import polars as pl
@@ -41,18 +42,22 @@ COLUMNS: Final = (
 )
 
 
-def instructions(points: pl.DataFrame, states: pl.DataFrame, labels: pl.DataFrame, selection: Selection) -> pl.DataFrame:
-    """One example for each decision point whose label is known; columns as in `checks/datasets/instructions.yaml`.
+def instructions(
+    points: pl.DataFrame, states: pl.DataFrame, labels: pl.DataFrame, start: datetime, end: datetime, selection: Selection
+) -> pl.DataFrame:
+    """One example for each decision point in [start, end) whose label is known; columns as in its check file.
 
     Args:
         points: `features.decision_points`.
         states: `features.policy_state` of the same decisions.
         labels: `labels.triple_barrier` of the same decisions, all three sides.
+        start, end: UTC bounds of `decision_at`.
         selection: template and mask of the family `agent`.
 
     Raises:
         ValueError: a value that the template always shows is null or not finite.
     """
+    points = points.filter((pl.col("decision_at") >= start) & (pl.col("decision_at") < end))
     account = states.drop("session", "known_at")
     rows = points.drop_nulls(NEEDED).join(account, on=POINT, how="inner", maintain_order="left")
     outcome = labels.select(*POINT, "label", "sessions_held", "label_end_at", "label_known_at", position="side")

@@ -19,7 +19,8 @@ def build(b):
 
     points = b.read("features.decision_points")
     chosen = selected(b.settings.home, "agent")
-    rows = instructions(points, b.read("features.policy_state"), b.read("labels.triple_barrier"), chosen)
+    states, labels = b.read("features.policy_state"), b.read("labels.triple_barrier")
+    rows = instructions(points, states, labels, b.start, b.end, chosen)
     actions = rows["action"].value_counts(sort=True).iter_rows()
     b.note(without_features_or_label=points.height - rows.height, **dict(actions))
     return rows

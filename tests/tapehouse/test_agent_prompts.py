@@ -1,7 +1,7 @@
 """The trading agent's prompts and answers, and what is taught in each state of its account."""
 
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -170,7 +170,8 @@ def taught_by(account: dict, label: int | None, held: int) -> pl.DataFrame:
     kinds = {"side": pl.Int32, "label": pl.Int32, "decision_at": STAMP}
     labelled = pl.DataFrame(labels, schema_overrides=kinds)
     points = pl.DataFrame([POINT], schema_overrides=TYPES)
-    return instructions(points, states.with_columns(pl.col("position").cast(pl.Int32)), labelled, selection("agent_v1"))
+    states = states.with_columns(pl.col("position").cast(pl.Int32))
+    return instructions(points, states, labelled, AT, AT + timedelta(minutes=1), selection("agent_v1"))
 
 
 def test_a_long_position_is_left_by_selling_and_an_unknown_label_teaches_nothing():
