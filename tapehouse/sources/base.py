@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:  # settings hold the universe, which holds declarations
     from tapehouse.settings import Settings
@@ -43,6 +43,8 @@ class SourceDeclaration(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: str
+    # Shown on the cards of datasets. It changes no row, so it is left out of what sources are fingerprinted by.
+    licence: str | None = Field(None, min_length=1, exclude=True)
 
     @property
     def offers(self) -> tuple[str, ...]:
