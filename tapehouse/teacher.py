@@ -21,6 +21,7 @@ VOLATILE: Final = 2.00  # per cent a day, as the prompt prints it
 RSI_LOW, RSI_HIGH = 30.0, 70.0  # Wilder (1978), New Concepts in Technical Trading Systems: oversold and overbought
 SENTIMENTS: Final = ("news_sentiment_30d", "filing_sentiment_90d")  # the first that is shown
 PROFITS: Final = ("return_on_assets", "net_margin")  # the first that is shown; Piotroski (2000) asks the former to be positive
+MARKET_CLAUSES: Final = 2  # of the three that can be said, so that a thesis stays short
 DIRECTIONAL: Final = ("quality", "sentiment", "momentum", "insider_buying", "momentum_10d", "momentum_30d")
 STANCE: Final = {"strong_sell": -1.0, "sell": -0.5, "hold": 0.0, "buy": 0.5, "strong_buy": 1.0}
 
@@ -166,17 +167,27 @@ def _risk(seen: Seen, say: _Words) -> Iterator[str]:
 
 
 def _market(seen: Seen, say: _Words) -> Iterator[str]:
+    clauses = []
     if "relative_strength_20d" in seen:
-        yield _by_sign(
-            seen["relative_strength_20d"].number,
-            lambda: say("it leads the market by {relative_strength_20d}", "relative strength is good, {relative_strength_20d}"),
-            lambda: say("it trails the market, {relative_strength_20d}", "relative strength is poor, {relative_strength_20d}"),
-            lambda: say("it moves with the market, {relative_strength_20d}"),
+        clauses.append(
+            _by_sign(
+                seen["relative_strength_20d"].number,
+                lambda: say(
+                    "it leads the market by {relative_strength_20d}", "relative strength is good, {relative_strength_20d}"
+                ),
+                lambda: say(
+                    "it trails the market, {relative_strength_20d}", "relative strength is poor, {relative_strength_20d}"
+                ),
+                lambda: say("it moves with the market, {relative_strength_20d}"),
+            )
         )
     if "market_ret_20d" in seen:
-        yield say("the market made {market_ret_20d} in a month", "the month gave the market {market_ret_20d}")
+        clauses.append(say("the market made {market_ret_20d} in a month", "the month gave the market {market_ret_20d}"))
     if "regime" in seen:
-        yield say("the regime is {regime}", "its own regime reads {regime}")
+        clauses.append(say("the regime is {regime}", "its own regime reads {regime}"))
+    if len(clauses) == MARKET_CLAUSES + 1:
+        del clauses[say.draw(len(clauses))]
+    yield from clauses
 
 
 def _macro(seen: Seen, say: _Words) -> Iterator[str]:
@@ -203,30 +214,32 @@ def _macro(seen: Seen, say: _Words) -> Iterator[str]:
 
 
 def _company(seen: Seen, say: _Words) -> Iterator[str]:
-    for column, of in (("return_on_assets", "on its assets"), ("net_margin", "on its sales")):
-        if column in seen:
-            yield _by_sign(
-                seen[column].number,
-                lambda value=seen[column].text, of=of: say(f"it earns {value} {of}", f"it makes {value} {of}"),
-                lambda value=seen[column].text, of=of: say(f"it loses money, {value} {of}", f"a loss of {value} {of}"),
-                lambda value=seen[column].text, of=of: say(f"it breaks even, {value} {of}"),
-            )
+    profit = _first(seen, PROFITS)
+    if profit is not None:
+        of = "its assets" if profit is seen.get("return_on_assets") else "its sales"
+        yield _by_sign(
+            profit.number,
+            lambda: say(f"it earns {profit.text} on {of}", f"profitable, {profit.text} on {of}"),
+            lambda: say(f"it loses money, {profit.text} on {of}", f"unprofitable, {profit.text} on {of}"),
+            lambda: say(f"it breaks even, {profit.text} on {of}"),
+        )
     if "insider_buys_90d" in seen:
         if seen["insider_buys_90d"].number > 0:
-            yield say("insiders bought {insider_buys_90d} times", "insider buying, {insider_buys_90d} times")
+            yield say("insiders bought, {insider_buys_90d} in all", "insider purchases {insider_buys_90d}")
         else:
             yield say("no insider bought", "insiders did not buy")
 
 
 def _news(seen: Seen, say: _Words) -> Iterator[str]:
-    for column, of in (("news_sentiment_30d", "articles"), ("filing_sentiment_90d", "filings")):
-        if column in seen:
-            yield _by_sign(
-                seen[column].number,
-                lambda value=seen[column].text, of=of: say(f"{of} sound good, {value}", f"the tone of {of} is kind, {value}"),
-                lambda value=seen[column].text, of=of: say(f"{of} sound bad, {value}", f"the tone of {of} is harsh, {value}"),
-                lambda value=seen[column].text, of=of: say(f"{of} are even in tone, {value}"),
-            )
+    tone = _first(seen, SENTIMENTS)
+    if tone is not None:
+        of = "articles" if tone is seen.get("news_sentiment_30d") else "filings"
+        yield _by_sign(
+            tone.number,
+            lambda: say(f"{of} sound good, {tone.text}", f"the tone of {of} is kind, {tone.text}"),
+            lambda: say(f"{of} sound bad, {tone.text}", f"the tone of {of} is harsh, {tone.text}"),
+            lambda: say(f"{of} are even in tone, {tone.text}"),
+        )
 
 
 def _by_sign(number: float, up: Callable[[], str], down: Callable[[], str], level: Callable[[], str]) -> str:
