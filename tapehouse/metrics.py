@@ -22,7 +22,7 @@ ROWS = {"subject": pl.String, "fold": pl.String, "metric": pl.String, "value": p
 # What each metric of reports.backtests means; units in brackets. Also the tooltips of the report.
 MEANING = {
     "return": "Change of equity over the block, after all costs [fraction].",
-    "return_before_costs": "The same with commission and slippage of the block added back [fraction].",
+    "return_before_costs": "The same with commission, slippage and borrow fees of the block added back [fraction].",
     "annual_return": "Return compounded to 252 sessions [fraction a year].",
     "volatility": "Standard deviation of daily returns times the root of 252 [fraction].",
     "sharpe": "Mean over deviation of daily returns times the root of 252, gross of a risk-free rate; null without trades.",
@@ -41,15 +41,16 @@ MEANING = {
     "sessions_held": "Mean sessions from entry to exit, both counted.",
     "exposure": "Mean of longs plus shorts over equity.",
     "net_exposure": "Mean of longs less shorts over equity.",
-    "costs": "Commission and slippage over opening equity [fraction].",
+    "costs": "Commission, slippage (half-spread and impact with it) and borrow fees over opening equity [fraction].",
     "dividends": "Dividends received less those paid on shorts, over opening equity [fraction].",
     "sessions": "Sessions of the block.",
     "signals": "Decisions to buy or sell.",
     "skipped": "Signals passed over: the symbol had a position or a resting order.",
     "expired": "Limit orders that were not filled in time.",
     "unexecuted": "Signals of the last session.",
-    "scaled": "Entries made smaller by the gross limit.",
-    "refused": "Entries for which the gross limit left no room.",
+    "scaled": "Entries made smaller by a limit.",
+    "refused": "Entries for which a limit left no room.",
+    "vetoed": "Signals that a veto kept from the market.",
 }
 
 
@@ -59,7 +60,7 @@ def performance(result: BacktestResult) -> dict[str, float | None]:
     trades = result.trades
     ret = result.equity["ret"].to_numpy()[1:]
     gained = float(equity[-1] / opening - 1.0)
-    costs = float(result.ledger["commission"][-1] + result.ledger["slippage"][-1]) / opening
+    costs = sum(float(result.ledger[name][-1]) for name in ("commission", "slippage", "borrow")) / opening
     depth, longest = drawdown(np.concatenate([[opening], equity]))
     annual = annualised(gained, len(equity))
     traded = trades.height > 0

@@ -3,20 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
 
+from tapehouse.backtest.liquidity import known_liquidity
 from tapehouse.paths import SETTLEMENT_LAG, settled_paths
 
 SIGN = {"SELL": -1, "HOLD": 0, "BUY": 1}
+DAYS_A_YEAR = 365.0  # of a fee by calendar days
 
 
 @dataclass(frozen=True)
 class Panel:
     """Arrays of shape (sessions, symbols); a price is NaN where the symbol has no settled bar in the session.
 
-    `ratio` and `dividend` are what one share of the session before becomes: a number of shares, and cash.
+    `ratio` and `dividend` are what one share of the session before becomes: a number of shares, and cash. `volume` and
+    `volatility` are what was known before each session (`tapehouse.backtest.liquidity`), NaN where nothing was. `fx` is
+    account currency for a unit of the price's; `delisting` the return from the last mark with which a symbol leaves, NaN for
+    none. `elapsed` and `rate`, (sessions,), are the years since the session before and what cash earns in one. `tick` and
+    `lot`, (symbols,), are 0 where none is declared.
     """
 
     symbols: tuple[str, ...]
@@ -27,16 +34,32 @@ class Panel:
     close: np.ndarray
     ratio: np.ndarray
     dividend: np.ndarray
+    volume: np.ndarray
+    volatility: np.ndarray
+    fx: np.ndarray
+    delisting: np.ndarray
+    elapsed: np.ndarray
+    rate: np.ndarray
+    tick: np.ndarray
+    lot: np.ndarray
 
 
 @dataclass(frozen=True)
 class Orders:
-    """Decisions as arrays of shape (sessions, symbols), each at the session after whose close it was taken."""
+    """Decisions as arrays of shape (sessions, symbols), each at the session after whose close it was taken.
+
+    `weight` is the notional over equity. `command` acts on the open position (`tapehouse.backtest.account`). `blocked_long` and
+    `blocked_short` number the veto that holds for an entry, -1 for none.
+    """
 
     signal: np.ndarray
     limit: np.ndarray
     valid: np.ndarray
     atr: np.ndarray
+    weight: np.ndarray
+    command: np.ndarray
+    blocked_long: np.ndarray
+    blocked_short: np.ndarray
     decision_at: dict[tuple[int, int], datetime]
 
 
@@ -46,6 +69,7 @@ def build_panel(
     sessions: pl.DataFrame,
     symbols: Sequence[str],
     settlement: timedelta = SETTLEMENT_LAG,
+    liquidity: bool = False,
 ) -> Panel:
     """The prices and corporate actions of `symbols` over `sessions`, as settled (`tapehouse.paths`).
 
@@ -55,6 +79,7 @@ def build_panel(
         sessions: `session`, `open_at`, `close_at`, ascending, without gaps: the test block.
         symbols: the columns, in this order.
         settlement: a bar or action is read in the version known so long after the session's close.
+        liquidity: whether volume and volatility are wanted; they take bars from before the block.
 
     Raises:
         ValueError: more than one interval, or a dividend that is not below the close before it.
@@ -76,16 +101,39 @@ def build_panel(
             f"{symbols[s]} {days[t]}: dividend {dividend[t, s]} is not below the close before it, {before[t, s]}; "
             "correct raw.corporate_actions"
         )
-    return Panel(tuple(symbols), days, open_, high, low, close, ratio, dividend)
+    volume, volatility = np.full(close.shape, np.nan), np.full(close.shape, np.nan)
+    if liquidity:
+        volume, volatility = known_liquidity(here, sessions, tuple(symbols), ratio)
+    return Panel(
+        symbols=tuple(symbols),
+        sessions=days,
+        open=open_,
+        high=high,
+        low=low,
+        close=close,
+        ratio=ratio,
+        dividend=dividend,
+        volume=volume,
+        volatility=volatility,
+        fx=np.ones(close.shape),
+        delisting=np.full(close.shape, np.nan),
+        elapsed=np.array([0.0, *((b - a).days / DAYS_A_YEAR for a, b in pairwise(days))]),
+        rate=np.zeros(len(days)),
+        tick=np.zeros(len(symbols)),
+        lot=np.zeros(len(symbols)),
+    )
 
 
-def build_orders(predictions: pl.DataFrame, decisions: pl.DataFrame, panel: Panel, sessions: pl.DataFrame) -> Orders:
+def build_orders(
+    predictions: pl.DataFrame, decisions: pl.DataFrame, panel: Panel, sessions: pl.DataFrame, weight: float | None = None
+) -> Orders:
     """`predictions` as orders on the grid of `panel`.
 
     Args:
         predictions: rows of `models.predictions` of one subject: `symbol`, `decision_at`, `action`, `limit_price`,
             `limit_valid_sessions`. At most one a symbol and decision; those outside the sessions are an error.
         decisions: `symbol`, `decision_at`, `atr_14`: what the barriers are made of.
+        weight: notional of an entry over equity; by default one over the number of symbols.
 
     Raises:
         ValueError: two predictions for one decision, an unknown action, a BUY or SELL without ATR or without a bar, a
@@ -107,7 +155,17 @@ def build_orders(predictions: pl.DataFrame, decisions: pl.DataFrame, panel: Pane
         .join_asof(calendar, on="decision_at", strategy="backward")
     )
     shape = panel.close.shape
-    orders = Orders(np.zeros(shape, np.int64), np.full(shape, np.nan), np.zeros(shape, np.int64), np.full(shape, np.nan), {})
+    orders = Orders(
+        signal=np.zeros(shape, np.int64),
+        limit=np.full(shape, np.nan),
+        valid=np.zeros(shape, np.int64),
+        atr=np.full(shape, np.nan),
+        weight=np.full(shape, 1.0 / len(panel.symbols) if weight is None else weight),
+        command=np.zeros(shape, np.int64),
+        blocked_long=np.full(shape, -1),
+        blocked_short=np.full(shape, -1),
+        decision_at={},
+    )
     row = {day: i for i, day in enumerate(panel.sessions)}
     column = {symbol: i for i, symbol in enumerate(panel.symbols)}
     for symbol, decision_at, action, limit, valid, atr, session in rows.iter_rows():

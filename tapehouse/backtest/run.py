@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from tapehouse.backtest.config import BacktestConfig
-from tapehouse.backtest.engine import COUNTS, EXIT_REASONS, LEDGER, TRADE_INDICES, TRADE_NUMBERS, simulate
+from tapehouse.backtest.account import COUNTS, EXIT_REASONS, LEDGER, TRADE_INDICES, TRADE_NUMBERS, simulate
+from tapehouse.backtest.config import BPS, BacktestConfig
 from tapehouse.backtest.panel import Orders, Panel, build_orders, build_panel
 
 TRADES = {
@@ -25,6 +25,7 @@ TRADES = {
     "commission": pl.Float64,
     "slippage": pl.Float64,
     "dividends": pl.Float64,
+    "borrow": pl.Float64,
     "exit_reason": pl.String,
 }
 
@@ -35,15 +36,17 @@ class BacktestResult:
 
     trades: one row a closed position, in the order of entry (symbols of one session in the panel's order). Prices are
         as executed, slippage included, each in the raw basis of its own day; `shares` and `exit_shares` differ by the
-        splits between. `pnl` is net: price gain + dividends - commission - slippage.
+        splits between. `pnl` is net: price gain + dividends - commission - slippage - borrow.
     equity: one row a session: `equity`, `cash` (short proceeds included), `gross_exposure` and `net_exposure` as shares
         of equity, `ret` the simple return since the session before.
     ledger: one row a session, in currency. At every row
-        opening equity + realised + unrealised + dividends - commission - slippage = equity; all but `unrealised`,
-        values and `traded` (the session's turnover) are running totals.
+        opening equity + realised + unrealised + dividends + interest - commission - slippage - borrow = equity; all but
+        `unrealised`, values and `traded` (the session's turnover) are running totals. `slippage` is all that was paid
+        beyond prices: half-spread, slippage and impact.
     counts: decisions that wanted a trade (`signals`), orders `filled`, decisions `skipped` because the symbol had a
         position or a resting order, limit orders `expired`, decisions with no session left (`unexecuted`), entries
-        `scaled` down by the gross limit, and those `refused` because it left no room at all.
+        `scaled` down by a limit, those `refused` because it left no room at all, and decisions `vetoed`.
+    fate: (sessions, symbols) what became of each decision, by the numbers in `tapehouse.backtest.account`.
     """
 
     trades: pl.DataFrame
@@ -51,6 +54,7 @@ class BacktestResult:
     ledger: pl.DataFrame
     counts: dict[str, int]
     config: BacktestConfig
+    fate: np.ndarray
 
 
 def run_backtest(
@@ -87,31 +91,56 @@ def run_backtest(
     sessions = sessions.filter(pl.col("session") <= priced.max()) if len(priced) else sessions.clear()
     if sessions.is_empty():
         raise ValueError("no bar of these symbols up to the end of the test block")
-    panel = build_panel(versions, actions, sessions, symbols, config.settlement)
-    orders = build_orders(predictions, decisions, panel, sessions)
+    panel = build_panel(versions, actions, sessions, symbols, config.settlement, config.needs_liquidity)
+    orders = build_orders(predictions, decisions, panel, sessions, config.weight)
     return simulate_orders(panel, orders, config)
 
 
 def simulate_orders(panel: Panel, orders: Orders, config: BacktestConfig) -> BacktestResult:
     """Run the kernel on arrays that are ready, and name what comes out."""
-    ledger, numbers, indices, counts = simulate(
+    hold = config.exit_rule == "hold"
+    ledger, numbers, indices, counts, fate = simulate(
         panel.open,
         panel.high,
         panel.low,
         panel.close,
         panel.ratio,
         panel.dividend,
+        panel.fx,
+        panel.volume,
+        panel.volatility,
+        panel.delisting,
+        panel.elapsed,
+        panel.rate,
+        panel.tick,
+        panel.lot,
         orders.signal,
         orders.limit,
         orders.valid,
         orders.atr,
+        orders.weight,
+        orders.command,
+        orders.blocked_long,
+        orders.blocked_short,
         config.initial_cash,
-        config.commission,
-        config.slippage,
-        config.barrier_atr,
-        config.vertical_barrier,
+        config.commission_bps * BPS,
+        config.half_spread_bps * BPS,
+        config.slippage_bps * BPS,
+        config.impact,
+        config.borrow_bps * BPS,
+        _or_none(config.participation),
         config.gross_limit,
-        config.exit_rule == "hold",
+        _or_none(config.net_limit),
+        _or_none(config.symbol_limit),
+        config.lots,
+        np.inf if hold else config.barrier_atr,
+        np.inf if hold else config.take_multiple,
+        0 if hold else config.vertical_barrier,
+        _or_none(config.break_even_at),
+        _or_none(config.trail_atr),
+        config.trail_from,
+        config.centre == "fill",
+        config.guards.array,
     )
     ledger_frame = pl.DataFrame({"session": panel.sessions}, schema={"session": pl.Date}).with_columns(
         [pl.Series(name, ledger[:, i]) for i, name in enumerate(LEDGER)]
@@ -122,7 +151,13 @@ def simulate_orders(panel: Panel, orders: Orders, config: BacktestConfig) -> Bac
         ledger=ledger_frame,
         counts=dict(zip(COUNTS, counts.tolist(), strict=True)),
         config=config,
+        fate=fate,
     )
+
+
+def _or_none(limit: float | None) -> float:
+    """A limit for the kernel; one that is not declared never binds."""
+    return np.inf if limit is None else limit
 
 
 def _equity(ledger: pl.DataFrame, initial: float) -> pl.DataFrame:

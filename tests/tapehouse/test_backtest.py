@@ -91,9 +91,8 @@ def run(bars: dict, rows: list, acts=(), config: BacktestConfig | None = None, s
 
 def assert_ledger_holds(result: BacktestResult) -> None:
     ledger, opening = result.ledger, result.config.initial_cash
-    parts = (
-        opening + ledger["realised"] + ledger["unrealised"] + ledger["dividends"] - ledger["commission"] - ledger["slippage"]
-    )
+    gains = opening + ledger["realised"] + ledger["unrealised"] + ledger["dividends"] + ledger["interest"]
+    parts = gains - ledger["commission"] - ledger["slippage"] - ledger["borrow"]
     tolerance = 1e-9 * np.maximum(1.0, ledger["equity"].abs().to_numpy())
     assert (np.abs(parts.to_numpy() - ledger["equity"].to_numpy()) <= tolerance).all()
     assert ledger["unrealised"][-1] == 0.0
@@ -238,6 +237,7 @@ def test_hold_keeps_to_the_end_and_signals_are_counted():
         "unexecuted": 1,
         "scaled": 0,
         "refused": 0,
+        "vetoed": 0,
     }
 
 
@@ -305,7 +305,7 @@ def test_ledger_identity_holds_at_every_step(seed, commission, slippage, gross):
     assert_ledger_holds(result)
     counts = result.counts
     assert counts["filled"] == result.trades.height
-    ended = sum(counts[name] for name in ("filled", "skipped", "expired", "unexecuted", "refused"))
+    ended = sum(counts[name] for name in ("filled", "skipped", "expired", "unexecuted", "refused", "vetoed"))
     assert ended == counts["signals"]
     again = run(bars, rows, acts, config)
     assert again.trades.equals(result.trades) and again.ledger.equals(result.ledger)

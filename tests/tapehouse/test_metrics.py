@@ -23,7 +23,7 @@ from tapehouse.metrics import (
     sortino,
 )
 
-COUNTS = dict.fromkeys(("signals", "filled", "skipped", "expired", "unexecuted", "scaled", "refused"), 0)
+COUNTS = dict.fromkeys(("signals", "filled", "skipped", "expired", "unexecuted", "scaled", "refused", "vetoed"), 0)
 
 
 def account(equity: list[float], trades: list[dict] = (), opening: float = 100.0) -> BacktestResult:
@@ -41,7 +41,7 @@ def account(equity: list[float], trades: list[dict] = (), opening: float = 100.0
         }
     )
     ledger = pl.DataFrame({"commission": [1.0] * len(equity), "slippage": [2.0] * len(equity)}).with_columns(
-        dividends=pl.lit(0.5), traded=pl.lit(10.0)
+        dividends=pl.lit(0.5), traded=pl.lit(10.0), borrow=pl.lit(0.0)
     )
     rows = [
         {
@@ -54,7 +54,7 @@ def account(equity: list[float], trades: list[dict] = (), opening: float = 100.0
         }
         for pnl, side, a, b in trades
     ]
-    return BacktestResult(pl.DataFrame(rows, schema=TRADES), frame, ledger, COUNTS, BacktestConfig(initial_cash=opening))
+    return BacktestResult(pl.DataFrame(rows, schema=TRADES), frame, ledger, COUNTS, BacktestConfig(initial_cash=opening), np.zeros((1, 1)))
 
 
 def test_figures_on_paper():

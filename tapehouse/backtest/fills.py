@@ -1,0 +1,104 @@
+"""Where an order fills within a bar, and what it pays: the parts of the account's kernel that know a single bar."""
+
+import numpy as np
+from numba import njit
+
+NOT_NOW, AT_OPEN, INSIDE_BAR = 0, 1, 2
+STOP, TAKE = 0, 1
+
+
+@njit(cache=True, inline="always")
+def fill_of_order(side, level, price, low, high, first, pushed, tick):
+    """When an order fills (NOT_NOW, AT_OPEN, INSIDE_BAR), the price before costs, and the price that is paid.
+
+    Args:
+        side: 1.0 buy, -1.0 sell. level: its limit, NaN for a market order. price: the open. first: the first session that could
+            fill it. pushed: what taking liquidity costs, a fraction of the price. tick: 0 for none.
+    """
+    if np.isnan(level):
+        return AT_OPEN, price, on_worse_tick(price * (1.0 + side * pushed), side, tick)
+    if side * (level - price) > 0.0:
+        if not first:
+            return AT_OPEN, price, price
+        # Sent through the market: it takes liquidity, though never beyond its limit.
+        taken = on_worse_tick(price * (1.0 + side * pushed), side, tick)
+        return AT_OPEN, price, min(level, taken) if side > 0.0 else max(level, taken)
+    if (side > 0.0 and low < level) or (side < 0.0 and high > level):
+        return INSIDE_BAR, level, level
+    return NOT_NOW, np.nan, np.nan
+
+
+@njit(cache=True, inline="always")
+def exit_of_bar(quantity, start, low, high, lower, upper, young):
+    """Price and reason of an exit at stop or target; NaN for none.
+
+    Args:
+        quantity: signed shares. start: the open, or the fill of an entry of this bar. lower, upper: the levels, infinite for
+            none.
+        young: how the position was entered in this bar, NOT_NOW for an older one.
+    """
+    side = 1.0 if quantity > 0.0 else -1.0
+    stop = lower if side > 0.0 else upper
+    take = upper if side > 0.0 else lower
+    worst = low if side > 0.0 else high
+    best = high if side > 0.0 else low
+    if side * (start - stop) <= 0.0:
+        return start, STOP
+    if young == NOT_NOW and side * (start - take) >= 0.0:
+        return start, TAKE
+    if side * (worst - stop) <= 0.0:
+        return stop, STOP
+    if young != INSIDE_BAR and side * (best - take) >= 0.0:
+        return take, TAKE
+    return np.nan, STOP
+
+
+@njit(cache=True, inline="always")
+def on_worse_tick(price, side, tick):
+    """The price on the tick that is no better for a buyer (1.0) or seller (-1.0); as it is without ticks."""
+    if tick <= 0.0:
+        return price
+    # A price on the tick up to rounding stays there.
+    return (np.ceil(price / tick - 1e-6) if side > 0.0 else np.floor(price / tick + 1e-6)) * tick
+
+
+@njit(cache=True, inline="always")
+def in_lots(quantity, lot):
+    """Whole lots of a quantity; as it is without lots."""
+    return np.floor(quantity / lot + 1e-9) * lot if lot > 0.0 else quantity
+
+
+@njit(cache=True, inline="always")
+def charged(quantity, executed, fill, commission, fx):
+    """Commission, and what was paid beyond the price before costs, both in account currency."""
+    return quantity * executed * commission * fx, quantity * abs(executed - fill) * fx
+
+
+SHARES, REFERENCE, REFERENCE_FX, UPPER, LOWER, BEST, RISK, ENTRY_LEVEL, TRAILING = range(9)
+TO_BREAK_EVEN, TRAIL_ON, TRAIL_OFF = 2, 4, 8
+
+
+@njit(cache=True, inline="always")
+def moved_stop(lot, close, said, break_even, trail_risks, trail_from):
+    """Move the stop of a position after a close: it never moves away from the price.
+
+    Args:
+        lot: the position's state. close: of this session. said: bits of the decision's command.
+        break_even, trail_from: gains in risks, by the close. trail_risks: distance of the trailing stop in risks.
+    """
+    side = 1.0 if lot[SHARES] > 0.0 else -1.0
+    lot[BEST] = max(lot[BEST], close) if side > 0.0 else min(lot[BEST], close)
+    if lot[RISK] == np.inf:
+        return
+    gained = side * (close - lot[ENTRY_LEVEL])
+    stop = LOWER if side > 0.0 else UPPER
+    if said & TRAIL_ON or gained >= trail_from * lot[RISK]:
+        lot[TRAILING] = 1.0
+    if said & TRAIL_OFF:
+        lot[TRAILING] = 0.0
+    # To the entry only from the right side of it: a stop beyond the price would be an exit at the next open.
+    if (gained >= break_even * lot[RISK] or said & TO_BREAK_EVEN) and gained > 0.0:
+        lot[stop] = max(lot[stop], lot[ENTRY_LEVEL]) if side > 0.0 else min(lot[stop], lot[ENTRY_LEVEL])
+    if lot[TRAILING] != 0.0 and trail_risks < np.inf:
+        level = lot[BEST] - side * trail_risks * lot[RISK]
+        lot[stop] = max(lot[stop], level) if side > 0.0 else min(lot[stop], level)
