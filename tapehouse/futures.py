@@ -76,6 +76,23 @@ def _resized(rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
     return rows.with_columns(factor).with_columns(pl.col(c) * pl.col("factor") for c in sizes).drop("factor")
 
 
+def _traded_otherwise(rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+    """Other numbers of shares at other prices, and some that were bought are sold."""
+    turned = pl.Series("turned", rng.random(rows.height) < 0.3, dtype=pl.Boolean)
+    sold = [
+        pl.when(turned).then(pl.col(name).replace(pairs)).otherwise(name).alias(name)
+        for name, pairs in (("code", {"P": "S", "S": "P"}), ("acquired_disposed", {"A": "D", "D": "A"}))
+    ]
+    return _scaled("shares", "price")(rows, rng).with_columns(sold)
+
+
+def _shortened(rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+    """Sessions that end earlier, never before they begin."""
+    left = pl.Series("left", rng.uniform(0.3, 0.9, rows.height))
+    whole = (pl.col("ends_at") - pl.col("event_at")).dt.total_microseconds()
+    return rows.with_columns(ends_at=pl.col("event_at") + pl.duration(microseconds=(whole * left).cast(pl.Int64)))
+
+
 STREAMS = ("raw.book_events", "raw.trades")
 RECORDS: dict[str, Change] = {
     "raw.macro_observations": _scaled("value"),
@@ -84,4 +101,8 @@ RECORDS: dict[str, Change] = {
     "raw.theses": _reworded("reasoning"),
     "raw.book_events": _resized,
     "raw.trades": _scaled("price", "size"),
+    "raw.funding": _scaled("rate", "mark_price"),
+    "raw.fundamentals": _scaled("value"),
+    "raw.insider_trades": _traded_otherwise,
+    "raw.calendar_events": _shortened,
 }

@@ -19,6 +19,7 @@ from tapehouse.partitions import STEPS, key_of, key_start
 from tapehouse.project import Project, Table
 from tapehouse.scratch import Frames, rebuild
 
+CHANGED_HERE = ("raw.bars", "raw.corporate_actions", "raw.instruments")
 KEYS_BEFORE = 2  # rows of so many months (days) before the cut's own are compared
 
 
@@ -99,7 +100,14 @@ def _inside(project: Project, table: Table, first: str, last: str) -> pl.Expr:
 
 
 def mutate(raw: Frames, cut: datetime, seed: int) -> Frames:
-    """The raw rows with all that is known after `cut` changed to other valid values; what was known by then is untouched."""
+    """The raw rows with all that is known after `cut` changed to other valid values; what was known by then is untouched.
+
+    Raises:
+        TapehouseError: a raw table has times of knowledge and no declared other future: a leak through it would not be seen.
+    """
+    for name, rows in raw.items():
+        if name not in (*CHANGED_HERE, *RECORDS) and "known_at" in rows.columns:
+            raise TapehouseError(f"{name}: no other future of it is declared; add one to RECORDS in tapehouse/futures.py")
     rng = np.random.default_rng(seed)
     out = dict(raw)
     if "raw.bars" in raw:

@@ -156,7 +156,7 @@ def test_labels_decided_before_train_end_are_known_at_test_start():
         ("validation_sessions: 300\n", r"a training window of 320 sessions holds nothing beside validation_sessions 300"),
         ("train_sessions: 12\n", r"a training window of 12 sessions holds nothing beside validation_sessions 0"),
         ("scheme: random\n", r"scheme: Input should be 'walk_forward' or 'chronological'"),
-        ("{cross_validation: {paths: {groups: 4, held_out: 4}}}\n", r"cross_validation.paths: held_out 4 of groups 4 leaves no"),
+        ("{cross_validation: {paths: {groups: 4, held_out: 4}}}\n", r"cross_validation.paths: held_out 4 of groups 4 leaves"),
         ("{cross_validation: {paths: {held_out: 4}}}\n", r"cross_validation.paths.groups: Field required"),
         ("{cross_validation: {walk_forward: {groups: 4}}}\n", r"cross_validation.walk_forward: the name stands for the folds"),
         ("{cross_validation: {tuning: {groups: 309}}}\n", r"cross_validation.tuning: groups 309 do not fit into 308 sessions"),

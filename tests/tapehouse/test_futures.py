@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tapehouse.errors import TapehouseError
 from tapehouse.futures import ACTIONS, RECORDS, STREAMS, mutated_records
 from tapehouse.hashing import frame_hash
-from tapehouse.leakage import mutate
+from tapehouse.leakage import CHANGED_HERE, mutate
+from tests.house import ROOT
 
 STAMP = pl.Datetime("us", "UTC")
 FIRST = datetime(2020, 1, 1, tzinfo=UTC)
@@ -33,9 +35,21 @@ def rows(name: str, count: int = 400) -> pl.DataFrame:
         content["value"] = [1.5] * (count - 1) + [None]
     if name == "raw.trades":
         content |= {"price": [100.0] * count, "size": [2.0] * count}
+    if name == "raw.funding":
+        content |= {"rate": [1e-4] * count, "mark_price": [100.0] * count}
+    if name == "raw.fundamentals":
+        content["value"] = [1.5] * count
+    if name == "raw.insider_trades":
+        content |= {"code": ["P", "A"] * (count // 2), "acquired_disposed": ["A"] * count, "shares": [9.0] * count}
+    if name == "raw.calendar_events":
+        content["ends_at"] = [at + timedelta(hours=6) for at in event_at]
     if name == "raw.book_events":
         content |= {"bid_sizes": [[1.0, 0.0]] * count, "ask_sizes": [[]] * count}
-    types = {"event_at": STAMP, "known_at": STAMP} | {c: pl.List(pl.Float64) for c in content if c.endswith("_sizes")}
+    types = (
+        {"event_at": STAMP, "known_at": STAMP}
+        | {c: STAMP for c in content if c == "ends_at"}
+        | {c: pl.List(pl.Float64) for c in content if c.endswith("_sizes")}
+    )
     return pl.DataFrame(keys | content, schema_overrides=types)
 
 
@@ -67,6 +81,11 @@ def test_the_future_is_another_and_valid(name):
         assert set(old["source"]) == {"a", "late"}
     if name == "raw.theses":
         assert set(after["action"]) <= set(ACTIONS)
+    if name == "raw.insider_trades":
+        sold = after.filter(pl.col("acquired_disposed") == "D")
+        assert set(sold["code"]) == {"S", "A"}
+    if name == "raw.calendar_events":
+        assert after.filter(pl.col("ends_at") <= pl.col("event_at")).is_empty()
     if name == "raw.book_events":
         assert after["bid_sizes"].list.last().unique().to_list() == [0.0]  # a level that is taken away stays so
         assert after["bid_sizes"].list.first().min() > 0
@@ -75,3 +94,12 @@ def test_the_future_is_another_and_valid(name):
 def test_nothing_to_change_stays_nothing():
     empty = rows("raw.news").clear()
     assert mutated_records(empty, RECORDS["raw.news"], FIRST, np.random.default_rng(1)).is_empty()
+
+
+def test_every_raw_table_has_another_future():
+    """What is left as it was hides a leak through it."""
+    declared = {path.stem for path in (ROOT / "checks" / "raw").glob("*.yaml")} - {"quarantine"}
+    assert {f"raw.{name}" for name in declared} == {*RECORDS, *CHANGED_HERE}
+    unknown = rows("raw.news").rename({"headline": "rumour"})
+    with pytest.raises(TapehouseError, match=r"raw\.rumours: no other future of it is declared; add one to RECORDS"):
+        mutate({"raw.rumours": unknown}, FIRST, 1)
