@@ -147,7 +147,7 @@ def parse_theses(texts: pl.Series) -> pl.DataFrame:
 
 
 def cited(thesis: Thesis, prompt: str) -> dict[str, bool]:
-    """Of each claim that is not unknown: whether every piece of its evidence stands in the prompt, on one line, as it is."""
+    """Of each claim that is not unknown: whether each piece of its evidence stands in the prompt as it is, and has a number."""
     return {
         name: all(_stands_in(piece, prompt) for piece in claim.evidence)
         for name, claim in thesis.claims.items()
@@ -193,7 +193,7 @@ def _rejection(text: str) -> Rejection:
 
 
 def _stands_in(piece: str, prompt: str) -> bool:
-    place = prompt.find(piece)
+    place = prompt.find(piece) if _NUMBER.search(piece) else -1
     while place >= 0:
         before, after = prompt[:place][-1:], prompt[place + len(piece) :][:1]
         if not before.strip() and not after.strip():
