@@ -236,8 +236,18 @@ def _news(seen: Seen, say: _Words) -> Iterator[str]:
         of = "articles" if tone is seen.get("news_sentiment_30d") else "filings"
         yield _by_sign(
             tone.number,
-            lambda: say(f"{of} sound good, {tone.text}", f"the tone of {of} is kind, {tone.text}"),
-            lambda: say(f"{of} sound bad, {tone.text}", f"the tone of {of} is harsh, {tone.text}"),
+            lambda: say(
+                f"{of} sound good, {tone.text}",
+                f"the tone of {of} is kind, {tone.text}",
+                f"at {tone.text} {of} are favourable",
+                f"words in {of} are more good than bad, {tone.text}",
+            ),
+            lambda: say(
+                f"{of} sound bad, {tone.text}",
+                f"the tone of {of} is harsh, {tone.text}",
+                f"at {tone.text} {of} are unfavourable",
+                f"words in {of} are more bad than good, {tone.text}",
+            ),
             lambda: say(f"{of} are even in tone, {tone.text}"),
         )
 
