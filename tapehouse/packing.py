@@ -19,8 +19,8 @@ import polars as pl
 from numba import njit
 
 from tapehouse.errors import TapehouseError
+from tapehouse.ragged import Ragged
 
-IDS = "input_ids"
 POSITIONS, BLOCKS = "position_ids", "block_lengths"
 
 
@@ -72,23 +72,18 @@ def pack_examples(examples: pl.DataFrame, capacity: int) -> pl.DataFrame:
     Raises:
         TapehouseError: an example is empty or longer than `capacity`, or its columns differ in length.
     """
-    columns = {name: _flat(examples[name]) for name in examples.columns}
-    offsets = next(iter(columns.values()))[1]
-    for name, (_, own) in columns.items():
-        if not np.array_equal(own, offsets):
-            row = int(np.flatnonzero(np.diff(own) != np.diff(offsets))[0])
-            raise TapehouseError(f"packing: in example {row}, {name} has another length than {examples.columns[0]}")
-    lengths = np.diff(offsets)
+    columns = {name: Ragged.of_series(examples[name]) for name in examples.columns}
+    lengths = next(iter(columns.values())).lengths
+    for name, column in columns.items():
+        if (unlike := np.flatnonzero(column.lengths != lengths)).size:
+            raise TapehouseError(f"packing: in example {unlike[0]}, {name} has another length than {examples.columns[0]}")
     packing = pack_lengths(lengths, capacity)
-    ordered = lengths[packing.order]
-    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(ordered)])
-    row_starts = ends[packing.starts]
-    packed = [
-        _listed(name, _laid_out(values, offsets, packing.order, ends), row_starts, examples.schema[name])
-        for name, (values, _) in columns.items()
-    ]
-    positions = _listed(POSITIONS, _positions(ends), row_starts, pl.List(pl.Int32))
-    blocks = _listed(BLOCKS, ordered.astype(np.int32), packing.starts, pl.List(pl.Int32))
+    taken = {name: column.take(packing.order) for name, column in columns.items()}
+    ends = next(iter(taken.values())).offsets
+    rows = ends[packing.starts]
+    packed = [Ragged(column.values, rows).series(name, examples.schema[name]) for name, column in taken.items()]
+    positions = Ragged(_positions(ends), rows).series(POSITIONS, pl.List(pl.Int32))
+    blocks = Ragged(np.diff(ends).astype(np.int32), packing.starts).series(BLOCKS, pl.List(pl.Int32))
     return pl.DataFrame([*packed, positions, blocks])
 
 
@@ -99,31 +94,6 @@ def block_mask(lengths: Sequence[int]) -> np.ndarray:
     """
     block = np.repeat(np.arange(len(lengths)), lengths)
     return (block[:, None] == block[None, :]) & np.tri(block.size, dtype=bool)
-
-
-def _flat(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """All elements of a list column one after the other, and the (rows + 1,) offsets of its rows."""
-    lengths = column.list.len().cast(pl.Int64).to_numpy()
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    values = column.list.explode(empty_as_null=False).to_numpy() if column.len() else np.zeros(0, np.int64)
-    return np.ascontiguousarray(values), offsets
-
-
-def _listed(name: str, values: np.ndarray, offsets: np.ndarray, kind: pl.DataType) -> pl.Series:
-    import pyarrow as pa
-
-    return pl.Series(name, pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values)), dtype=kind)
-
-
-@njit(cache=True)
-def _laid_out(values, offsets, order, ends):
-    """The elements of the examples in `order`; `ends` says where each begins in the result."""
-    out = np.empty(ends[-1], values.dtype)
-    for place in range(order.size):
-        source, target = offsets[order[place]], ends[place]
-        for k in range(ends[place + 1] - target):
-            out[target + k] = values[source + k]
-    return out
 
 
 @njit(cache=True)

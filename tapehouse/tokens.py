@@ -1,162 +1,256 @@
-"""The tokenizer of the warehouse: trained on its own text, stored as files, and the only way from text to token ids.
+"""From text to token ids and back: the only way there is, for datasets, evaluation and serving alike.
 
-Digits are tokens of their own, so that a price is read and written figure by figure. Every byte has a token: there is
-no unknown text. A new line, a digit and a blank before a digit never merge with a neighbour, so the tokens of prompt +
-answer are the tokens of the prompt followed by those of the answer, and the three ways to a model (dataset, evaluation,
-serving) meet in :func:`encode_prompts` and :func:`encode_answers`.
+A stored tokenizer is a folder of two files, which transformers and any server read as they are: `tokenizer.json`, and
+`tokenizer_config.json`, which says what stops an answer, what pads a batch, how long a row may be and which *markers* there
+are: XML tags and whole `<action>` elements that are one token each. Its digest covers both files. Which tokenizers there are
+is declared in `models_registry/tokenizers/` (`tapehouse.vocabularies`).
+
+- Prompt and answer are encoded apart and put together by their ids, so that nothing merges across the seam.
+- The stop token ends every answer and nothing else; padding is another token.
+- A special token comes from here alone. A text that spells one, whether in a prompt or in an answer, is encoded as the plain
+  characters that it is; only the markers of an answer that is to have them (`marked`) become their tokens.
 """
 
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from tapehouse.errors import TapehouseError
+from tapehouse.ragged import Ragged, beside, stacked
 
 if TYPE_CHECKING:
     import polars as pl
     from tokenizers import Tokenizer
 
 FILE: Final = "tokenizer.json"
-PAD: Final = "<pad>"  # apart from the stop token: a trainer that masks padding must not mask the stop
-STOP: Final = "<stop>"
-SPECIAL: Final = (PAD, STOP)
-VOCABULARY: Final = 2048  # a bound; templated text saturates at about 560
-# A digit; a word with the blank before it; signs with the blank before them; any other white space alone.
-_PIECES: Final = r"[0-9]| ?[A-Za-z_]+| ?[^\sA-Za-z_0-9]+|\s"
+CONFIG: Final = "tokenizer_config.json"
+FILES: Final = (FILE, CONFIG)
+CHUNK: Final = 2048  # texts at a time; an encoding is many times as large as its ids
 
 
-def train_tokenizer(texts: Iterable[str], folder: Path, vocabulary: int = VOCABULARY) -> str:
-    """Train byte-level BPE on the distinct `texts`, write `tokenizer.json` to `folder` and return its digest.
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer as this project uses it.
 
-    The caller chooses the texts: those known before the first fold's training end. Their order does not matter.
-    Raises TapehouseError where there are none.
+    Attributes:
+        tokenizer: encodes any text as plain characters; ids decode exactly.
+        stop, pad: ids of the tokens that end an answer and that pad a batch.
+        markers: text to id, of the tags and elements that are one token in a marked answer.
+        max_length: the most tokens of one example, prompt and answer together.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    corpus = sorted(set(texts))
-    if not corpus:
-        raise TapehouseError("tokenizer: no text was known before the first fold's training end; materialise the pairs first")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        min_frequency=2,
-        show_progress=False,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    )
-    tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer: Tokenizer
+    stop: int
+    pad: int
+    markers: dict[str, int]
+    max_length: int
+
+    @cached_property
+    def marker_pattern(self) -> re.Pattern[str]:
+        """Matches one marker, the longest first."""
+        return re.compile("|".join(re.escape(text) for text in sorted(self.markers, key=len, reverse=True)) or r"(?!)")
+
+    def get_vocab_size(self) -> int:
+        """Number of tokens, the special ones among them."""
+        return self.tokenizer.get_vocab_size()
+
+    def token_to_id(self, token: str) -> int | None:
+        """Id of a token in the tokenizer's own spelling."""
+        return self.tokenizer.token_to_id(token)
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
+        """The text of ids."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
+
+
+def write_tokenizer(tokenizer: Tokenizer, folder: Path, stop: str, pad: str, markers: Sequence[str], max_length: int) -> str:
+    """Write a tokenizer's two files to `folder`, its markers added where they are new, and return its digest.
+
+    Raises:
+        TapehouseError: stop or pad is no token, they are one token, or a marker is.
+    """
+    from tokenizers import AddedToken
+
+    known = tokenizer.get_vocab()
+    for what, token in (("stop", stop), ("pad", pad)):
+        if token not in known:
+            raise TapehouseError(f"tokenizer: {what} {token!r} is no token of it; name one that is")
+    if stop == pad:
+        raise TapehouseError(
+            f"tokenizer: {stop!r} both stops and pads; what masks padding would mask the stop: name another pad"
+        )
+    taken = [text for text in markers if text in known and text not in _added(tokenizer)]
+    if taken:
+        raise TapehouseError(
+            f"tokenizer: the markers {taken} are words of its vocabulary; a text could spell them: rename them"
+        )
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in markers])
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": stop,
+        "pad_token": pad,
+        "model_max_length": max_length,
+        "split_special_tokens": True,  # what a prompt spells is text
+        "clean_up_tokenization_spaces": False,
+        "markers": list(markers),
+    }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_text(tokenizer.to_str(pretty=False), encoding="utf-8")
+    (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True), encoding="utf-8")
     return tokenizer_digest(folder)
 
 
-def store_tokenizer(texts: Iterable[str], folder: Path) -> tuple[Path, str]:
-    """Train a tokenizer and keep it in a folder below `folder` that its digest names; the folder and the digest."""
-    with tempfile.TemporaryDirectory(dir=folder) as aside:
-        digest = train_tokenizer(texts, Path(aside))
-        stored = folder / digest
-        stored.mkdir(exist_ok=True)
-        (Path(aside) / FILE).replace(stored / FILE)
-    return stored, digest
+def tokenizer_digest(folder: Path) -> str:
+    """First 16 hex digits of the SHA-256 of the tokenizer's files. Raises TapehouseError with the remedy."""
+    digest = hashlib.sha256()
+    for name in FILES:
+        content = _file(folder, name).read_bytes()
+        digest.update(f"{name}:{len(content)}:".encode() + content)
+    return digest.hexdigest()[:16]
 
 
-def stored_tokenizer_path(rows: pl.DataFrame, root: Path) -> Path:
-    """Folder of the one row of `models.tokenizer`, below the warehouse's folder. Raises TapehouseError with the remedy."""
-    if rows.height != 1:
-        raise TapehouseError(f"models.tokenizer: expected one row, found {rows.height}; materialise models/tokenizer")
-    return root / rows["path"][0]
+def load_tokenizer(folder: Path) -> Vocabulary:
+    """The tokenizer in `folder`. Raises TapehouseError with the remedy."""
+    files = [_file(folder, name) for name in FILES]
+    return _load(folder, *(file.stat().st_mtime_ns for file in files))
 
 
-def stored_tokenizer(rows: pl.DataFrame, root: Path) -> tuple[Tokenizer, str]:
-    """The tokenizer of the one row of `models.tokenizer`, and its digest.
+@lru_cache(maxsize=8)
+def _load(folder: Path, *_modified_ns: int) -> Vocabulary:
+    from tokenizers import Tokenizer
+
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    tokenizer = Tokenizer.from_file(str(folder / FILE))
+    tokenizer.encode_special_tokens = True  # a special token that a text spells is text; this is not kept in the file
+    stop, pad = (tokenizer.token_to_id(config[name]) for name in ("eos_token", "pad_token"))
+    markers = {text: tokenizer.token_to_id(text) for text in config["markers"]}
+    return Vocabulary(tokenizer, stop, pad, markers, config["model_max_length"])
+
+
+def stored_tokenizer_path(rows: pl.DataFrame, root: Path, base: str = "nano") -> Path:
+    """Folder of a base's row of `models.tokenizer`, below the warehouse's folder. Raises TapehouseError with the remedy."""
+    own = rows.filter(base=base)
+    if own.height != 1:
+        raise TapehouseError(
+            f"models.tokenizer: {own.height} rows for the base {base!r}, not one; declare it in "
+            f"models_registry/tokenizers/{base}.yaml, have its files in place and materialise models/tokenizer"
+        )
+    return root / own["path"][0]
+
+
+def stored_tokenizer(rows: pl.DataFrame, root: Path, base: str = "nano") -> tuple[Vocabulary, str]:
+    """The tokenizer of a base's row of `models.tokenizer`, and its digest.
 
     Raises:
-        TapehouseError: no such row, or the file is not the one that the row was written for.
+        TapehouseError: no such row, or the files are not those that the row was written for.
     """
-    folder = stored_tokenizer_path(rows, root)
+    folder = stored_tokenizer_path(rows, root, base)
     digest = tokenizer_digest(folder)
-    if digest != rows["tokenizer"][0]:
+    if digest != rows.filter(base=base)["tokenizer"][0]:
         raise TapehouseError(f"{folder}: digest {digest} is not that of models.tokenizer; materialise models/tokenizer again")
     return load_tokenizer(folder), digest
 
 
-def tokenizer_digest(folder: Path) -> str:
-    """First 16 hex digits of the SHA-256 of the tokenizer's file. Raises TapehouseError with the remedy."""
-    return hashlib.sha256(_file(folder).read_bytes()).hexdigest()[:16]
+def stored_tokenizers(rows: pl.DataFrame, root: Path) -> dict[str, Vocabulary]:
+    """Every tokenizer of `models.tokenizer`, by its digest. Raises TapehouseError as `stored_tokenizer`, or without a row."""
+    if rows.is_empty():
+        raise TapehouseError("models.tokenizer has no row; materialise models/tokenizer")
+    found = (stored_tokenizer(rows, root, base) for base in rows["base"].sort())
+    return {digest: vocabulary for vocabulary, digest in found}
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer in `folder`. Raises TapehouseError with the remedy."""
-    file = _file(folder)
-    return _load(str(file), file.stat().st_mtime_ns)
+def prompt_ids(vocabulary: Vocabulary, prompts: Sequence[str]) -> Ragged:
+    """Token ids (int32) of prompts, uncut and without padding."""
+    return _encoded(vocabulary, prompts)
 
 
-@lru_cache(maxsize=4)
-def _load(file: str, _modified_ns: int) -> Tokenizer:
-    from tokenizers import Tokenizer
-
-    return Tokenizer.from_file(file)
-
-
-def encode_prompts(tokenizer: Tokenizer, prompts: Sequence[str]) -> list[list[int]]:
-    """Token ids of prompts, one list each, uncut and without padding."""
-    return _ids(tokenizer, prompts)
+def answer_ids(vocabulary: Vocabulary, answers: Sequence[str], marked: bool = False) -> Ragged:
+    """Token ids (int32) of answers, uncut, each ending in the one stop token; with `marked` its markers are tokens."""
+    ids = _marked(vocabulary, answers) if marked else _encoded(vocabulary, answers)
+    stops = Ragged(np.full(len(answers), vocabulary.stop, np.int32), np.arange(len(answers) + 1, dtype=np.int64))
+    return beside(ids, stops)
 
 
-def encode_answers(tokenizer: Tokenizer, answers: Sequence[str]) -> list[list[int]]:
-    """Token ids of answers, one list each, uncut, each ending in the one stop token."""
-    stop = tokenizer.token_to_id(STOP)
-    return [[*ids, stop] for ids in _ids(tokenizer, answers)]
+def encode_prompts(vocabulary: Vocabulary, prompts: Sequence[str]) -> list[list[int]]:
+    """`prompt_ids` as Python lists."""
+    return prompt_ids(vocabulary, prompts).lists()
 
 
-def decode_answer(tokenizer: Tokenizer, ids: Sequence[int]) -> str | None:
+def encode_answers(vocabulary: Vocabulary, answers: Sequence[str], marked: bool = False) -> list[list[int]]:
+    """`answer_ids` as Python lists."""
+    return answer_ids(vocabulary, answers, marked).lists()
+
+
+def decode_answer(vocabulary: Vocabulary, ids: Sequence[int]) -> str | None:
     """Text of generated ids before their stop token; None where none came, or where the bytes are no UTF-8 text."""
-    stop = tokenizer.token_to_id(STOP)
-    if stop not in ids:
+    ids = list(ids)
+    if vocabulary.stop not in ids:
         return None
-    text = tokenizer.decode(list(ids)[: list(ids).index(stop)], skip_special_tokens=False)
+    text = vocabulary.decode(ids[: ids.index(vocabulary.stop)])
     return None if "\ufffd" in text else text
 
 
-def pad_id(tokenizer: Tokenizer) -> int:
+def pad_id(vocabulary: Vocabulary) -> int:
     """Id of the padding token."""
-    return tokenizer.token_to_id(PAD)
+    return vocabulary.pad
 
 
-def stop_id(tokenizer: Tokenizer) -> int:
+def stop_id(vocabulary: Vocabulary) -> int:
     """Id of the stop token."""
-    return tokenizer.token_to_id(STOP)
+    return vocabulary.stop
 
 
 def as_transformers(folder: Path):
-    """The same tokenizer as a `PreTrainedTokenizerFast`, which trainers and other tools expect."""
-    from transformers import PreTrainedTokenizerFast
+    """The tokenizer in `folder` as transformers and servers load it: a `PreTrainedTokenizerFast` with the same ids."""
+    from transformers import AutoTokenizer
 
-    return PreTrainedTokenizerFast(tokenizer_object=load_tokenizer(folder), pad_token=PAD, eos_token=STOP)
-
-
-def _ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    for text in texts:
-        # A prompt that spells a special token would otherwise end its own answer.
-        if any(token in text for token in SPECIAL):
-            raise ValueError(f"tokens: the text holds a special token {SPECIAL}: {text[:80]!r}")
-    return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def _file(folder: Path) -> Path:
-    file = folder / FILE
+def _encoded(vocabulary: Vocabulary, texts: Sequence[str]) -> Ragged:
+    parts = []
+    for start in range(0, max(len(texts), 1), CHUNK):
+        encodings = vocabulary.tokenizer.encode_batch_fast(list(texts[start : start + CHUNK]), add_special_tokens=False)
+        ids = [encoding.ids for encoding in encodings]
+        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+        parts.append(Ragged.of_lengths(np.fromiter(chain.from_iterable(ids), np.int32, int(lengths.sum())), lengths))
+    return stacked(parts)
+
+
+def _marked(vocabulary: Vocabulary, texts: Sequence[str]) -> Ragged:
+    """Ids of texts whose markers are tokens: what lies between two markers is encoded by itself."""
+    pattern = vocabulary.marker_pattern
+    found = [pattern.findall(text) for text in texts]
+    between = _encoded(vocabulary, [piece for text in texts for piece in pattern.split(text)]).lists()
+    rows, at = [], 0
+    for marks in found:
+        row = list(between[at])
+        for place, mark in enumerate(marks, start=at + 1):
+            row += [vocabulary.markers[mark], *between[place]]
+        at += len(marks) + 1
+        rows.append(row)
+    lengths = np.array([len(row) for row in rows], np.int64)
+    return Ragged.of_lengths(np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths)
+
+
+def _added(tokenizer: Tokenizer) -> set[str]:
+    return {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+
+
+def _file(folder: Path, name: str) -> Path:
+    file = folder / name
     if not file.is_file():
         raise TapehouseError(f"{file} does not exist; materialise models/tokenizer first")
     return file

@@ -1,21 +1,24 @@
-"""One row per (symbol, interval, decision_at, objective): token ids of a prompt, its chosen and its rejected answer.
+"""One row per (symbol, interval, decision_at, objective, tokenizer): token ids of a prompt, its chosen and rejected answer.
 
-Unpacked and uncut, each answer with its stop token, which is part of the loss.
+Unpacked and uncut, each answer with its stop token, which is part of the loss. What cannot fit is in the quarantine.
 """
 
 from tapehouse.tables import reads, table
 
 
-@table(reads("datasets.preference_pairs"), reads("models.tokenizer"))
+@table(reads("datasets.preference_pairs"), reads("models.tokenizer"), rejects=True)
 def build(b):
     import polars as pl
 
-    from tapehouse.examples import preference_tokens
-    from tapehouse.tokens import stored_tokenizer
+    from tapehouse.token_rows import preference_tokens, quarantined
+    from tapehouse.tokens import stored_tokenizers
 
-    tokenizer, digest = stored_tokenizer(b.read("models.tokenizer"), b.settings.root)
-    rows = preference_tokens(b.read("datasets.preference_pairs"), tokenizer, digest)
-    lengths = rows.select(pl.col("chosen_ids", "rejected_ids").list.len())
+    known, table = stored_tokenizers(b.read("models.tokenizer"), b.settings.root), "datasets.preference_tokens"
+    keep = ("symbol", "interval", "decision_at", "objective", "prompt", "chosen", "rejected", "margin_bps")
+    pairs = b.read("datasets.preference_pairs").select(*keep, "reward_end_at", "reward_known_at", "template")
+    made = preference_tokens(pairs, known, table, "datasets.preference_pairs")
     # A length that tells the better answer would be learnt in place of the price.
-    b.note(pairs=rows.height, unequal_lengths=lengths.filter(pl.col("chosen_ids") != pl.col("rejected_ids")).height)
-    return rows
+    unequal = made.rows.filter(pl.col("chosen_ids").list.len() != pl.col("rejected_ids").list.len())
+    b.note(**made.facts, unequal_lengths=unequal.height)
+    refused = quarantined([made.refused], b.existing("raw.quarantine"), b.ingested_at)
+    return {table: made.rows, "raw.quarantine": refused}

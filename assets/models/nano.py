@@ -26,10 +26,10 @@ def build(b):
     until = first_train_end(b.folds)
     pairs = b.read("datasets.preference_pairs").filter(pl.col("reward_known_at") < until)
     stored = b.read("models.tokenizer")
-    tokenizer, digest = stored_tokenizer(stored, b.settings.root)
+    tokenizer, digest = stored_tokenizer(stored, b.settings.root, recipe.name)
     tokens = pretraining_tokens(pairs, recipe.corpus, tokenizer, recipe.seed)
     provenance = {"snapshot": b.snapshot, "fold": None, "train_end": until, **git_state(b.settings.home)}
-    folder = stored_tokenizer_path(stored, b.settings.root)
+    folder = stored_tokenizer_path(stored, b.settings.root, recipe.name)
     job, out = b.workdir / "job", b.workdir / "out"
     export_job(job, recipe, tokens, None, folder, recipe.seed, provenance, b.settings.threads)
     manifest = run_job(job, out, lambda facts: b.progress(progress_line(facts)), b.launch)

@@ -23,7 +23,7 @@ def run(b, recipe: Recipe) -> pl.DataFrame:
     prompts = render_orders(points, words, shown.template, shown.mask)
     folders = (b.read(t).row(0, named=True)["path"] for t in (f"models.{recipe.base}", "models.adapters"))
     base, adapter = (b.settings.root / folder for folder in folders)
-    tokenizer = stored_tokenizer_path(b.read("models.tokenizer"), b.settings.root)
+    tokenizer = stored_tokenizer_path(b.read("models.tokenizer"), b.settings.root, recipe.base)
     answers = predict(base, adapter, tokenizer, prompts.to_list(), recipe.prompt.batch_size, b.settings.threads)
     b.note(unparseable=float((answers["parse_state"] != "ok").mean()), **action_shares(answers["action"]))
     return pl.concat([points.select("symbol", "interval", "decision_at"), answers], how="horizontal").with_columns(

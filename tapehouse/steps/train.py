@@ -8,7 +8,7 @@ from tapehouse.steps.rows import adapter_row
 
 def run(b, recipe: Recipe) -> pl.DataFrame:
     """Train one adapter for a fold in a process of its own, log it to MLflow, and return its row of `models.adapters`."""
-    from tapehouse.tokens import stored_tokenizer_path
+    from tapehouse.tokens import stored_tokenizer_path, tokenizer_digest
     from tapehouse.tracking import log_adapter, read_metrics
     from tapehouse.training.jobs import export_job, progress_line, run_job, store_by_digest
     from tapehouse.training.manifest import git_state
@@ -22,8 +22,11 @@ def run(b, recipe: Recipe) -> pl.DataFrame:
         "run_id": b.run_id,
     }
     job, out = b.workdir / "job", b.workdir / "out"
-    tokens = b.read(TOKENS[recipe.method])
-    tokenizer = stored_tokenizer_path(b.read("models.tokenizer"), b.settings.root)
+    stored = b.read("models.tokenizer")
+    tokenizer = stored_tokenizer_path(stored, b.settings.root, recipe.base)
+    tokens = b.read(TOKENS[recipe.method]).filter(pl.col("tokenizer") == tokenizer_digest(tokenizer))
+    if "dataset" in tokens.columns:  # an order is what these adapters are asked for
+        tokens = tokens.filter(pl.col("dataset") == "orders")
     root, parent = b.settings.root, None
     if recipe.init_from:
         parent = root / b.read("models.adapters").row(0, named=True)["path"]

@@ -2,7 +2,7 @@
 
 ::
 
-    JOBDIR/ recipe.json  job.json  tokens.parquet  tokenizer/tokenizer.json  base/  parent/
+    JOBDIR/ recipe.json  job.json  tokens.parquet  tokenizer/  base/  parent/
     OUTDIR/ manifest.json  metrics.jsonl  *.safetensors and their configuration
 """
 
@@ -25,7 +25,7 @@ import polars as pl
 from tapehouse.errors import TapehouseError
 from tapehouse.hashing import frame_hash
 from tapehouse.recipes import DpoRecipe, PretrainRecipe, Recipe, SftRecipe
-from tapehouse.tokens import FILE as TOKENIZER_FILE
+from tapehouse.tokens import FILES as TOKENIZER_FILES
 from tapehouse.tokens import tokenizer_digest
 from tapehouse.training.corpus import SCHEMA as PRETRAIN_SCHEMA
 from tapehouse.training.manifest import weights_digest
@@ -34,7 +34,7 @@ from tapehouse.training.manifest import weights_digest
 KNOWN_AT: Final = {"sft": "label_known_at", "dpo": "reward_known_at"}
 ERROR_LINES: Final = 15
 NEEDED: Final = {
-    "sft": ("input_ids", "prompt_length"),
+    "sft": ("input_ids", "loss_mask"),
     "dpo": ("prompt_ids", "chosen_ids", "rejected_ids"),
     "pretrain": tuple(PRETRAIN_SCHEMA),
 }
@@ -78,7 +78,8 @@ def export_job(
                              "materialise the dataset over the training window")  # fmt: skip
     shutil.rmtree(jobdir, ignore_errors=True)
     (jobdir / "tokenizer").mkdir(parents=True)
-    shutil.copyfile(tokenizer_dir / TOKENIZER_FILE, jobdir / "tokenizer" / TOKENIZER_FILE)
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(tokenizer_dir / name, jobdir / "tokenizer" / name)
     job = {
         "seed": seed,
         "threads": threads,

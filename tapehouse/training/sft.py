@@ -25,10 +25,10 @@ def train_sft(
     seed: int,
     report: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
-    """Train a LoRA adapter on `tokens` (input_ids, prompt_length) and save it to `folder`; numbers for the manifest."""
+    """Train a LoRA adapter on `tokens` (input_ids, loss_mask) and save it to `folder`; numbers for the manifest."""
     rows = [
-        {"input_ids": ids, "completion_mask": [0] * length + [1] * (len(ids) - length)}
-        for ids, length in tokens.select("input_ids", "prompt_length").iter_rows()
+        {"input_ids": ids, "completion_mask": [int(learnt) for learnt in mask]}
+        for ids, mask in tokens.select("input_ids", "loss_mask").iter_rows()
     ]
     torch.manual_seed(seed)  # the adapter is initialised before the trainer sets its own seed
     reports = Reports(report)

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import polars as pl
 
-from tapehouse.examples import preference_tokens, supervised_tokens
 from tapehouse.prompts.orders import answer
 from tapehouse.recipes import parse_recipe
-from tapehouse.tokens import load_tokenizer, train_tokenizer
+from tapehouse.token_rows import preference_tokens, supervised_tokens
+from tapehouse.tokens import load_tokenizer
 from tapehouse.training.__main__ import train
 from tapehouse.training.corpus import pretraining_tokens
 from tapehouse.training.jobs import export_job
+from tapehouse.vocabularies import train_tokenizer
 
 START = datetime(2012, 1, 3, 21, 5, tzinfo=UTC)
 TRAIN_END = START + timedelta(days=20)
@@ -40,6 +41,7 @@ def pairs(count: int = 24) -> pl.DataFrame:
     rows = []
     for day in range(count):
         price, side = 20.0 + 7.31 * day, ("BUY", "SELL")[day % 2]
+        confidence = round(0.5 + 0.05 * (day % 9), 2)
         reason = ("trend up", "trend down", "rsi low", "rsi high")[day % 4]
         rows.append(
             {
@@ -49,12 +51,12 @@ def pairs(count: int = 24) -> pl.DataFrame:
                 "objective": "patient",
                 "side": side,
                 "prompt": f"IBM daily order for a better price\nrsi {40 + day}\natr 0002.31\nprice {price:07.2f}\n",
-                "chosen": answer(side, price * 1.001, reason),
-                "rejected": answer(side, price * 1.01, reason),
+                "chosen": answer(side, price * 1.001, confidence, reason),
+                "rejected": answer(side, price * 1.01, confidence, reason),
                 "margin_bps": 10.0,
                 "reward_end_at": START + timedelta(days=day + 2),
                 "reward_known_at": START + timedelta(days=day + 3),
-                "template": "order_v1",
+                "template": "order_v2",
             }
         )
     return pl.DataFrame(rows)
@@ -72,11 +74,11 @@ def sft_rows(tokenizer_dir: Path) -> pl.DataFrame:
         label_end_at=pl.col("reward_end_at"),
         label_known_at=pl.col("reward_known_at"),
     )
-    return supervised_tokens(examples, load_tokenizer(tokenizer_dir), "test")
+    return supervised_tokens(examples, {"test": load_tokenizer(tokenizer_dir)}, "test", "test").rows
 
 
 def dpo_rows(tokenizer_dir: Path) -> pl.DataFrame:
-    return preference_tokens(pairs(), load_tokenizer(tokenizer_dir), "test")
+    return preference_tokens(pairs(), {"test": load_tokenizer(tokenizer_dir)}, "test", "test").rows
 
 
 def nano_recipe(**changes):
