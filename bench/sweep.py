@@ -2,8 +2,8 @@
 
 Settings are a momentum's look-back and threshold: in while the return over the look-back exceeds the threshold. vectorbt
 broadcasts all settings at once; ours runs them one after the other. Signals are part of either time. Final equities are
-equal to a relative 1e-9. Ratio = peer / ours; peaks of memory, of which ours should be a tenth, go to standard error. With --quick 100
-settings.
+equal to a relative 1e-9. Ratio = peer / ours; peaks of memory, of which ours should be a tenth, go to standard error. With
+--quick 100 settings.
 """
 
 import resource

@@ -1,8 +1,8 @@
 """Run in vectorbt's own environment: `from_signals.py SOURCE.npz TARGET.npz`; prints seconds (least of several) and peak MiB.
 
 SOURCE has `open`, `close`, `entries`, `exits` of (bars, columns), `fees`, `slippage`, `cash`; signals are those of a bar's
-close and are shifted to the next open here. With `lookbacks` and `thresholds` in place of signals it is a sweep: a momentum rule
-for every setting, all at once, as vectorbt broadcasts. TARGET gets `equity`, or of a sweep the `final` equity.
+close and are shifted to the next open here. With `lookbacks` and `thresholds` it is a sweep: a momentum rule for every
+setting, all at once, as vectorbt broadcasts. TARGET gets `equity`, or of a sweep the `final` equity.
 """
 
 import resource
