@@ -90,7 +90,7 @@ def test_a_decision_by_hand():
     assert thesis.action == "strong_sell"
     assert parse_thesis(thesis_text(thesis)) == thesis
     assert "oversold" in thesis.sections["trend"] or "washed out" in thesis.sections["trend"]
-    # Two of six claims with a direction are against the four others: 2/6 - 4/6, and the action is -1.
+    # Three of the six claims with a direction hold, so that they say nothing, and the action is -1.
     assert difficulty({name: claim.holds for name, claim in thesis.claims.items()}, "strong_sell") == 0.5
     assert difficulty(dict.fromkeys(thesis.claims), "buy") == 0.25
 
