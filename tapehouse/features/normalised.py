@@ -16,7 +16,7 @@ from numba import njit
 
 from tapehouse.errors import TapehouseError
 from tapehouse.features.price import FEATURES
-from tapehouse.features.windows import TRADING_DAYS_PER_YEAR
+from tapehouse.features.windows import ROUNDING, TRADING_DAYS_PER_YEAR
 from tapehouse.versions import microseconds
 
 WINDOW_ROWS = TRADING_DAYS_PER_YEAR
@@ -26,8 +26,6 @@ WINDOW_DAYS = 400
 LEAST_ROWS = 126
 # In units of price: taken over the close, or a split would step through their windows.
 IN_PRICE_UNITS = ("atr_14", "macd", "macd_signal", "macd_hist")
-# Below this share of the largest value a deviation is rounding.
-ROUNDING = 1e-12
 UTC_DATETIME = pl.Datetime("us", "UTC")
 GRAIN = ("symbol", "interval", "decision_at")
 SCHEMA = {

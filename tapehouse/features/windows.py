@@ -15,6 +15,8 @@ from numba import njit
 TRADING_DAYS_PER_YEAR = 252
 WINDOW = 20
 BOLLINGER_WIDTH = 2.0
+# Below this share of the values themselves a deviation is rounding: a price or volume that has not changed has none.
+ROUNDING = 1e-12
 # M. Parkinson, The Extreme Value Method for Estimating the Variance of the Rate of Return, J. Business 53 (1980).
 PARKINSON = 1.0 / (4.0 * math.log(2.0))
 # M. Garman, M. Klass, On the Estimation of Security Price Volatilities from Historical Data, J. Business 53 (1980).
@@ -183,7 +185,7 @@ def _prices(low, high, highs, lows, closes, volumes, price_factors, volume_facto
         vwap[j] = newest[j] / (value[j] / traded[j]) - 1.0 if traded[j] > 0.0 else math.nan
         band = BOLLINGER_WIDTH * math.sqrt(squares[j] / WINDOW)
         mean = total[j] / WINDOW
-        bollinger[j] = (newest[j] - (mean - band)) / (2.0 * band) if band > 0.0 else math.nan
+        bollinger[j] = (newest[j] - (mean - band)) / (2.0 * band) if band > ROUNDING * mean else math.nan
         support[j] = newest[j] / lowest[j] - 1.0
         resistance[j] = newest[j] / highest[j] - 1.0
 
@@ -208,7 +210,8 @@ def _volume_zscore(low, high, volumes, volume_factors, out):
     newest = volumes[low:high]
     for j in range(m):
         deviation = math.sqrt(squares[j] / (WINDOW - 1))
-        out[j] = (newest[j] - total[j] / WINDOW) / deviation if squares[j] > 0.0 else math.nan
+        mean = total[j] / WINDOW
+        out[j] = (newest[j] - mean) / deviation if deviation > ROUNDING * mean else math.nan
 
 
 @njit(cache=True, error_model="numpy")

@@ -126,6 +126,16 @@ def test_directional_movement_of_a_price_that_never_moved_is_null():
     assert rows.select("plus_di_14", "minus_di_14", "adx_14", "bollinger_position_20d").null_count().row(0) == (40,) * 4
 
 
+@pytest.mark.parametrize("price", [10.1, 0.3, 33.33])
+def test_what_has_not_moved_has_no_place_between_bands_of_rounding(price):
+    """Twenty times 10.1 over twenty is not 10.1 in doubles, and a tenth more of 777 shares is 854.7."""
+    lots = [bar("AAA", i, *[price] * 4, volume=777) for i in range(30)] + [bar("AAA", 30, *[price] * 4, volume=855)]
+    still = of(frame(lots)).select("bollinger_position_20d", "volume_zscore_20d")
+    assert still.null_count().row(0) == (31, 31)
+    tenth = action_frame([action("AAA", "split", 30, 1.1)])
+    assert of(frame(lots), tenth)["volume_zscore_20d"][30] is None
+
+
 def test_gap_and_range_by_hand():
     prices = frame(bars("AAA", [(10, 10, 10, 10), (11, 12, 9, 10), (4.8, 6, 4.5, 5)]))
     rows = of(prices, action_frame([action("AAA", "split", 2, 2)]))
