@@ -11,7 +11,7 @@ from typing import Final
 
 import polars as pl
 
-from tapehouse.pairs import keyed_uniform
+from tapehouse.keyed import keyed_uniform
 from tapehouse.prompts.orders import render_orders, shown_price
 from tapehouse.prompts.templates import Selection
 

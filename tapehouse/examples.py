@@ -1,19 +1,15 @@
-"""Examples of datasets: from pairs, labels and a tokenizer to prompts, answers and token ids, one row an example."""
+"""Examples of order datasets: from pairs and labels to prompts and answers, one row an example."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import polars as pl
 
 from tapehouse.errors import TapehouseError
-from tapehouse.prompts.orders import hold_instead, reason_words, render_answers, render_orders
+from tapehouse.prompts.orders import confidences, hold_instead, reason_words, render_answers, render_orders
 from tapehouse.prompts.templates import Selection
-from tapehouse.tokens import encode_answers, encode_prompts
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 POINT: Final = ("symbol", "interval", "decision_at")
 UNSIDED: Final = 0  # of labels.triple_barrier: 1 up, -1 down, 0 neither barrier in time
@@ -37,11 +33,11 @@ def render_pairs(pairs: pl.DataFrame, points: pl.DataFrame, words: Mapping[str, 
         raise TapehouseError(
             f"datasets.preference_pairs: {lost['symbol'][0]} at {lost['decision_at'][0]} is not in features.decision_points"
         )
-    reasons = reason_words(joined)
+    said = confidences(joined), reason_words(joined)
     return pairs.with_columns(
         render_orders(joined, words, shown.template, shown.mask).alias("prompt"),
-        render_answers(joined["side"], joined["chosen_limit"], reasons).alias("chosen"),
-        render_answers(joined["side"], joined["rejected_limit"], reasons).alias("rejected"),
+        render_answers(joined["side"], joined["chosen_limit"], *said).alias("chosen"),
+        render_answers(joined["side"], joined["rejected_limit"], *said).alias("rejected"),
         pl.lit(shown.version).alias("template"),
     )
 
@@ -72,46 +68,3 @@ def supervised_examples(pairs: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFra
         label_known_at=pl.max_horizontal("label_known_at", "reward_known_at"),
         template="template",
     )
-
-
-def supervised_tokens(examples: pl.DataFrame, tokenizer: Tokenizer, digest: str) -> pl.DataFrame:
-    """Rows of `datasets.sft_tokens`: `input_ids` are the prompt's ids, then the answer's with its stop token, uncut."""
-    prompts = encode_prompts(tokenizer, examples["prompt"].to_list())
-    answers = encode_answers(tokenizer, examples["answer"].to_list())
-    whole = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
-    return examples.select(
-        *POINT,
-        "objective",
-        "action",
-        pl.Series("input_ids", whole, dtype=pl.List(pl.Int32)),
-        pl.Series("prompt_length", [len(prompt) for prompt in prompts], dtype=pl.Int32),
-        "label_end_at",
-        "label_known_at",
-        "template",
-        tokenizer=pl.lit(digest),
-    )
-
-
-def preference_tokens(pairs: pl.DataFrame, tokenizer: Tokenizer, digest: str) -> pl.DataFrame:
-    """Rows of `datasets.preference_tokens`: ids of prompt, chosen and rejected apart, answers with their stop token."""
-    encoded = {
-        "prompt_ids": encode_prompts(tokenizer, pairs["prompt"].to_list()),
-        "chosen_ids": encode_answers(tokenizer, pairs["chosen"].to_list()),
-        "rejected_ids": encode_answers(tokenizer, pairs["rejected"].to_list()),
-    }
-    return pairs.select(
-        *POINT,
-        "objective",
-        *(pl.Series(name, ids, dtype=pl.List(pl.Int32)) for name, ids in encoded.items()),
-        "margin_bps",
-        "reward_end_at",
-        "reward_known_at",
-        "template",
-        tokenizer=pl.lit(digest),
-    )
-
-
-def tokenizer_texts(pairs: pl.DataFrame) -> list[str]:
-    """What a tokenizer is trained on: prompts with every form of answer that follows them."""
-    prompts = pairs["prompt"]
-    return [*(prompts + pairs["chosen"]), *(prompts + pairs["rejected"]), *(prompts + hold_instead(pairs["chosen"]))]

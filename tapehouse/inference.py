@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import LlamaForCausalLM
 
-MAX_ANSWER_TOKENS: Final = 32  # the longest answer of template order_v1 has 15
+MAX_ANSWER_TOKENS: Final = 32  # the longest answer of an order has 21
 SCHEMA: Final = {
     "text": pl.String,
     "parse_state": pl.String,
     "action": pl.String,
     "limit_price": pl.Float64,
+    "confidence": pl.Float64,
     "p_sell": pl.Float64,
     "p_hold": pl.Float64,
     "p_buy": pl.Float64,
@@ -37,7 +38,7 @@ SCHEMA: Final = {
 def predict(
     base_dir: Path, adapter_dir: Path | None, tokenizer: Path, prompts: Sequence[str], batch: int = 128, threads: int = 1
 ) -> pl.DataFrame:
-    """One row a prompt, in their order: text, parse_state, action, limit_price (currency), p_sell, p_hold, p_buy.
+    """One row a prompt, in their order: text, parse_state, action, limit_price (currency), confidence, p_sell, p_hold, p_buy.
 
     `tokenizer` is the folder it is stored in. `adapter_dir` None asks the base. An answer that did not stop within
     32 tokens, or is no text, has a null `text` and state 'not_text'; like an unparseable one it acts as HOLD. The

@@ -17,14 +17,23 @@ def keyed_uniform(points: pl.DataFrame, what: str) -> np.ndarray:
     BLAKE2b under `HASH_KEY` of "symbol|interval" and of `what`, joined with the decision's microseconds by the finaliser of
     SplitMix64 (Steele, Lea, Flood, Fast Splittable Pseudorandom Number Generators, 2014); the upper 53 bits.
     """
+    return mixed_uniform(row_keys(points), what)
+
+
+def row_keys(points: pl.DataFrame) -> np.ndarray:
+    """The part of `keyed_uniform` that (symbol, interval, decision_at) alone decide, for draws of many things of one row."""
     if not points.height:
-        return np.empty(0)
+        return np.empty(0, np.uint64)
     names = points.select(pl.concat_str("symbol", "interval", separator="|")).to_series()
     keys = {text: _blake(text) for text in names.unique()}
     series = names.replace_strict(keys, return_dtype=pl.UInt64).to_numpy()
     moment = microseconds(points["decision_at"]).astype(np.uint64)
-    mixed = _splitmix(_splitmix(series ^ _splitmix(moment)) ^ np.uint64(_blake(what)))
-    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return _splitmix(series ^ _splitmix(moment))
+
+
+def mixed_uniform(keys: np.ndarray, what: str) -> np.ndarray:
+    """A number in [0, 1) for each of `row_keys`, fixed by it and by `what` alone."""
+    return (_splitmix(keys ^ np.uint64(_blake(what))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _blake(text: str) -> int:

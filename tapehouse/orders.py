@@ -15,6 +15,7 @@ Later bars are restated to the decision's basis by the splits and dividends ex s
 import math
 from datetime import timedelta
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import polars as pl
@@ -31,6 +32,9 @@ BUY, SELL = 1, -1
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Costs(_Frozen):
@@ -68,17 +72,51 @@ class Objective(_Frozen):
     """What an order is for: the words of the prompt, the window, the offsets that are compared, the weights."""
 
     words: str = Field(min_length=1)
+    share: float = Field(gt=0, le=1, description="Share of the pairs that it shall have; the keep rates see to it.")
     window_sessions: int = Field(ge=1, le=15)
     weights: Weights
     strata: tuple[Stratum, ...] = Field(min_length=1)
 
 
+class KeepRates(_Frozen):
+    """Which share of the drawn pairs is kept, so that what is kept is balanced in expectation; a product of factors.
+
+    The rates are declared and not fitted to the rows at hand: a row stays or goes by its own key alone.
+    """
+
+    objective: dict[str, Share] = Field(default_factory=dict)
+    regime: dict[str, Share] = Field(default_factory=dict)
+    side: dict[Literal["BUY", "SELL"], Share] = Field(default_factory=dict)
+    symbol: dict[str, Share] = Field(default_factory=dict)
+
+
 class Objectives(_Frozen):
-    """`objectives.yaml`: the costs that all share, the margin below which a pair is a tie, and each objective."""
+    """`objectives.yaml`: what all objectives share, and each objective.
+
+    Attributes:
+        costs: beside the price.
+        near_tie_bps: pairs with a smaller margin are dropped.
+        placements: pairs drawn for each decision point and objective.
+        buy_share: chance that a pair is of buys, by the decision's regime; a half in a regime that is not named.
+        keep: rates of balance; what is not named is kept.
+    """
 
     costs: Costs
     near_tie_bps: float = Field(ge=0)
+    placements: int = Field(1, ge=1, le=16)
+    buy_share: dict[str, Share] = Field(default_factory=dict)
+    keep: KeepRates = KeepRates()
     objectives: dict[str, Objective] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Objectives":
+        total = sum(objective.share for objective in self.objectives.values())
+        if not math.isclose(total, 1.0, abs_tol=1e-6):
+            raise ValueError(f"objectives: the shares sum to {total:g}, not to 1")
+        unknown = sorted(set(self.keep.objective) - set(self.objectives))
+        if unknown:
+            raise ValueError(f"keep.objective: no objective {unknown}; there are {sorted(self.objectives)}")
+        return self
 
     @property
     def words(self) -> dict[str, str]:
@@ -122,8 +160,9 @@ def order_outcomes(
         One row an order, in the given order: `filled`, `exec_price` (decision's basis), `sessions_waited` (before the fill's),
         `shortfall_bps`, `fees_bps`, `certainty_bps` (0, or minus the penalty of an unfilled order), `risk_bps` (minus the
         worst move against the order, over the sessions it rested unfilled), `reward_bps` (their weighted sum),
-        `reward_end_at` (close of the window's last session) and `reward_known_at`. All but `filled` are null, and
-        `filled` is too, where the window's last bar is missing or still to come.
+        `markout_bps` (the move in a filled order's favour from its fill to the window's last close; no part of the reward,
+        null where unfilled), `reward_end_at` (close of the window's last session) and `reward_known_at`. All are null where the
+        window's last bar is missing or still to come.
 
     Raises:
         TapehouseError: for a limit or arrival price that is not above zero, or a decision on a day that is no session.
@@ -138,31 +177,58 @@ def order_outcomes(
     row, column = paths.places(orders)
     side = orders["side"].cast(pl.Float64).to_numpy(writable=True)
     limit, arrival = (orders[name].to_numpy(writable=True) for name in ("limit", "arrival"))
-    filled, executed, waited, adverse = rest(
-        row, column, side, limit, arrival, window, costs.half_spread_bps / BPS,
-        paths.open, paths.high, paths.low, paths.close, paths.shares, paths.cash,
-    )  # fmt: skip
-    done = filled >= 0
-    shortfall = -side * (executed / arrival - 1.0) * BPS
-    fees = np.where(filled == 1, costs.maker_fee_bps, costs.taker_fee_bps)
-    certainty = np.where(filled == 1, 0.0, -costs.unfilled_penalty_bps)
-    risk = -adverse * BPS
-    reward = weights.price * shortfall - weights.fees * fees + weights.certainty * certainty + weights.risk * risk
+    paid = pay(paths, row, column, side, limit, arrival, window, costs, weights)
+    done = paid["filled"] >= 0
     outcomes = pl.DataFrame(
         {
-            "filled": filled == 1,
-            "exec_price": executed,
-            "sessions_waited": waited.astype(np.int32),
-            "shortfall_bps": shortfall,
-            "fees_bps": fees,
-            "certainty_bps": certainty,
-            "risk_bps": risk,
-            "reward_bps": reward,
+            **paid,
+            "filled": paid["filled"] == 1,
+            "sessions_waited": paid["sessions_waited"].astype(np.int32),
+            "markout_bps": pl.Series(paid["markout_bps"]).fill_nan(None),
             "reward_end_at": paths.times("close_at", np.where(done, column + window, -1)),
         }
     )
     known = outcomes.with_columns(reward_known_at=pl.col("reward_end_at") + settlement_lag)
     return known.with_columns(pl.when(pl.Series(done)).then(pl.all()))
+
+
+def pay(
+    paths: Paths,
+    row: np.ndarray,
+    column: np.ndarray,
+    side: np.ndarray,
+    limit: np.ndarray,
+    arrival: np.ndarray,
+    window: int,
+    costs: Costs,
+    weights: Weights,
+) -> dict[str, np.ndarray]:
+    """What became of each order: the numbers of `order_outcomes` as arrays, (k,) each.
+
+    `row` and `column` are the places of the decisions' sessions in `paths`, `side` is 1.0 or -1.0. `filled` is 1, 0, or -1
+    where the window's last bar is missing, which leaves the other numbers without meaning; `markout_bps` is NaN where unfilled.
+    """
+    filled, executed, waited, adverse = rest(
+        row, column, side, limit, arrival, window, costs.half_spread_bps / BPS,
+        paths.open, paths.high, paths.low, paths.close, paths.shares, paths.cash,
+    )  # fmt: skip
+    ended = last_values(row, column, window, paths.close, paths.shares, paths.cash)
+    shortfall = -side * (executed / arrival - 1.0) * BPS
+    fees = np.where(filled == 1, costs.maker_fee_bps, costs.taker_fee_bps)
+    certainty = np.where(filled == 1, 0.0, -costs.unfilled_penalty_bps)
+    risk = -adverse * BPS
+    reward = weights.price * shortfall - weights.fees * fees + weights.certainty * certainty + weights.risk * risk
+    return {
+        "filled": filled,
+        "exec_price": executed,
+        "sessions_waited": waited,
+        "shortfall_bps": shortfall,
+        "fees_bps": fees,
+        "certainty_bps": certainty,
+        "risk_bps": risk,
+        "reward_bps": reward,
+        "markout_bps": np.where(filled == 1, side * (ended / executed - 1.0) * BPS, math.nan),
+    }
 
 
 @njit(cache=True)
@@ -209,3 +275,19 @@ def rest(rows, columns, sides, limits, arrivals, window, half_spread, opens, hig
         if filled[i] == 0:
             executed[i] = ends[row, end] * (1.0 + side * half_spread) * shares + cash
     return filled, executed, waited, adverse
+
+
+@njit(cache=True)
+def last_values(rows, columns, window, ends, shares_step, cash_step):
+    """Close of each window's last session in the decision's basis, (k,); NaN where it is missing. Arguments as of `rest`."""
+    values = np.full(rows.size, math.nan)
+    for i in range(rows.size):
+        end = columns[i] + window
+        if end >= ends.shape[1]:
+            continue
+        shares, cash = 1.0, 0.0
+        for t in range(columns[i] + 1, end + 1):
+            cash += shares * cash_step[rows[i], t]
+            shares *= shares_step[rows[i], t]
+        values[i] = ends[rows[i], end] * shares + cash
+    return values

@@ -1,6 +1,7 @@
-"""One row per (symbol, interval, decision_at, objective): two placements of one order, the better paid one chosen.
+"""One row per (symbol, interval, decision_at, objective, placement): two limits of one order, the better paid one chosen.
 
-Paid by implementation shortfall on what happened after; near-ties dropped. The prompt shows raw units and no date.
+Paid by implementation shortfall on what happened after; near-ties dropped. The prompt shows raw units and no date. Kept at
+declared rates, so that regimes, objectives, sides and symbols are balanced in expectation.
 """
 
 from tapehouse.prompts.templates import fingerprint
@@ -16,6 +17,7 @@ from tapehouse.tables import reads, table
     fingerprint=fingerprint("order"),
 )
 def build(b):
+    from dataclasses import asdict
     from datetime import timedelta
 
     from tapehouse.calendars import all_sessions
@@ -38,10 +40,7 @@ def build(b):
         settlement_lag=timedelta(days=universe.settlement_lag_days),
     )
     b.note(
-        drawn=pairs.drawn,
-        out_of_band=pairs.out_of_band,
-        incomplete=pairs.incomplete,
-        near_ties=pairs.near_ties,
+        **asdict(pairs.counts),
         farther_wins=pairs.farther_wins,
     )
     return render_pairs(pairs.rows, points, objectives.words, selected(b.settings.home, "order"))

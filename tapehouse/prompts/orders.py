@@ -1,18 +1,17 @@
 """The order family: prompts that ask for one limit order, and the answers that state it.
 
-The template is what `prompts.yaml` selects. A field is a column of `features.decision_points` with a Python
-format specification, so that the file alone says what a model sees: raw prices in their currency, returns in per cent,
-and neither date nor normalised value. The price comes last and zero-padded to the width it has in the answer, which is
-what lets a small model copy it.
+The template is what `prompts.yaml` selects. It shows raw prices in their currency, returns in per cent, and neither date nor
+normalised value. The price comes last and zero-padded to the width it has in the answer, which is what lets a small model
+copy it.
 
 An answer is one line::
 
-    BUY limit 0117.45 because trend up
-    SELL limit 0117.45 because rsi high
-    HOLD because trend down
+    BUY limit 0117.45 confidence 0.65 because trend up
+    SELL limit 0117.45 confidence 0.50 because rsi high
+    HOLD confidence 0.70 because trend down
 
-The reason depends on the prompt alone, never on the offset or on what happened after: the two answers of a preference
-pair differ in their digits only, so that the form cannot give the better one away.
+Reason and confidence depend on the prompt alone, never on the offset or on what happened after: the two answers of a
+preference pair differ in the digits of their limits only, so that the form cannot give the better one away.
 """
 
 from __future__ import annotations
@@ -26,19 +25,65 @@ from typing import Final, Literal
 import polars as pl
 
 from tapehouse.prompts import templates
-from tapehouse.prompts.answers import PRICE_OUT_OF_BAND, UNPARSEABLE, Rejection, no_text
+from tapehouse.prompts.answers import (
+    CONFIDENCE,
+    PRICE_OUT_OF_BAND,
+    UNKNOWN_ACTION,
+    UNPARSEABLE,
+    Rejection,
+    confidence_text,
+    no_text,
+    parse_confidence,
+)
 
 ACTIONS: Final = ("SELL", "HOLD", "BUY")
 PRICE_BAND: Final = 0.20  # a limit farther than this from the price shown is a slip of a digit, not an order
-MAX_PRICE: Final = 9999.99  # the template's width: four digits, a point, two decimals
 
 RSI_LOW: Final = 30.0  # Wilder (1978), New Concepts in Technical Trading Systems: oversold and overbought
 RSI_HIGH: Final = 70.0
 
-_PRICE = re.compile(r"(?<![0-9.])[0-9]{4}\.[0-9]{2}(?![0-9])")
-_ORDER = re.compile(r"(BUY|SELL) limit ([0-9]{4}\.[0-9]{2}) because ([a-z][a-z ]{0,39})")
-_HOLD = re.compile(r"HOLD because ([a-z][a-z ]{0,39})")
-_SHOWN = re.compile(r"(?:^|\n)price ([0-9]{4}\.[0-9]{2})\n?\Z")
+# A month's move of two deviations is as clear as a trend gets here; steps are coarse, since more would be pretence.
+SESSIONS_OF_A_MONTH, SESSIONS_OF_A_YEAR = 20, 252
+CLEAREST: Final = 2.0
+LEAST_CONFIDENCE, MOST_CONFIDENCE, CONFIDENCE_STEP = 0.50, 0.90, 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class PriceForm:
+    """How a template writes prices: zero-padded to `digits` before the point, `decimals` after it."""
+
+    digits: int = 4
+    decimals: int = 2
+
+    @classmethod
+    def of(cls, shown: str) -> PriceForm:
+        """The form of a price as a prompt shows it, such as 0117.45."""
+        digits, _, decimals = shown.partition(".")
+        return cls(len(digits), len(decimals))
+
+    @property
+    def largest(self) -> float:
+        """The largest price that has the form."""
+        return 10.0**self.digits - 10.0**-self.decimals
+
+    def text(self, price: float) -> str:
+        """A price in the form."""
+        return f"{price:0{self.digits + 1 + self.decimals}.{self.decimals}f}"
+
+    def matches(self, text: str) -> bool:
+        """Whether a text is a price of the form."""
+        digits, _, decimals = text.partition(".")
+        return len(digits) == self.digits and len(decimals) == self.decimals
+
+
+CENTS: Final = PriceForm()
+MAX_PRICE: Final = CENTS.largest
+
+_PRICE = re.compile(r"(?<![0-9.])[0-9]{4,7}\.[0-9]{1,8}(?![0-9%])")
+_ANSWER = re.compile(
+    rf"([A-Z_]{{1,20}})(?: limit ([0-9]{{1,9}}\.[0-9]{{1,8}}))? confidence ({CONFIDENCE}) because ([a-z][a-z ]{{0,39}})"
+)
+_SHOWN = re.compile(r"(?:^|\n)price ([0-9]{4,9}\.[0-9]{1,8})\n?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +92,7 @@ class Order:
 
     action: Literal["BUY", "SELL", "HOLD"]
     limit_price: float | None
+    confidence: float
     reason: str
 
 
@@ -57,7 +103,8 @@ def render_orders(
 
     `points` has the columns of `features.decision_points` in raw units (returns as fractions, prices in currency).
     `objective_words` is the wording for all rows, or a mapping from the values of column `objective` to wordings.
-    Raises ValueError where a column is missing, or a value is null, not finite, or a price outside (0, 9999.99].
+    Raises ValueError where a column is missing, a value that is not optional is null or not finite, or a price of the last
+    line does not fit its width.
     """
     if isinstance(objective_words, str):
         worded = points.with_columns(objective=pl.lit(objective_words))
@@ -69,14 +116,21 @@ def render_orders(
             raise ValueError(f"prompts: no wording for the objectives {sorted(map(str, unknown))}; add them to the mapping")
         worded = points.with_columns(pl.col("objective").replace_strict(dict(objective_words), return_dtype=pl.String))
     prompts = templates.render(worded, template, mask)
-    prices = points["close"]
-    if points.height and not prices.is_between(0.01, MAX_PRICE).all():
-        row = prices.is_between(0.01, MAX_PRICE).not_().arg_true()[0]
+    price, form = templates.load(template).columns[-1], price_form(template)
+    fits = points[price].is_between(10.0**-form.decimals, form.largest)
+    if not fits.all():
+        row = fits.not_().arg_true()[0]
         raise ValueError(
-            f"prompts: close {prices[row]} in row {row} does not fit the price of template {template!r} "
-            f"(0.01 to {MAX_PRICE}); declare a template with a wider price"
+            f"prompts: {price} {points[price][row]} in row {row} does not fit the price of template {template!r} "
+            f"({10.0**-form.decimals} to {form.largest}); declare a template with a wider price"
         )
     return prompts
+
+
+def price_form(template: str) -> PriceForm:
+    """How a template writes the price on its last line. Raises ValueError where the last line shows none."""
+    loaded = templates.load(template)
+    return PriceForm.of(shown_text(loaded.lines[-1].format_map({loaded.columns[-1]: 1.0})))
 
 
 def reason_words(points: pl.DataFrame) -> pl.Series:
@@ -94,69 +148,114 @@ def reason_words(points: pl.DataFrame) -> pl.Series:
     )["reason"]
 
 
-def answer(action: str, limit_price: float | None, reason: str) -> str:
-    """One answer. `limit_price` is in currency and rounded to a cent; it must be None for HOLD, and only for HOLD."""
+def confidences(points: pl.DataFrame) -> pl.Series:
+    """Confidence of each decision point: how far the month's return stands out of its volatility, both as printed.
+
+    From 0.50 for a return of none to 0.90 for two deviations and more, in steps of 0.05: clarity = |ret_20d| /
+    (realised_vol_20d · √(20 / 252)). It says how clear the trend is, not how likely an order is to pay.
+    """
+    _require(points, ("ret_20d", "realised_vol_20d"))
+    month = math.sqrt(SESSIONS_OF_A_MONTH / SESSIONS_OF_A_YEAR)
+    rows = zip(points["ret_20d"], points["realised_vol_20d"], strict=True)
+    return pl.Series("confidence", [_confidence(_printed(move), _printed(vol) * month) for move, vol in rows], dtype=pl.Float64)
+
+
+def _printed(fraction: float) -> float:
+    """A fraction as the prompt prints it, in per cent with one decimal."""
+    return float(f"{fraction:.1%}"[:-1])
+
+
+def _confidence(move: float, deviation: float) -> float:
+    clarity = min(abs(move) / deviation, CLEAREST) if deviation > 0 else CLEAREST
+    steps = round(clarity / CLEAREST * (MOST_CONFIDENCE - LEAST_CONFIDENCE) / CONFIDENCE_STEP)
+    return round(LEAST_CONFIDENCE + steps * CONFIDENCE_STEP, 2)
+
+
+def answer(action: str, limit_price: float | None, confidence: float, reason: str, form: PriceForm = CENTS) -> str:
+    """One answer. `limit_price` is in currency and rounded to the form; it must be None for HOLD, and only for HOLD."""
+    said = f"confidence {confidence_text(confidence)} because {reason}"
     if action == "HOLD":
         if limit_price is not None:
             raise ValueError(f"prompts: HOLD takes no limit price, got {limit_price}")
-        text = f"HOLD because {reason}"
+        text = f"HOLD {said}"
     else:
-        if limit_price is None or not math.isfinite(limit_price) or not 0.005 < limit_price <= MAX_PRICE:
-            raise ValueError(f"prompts: {action} needs a limit price within (0, {MAX_PRICE}], got {limit_price}")
-        text = f"{action} limit {limit_price:07.2f} because {reason}"
-    if not isinstance(parse_order(text), Order):
+        least = 0.5 * 10.0**-form.decimals
+        if limit_price is None or not math.isfinite(limit_price) or not least < limit_price <= form.largest:
+            raise ValueError(f"prompts: {action} needs a limit price within (0, {form.largest}], got {limit_price}")
+        text = f"{action} limit {form.text(limit_price)} {said}"
+    if not isinstance(parse_order(text, form=form), Order):
         raise ValueError(f"prompts: {text!r} is not an answer; actions are {ACTIONS}, a reason is 1 to 40 small letters")
     return text
 
 
-def render_answers(actions: pl.Series, limit_prices: pl.Series, reasons: pl.Series) -> pl.Series:
-    """Answers, one string a row; the three series have one length, `limit_prices` null where the action is HOLD."""
-    texts = [answer(*row) for row in zip(actions, limit_prices, reasons, strict=True)]
+def render_answers(
+    actions: pl.Series, limit_prices: pl.Series, confidence: pl.Series, reasons: pl.Series, form: PriceForm = CENTS
+) -> pl.Series:
+    """Answers, one string a row; the series have one length, `limit_prices` null where the action is HOLD."""
+    texts = [answer(*row, form) for row in zip(actions, limit_prices, confidence, reasons, strict=True)]
     return pl.Series("answer", texts, dtype=pl.String)
 
 
-def parse_order(text: object, shown_price: float | None = None) -> Order | Rejection:
+def parse_order(text: object, shown_price: float | None = None, form: PriceForm = CENTS) -> Order | Rejection:
     """The order that an answer states, or why it states none. Total and strict: never raises, never guesses.
 
-    With `shown_price` (currency), a limit farther than `PRICE_BAND` from it is rejected.
+    `form` is how the prompt writes prices. With `shown_price` (currency), a limit farther than `PRICE_BAND` from it is
+    rejected.
     """
     if not isinstance(text, str):
         return no_text(text)
-    if hold := _HOLD.fullmatch(text):
-        return Order("HOLD", None, hold[1])
-    order = _ORDER.fullmatch(text)
-    if order is None:
-        return Rejection(UNPARSEABLE, "neither 'BUY|SELL limit 0000.00 because <reason>' nor 'HOLD because <reason>'")
-    limit = float(order[2])
-    if limit <= 0.0:
-        return Rejection(UNPARSEABLE, "the limit price is zero")
-    if shown_price is not None and not abs(limit - shown_price) <= PRICE_BAND * shown_price:
-        return Rejection(PRICE_OUT_OF_BAND, f"limit {limit} is farther than {PRICE_BAND:.0%} from the price {shown_price}")
-    return Order(order[1], limit, order[3])  # type: ignore[arg-type]
+    found = _ANSWER.fullmatch(text)
+    if found is None:
+        return Rejection(UNPARSEABLE, "not 'BUY|SELL limit 0000.00 confidence 0.00 because <reason>', nor HOLD without a limit")
+    action, written, stated, reason = found.groups()
+    if action not in ACTIONS:
+        return Rejection(UNKNOWN_ACTION, f"the action {action} is none of {ACTIONS}")
+    if (written is None) != (action == "HOLD"):
+        return Rejection(UNPARSEABLE, "HOLD takes no limit, BUY and SELL need one")
+    limit = None
+    if written is not None:
+        limit = float(written)
+        if not form.matches(written):
+            return Rejection(UNPARSEABLE, f"the limit {written} is not written as the prompt writes prices")
+        if limit <= 0.0:
+            return Rejection(UNPARSEABLE, "the limit price is zero")
+        if shown_price is not None and not abs(limit - shown_price) <= PRICE_BAND * shown_price:
+            why = f"limit {limit} is farther than {PRICE_BAND:.0%} from the price {shown_price}"
+            return Rejection(PRICE_OUT_OF_BAND, why)
+    confidence = parse_confidence(stated)
+    if isinstance(confidence, Rejection):
+        return confidence
+    return Order(action, limit, confidence, reason)  # type: ignore[arg-type]
 
 
 def parse_orders(texts: pl.Series, prompts: pl.Series) -> pl.DataFrame:
-    """Frame of `parse_state` ('ok', or that of a rejection), `action`, `limit_price`; one row an answer.
+    """Frame of `parse_state` ('ok', or that of a rejection), `action`, `limit_price`, `confidence`; one row an answer.
 
-    What is no order acts as HOLD. The price shown is read from the prompt, as in serving.
+    What is no order acts as HOLD. The price shown, and the form of prices, are read from the prompt, as in serving.
     """
     rows = []
     for text, prompt in zip(texts, prompts, strict=True):
-        parsed = parse_order(text, shown_price(prompt))
+        price = shown_text(prompt)
+        parsed = parse_order(text, float(price), PriceForm.of(price))
         if isinstance(parsed, Order):
-            rows.append(("ok", parsed.action, parsed.limit_price))
+            rows.append(("ok", parsed.action, parsed.limit_price, parsed.confidence))
         else:
-            rows.append((parsed.state, "HOLD", None))
-    schema = {"parse_state": pl.String, "action": pl.String, "limit_price": pl.Float64}
+            rows.append((parsed.state, "HOLD", None, None))
+    schema = {"parse_state": pl.String, "action": pl.String, "limit_price": pl.Float64, "confidence": pl.Float64}
     return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def shown_text(prompt: str) -> str:
+    """The price on a prompt's last line, as it is written. Raises ValueError where the last line shows none."""
+    found = _SHOWN.search(prompt)
+    if found is None:
+        raise ValueError(f"prompts: the last line shows no price: {prompt[-60:]!r}")
+    return found[1]
 
 
 def shown_price(prompt: str) -> float:
     """The price on a prompt's last line, in currency. Raises ValueError where the last line shows none."""
-    found = _SHOWN.search(prompt)
-    if found is None:
-        raise ValueError(f"prompts: the last line shows no price: {prompt[-60:]!r}")
-    return float(found[1])
+    return float(shown_text(prompt))
 
 
 def rescale_prices(prompt: str, factor: float) -> str:
@@ -166,22 +265,22 @@ def rescale_prices(prompt: str, factor: float) -> str:
     """
 
     def scaled(found: re.Match[str]) -> str:
-        price = float(found[0]) * factor
-        if not 0.0 <= price <= MAX_PRICE:
+        form, price = PriceForm.of(found[0]), float(found[0]) * factor
+        if not 0.0 <= price <= form.largest:
             raise ValueError(f"prompts: {found[0]} times {factor} does not fit the template's prices")
-        return f"{price:07.2f}"
+        return form.text(price)
 
     return _PRICE.sub(scaled, prompt)
 
 
 def hold_instead(answers: pl.Series) -> pl.Series:
-    """HOLD answers with the reasons of the orders given. Raises ValueError where one is not an answer."""
+    """HOLD answers with the confidence and the reason of the orders given. Raises ValueError where one is not an answer."""
     texts = []
     for text in answers:
         parsed = parse_order(text)
         if not isinstance(parsed, Order):
             raise ValueError(f"prompts: {text!r} is not an answer: {parsed.why}")
-        texts.append(answer("HOLD", None, parsed.reason))
+        texts.append(answer("HOLD", None, parsed.confidence, parsed.reason))
     return pl.Series("answer", texts, dtype=pl.String)
 
 

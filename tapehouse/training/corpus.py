@@ -20,7 +20,17 @@ import numpy as np
 import polars as pl
 
 from tapehouse.errors import TapehouseError
-from tapehouse.prompts.orders import ACTIONS, Order, answer, parse_order, rescale_prices, shown_price
+from tapehouse.prompts.orders import (
+    ACTIONS,
+    CONFIDENCE_STEP,
+    LEAST_CONFIDENCE,
+    MOST_CONFIDENCE,
+    Order,
+    answer,
+    parse_order,
+    rescale_prices,
+    shown_price,
+)
 from tapehouse.tokens import encode_answers, encode_prompts
 
 if TYPE_CHECKING:
@@ -30,6 +40,7 @@ if TYPE_CHECKING:
 
 COPY: Final = "copy"
 TEXT: Final = "text"
+_CONFIDENCES: Final = round((MOST_CONFIDENCE - LEAST_CONFIDENCE) / CONFIDENCE_STEP) + 1
 _RULE: Final = {"trend up": "BUY", "trend down": "SELL", "rsi low": "HOLD", "rsi high": "HOLD"}
 SCHEMA: Final = {"stage": pl.String, "prompt_ids": pl.List(pl.Int32), "answer_ids": pl.List(pl.Int32)}
 
@@ -38,18 +49,19 @@ def pretraining_tokens(pairs: pl.DataFrame, section: CorpusSection, tokenizer: T
     """Examples of both stages: `stage` ('copy' | 'text'), `prompt_ids`, `answer_ids`.
 
     `pairs` has `prompt` and `chosen` of datasets.preference_pairs, known before the first fold's training end,
-    in the order of their grain; of `chosen` only the reason is read, which is the same in `rejected`. Bit-identical
-    for equal input and seed. Raises TapehouseError where there are no pairs.
+    in the order of their grain; of `chosen` only confidence and reason are read, which are the same in `rejected`.
+    Bit-identical for equal input and seed. Raises TapehouseError where there are no pairs.
     """
     if pairs.is_empty():
         raise TapehouseError("datasets.preference_pairs has no row known before the first fold; materialise it first")
     draw = np.random.default_rng(seed)
-    reasons = [_reason(text) for text in pairs["chosen"]]
+    said = [_said(text) for text in pairs["chosen"]]
     prompts: list[str] = []
     answers: list[str] = []
     for price in _prices(draw, section, section.copy_examples):
         prompts.append(f"price {price:07.2f}\n")
-        answers.append(_drawn_answer(draw, section, price, list(_RULE)[draw.integers(len(_RULE))]))
+        confidence = LEAST_CONFIDENCE + CONFIDENCE_STEP * int(draw.integers(_CONFIDENCES))
+        answers.append(_drawn_answer(draw, section, price, round(confidence, 2), list(_RULE)[draw.integers(len(_RULE))]))
     for row, price in zip(
         _repeated(draw, pairs.height, section.text_examples),
         _prices(draw, section, section.text_examples),
@@ -59,19 +71,19 @@ def pretraining_tokens(pairs: pl.DataFrame, section: CorpusSection, tokenizer: T
         if draw.random() < section.rescaled_share:
             prompt = rescale_prices(prompt, price / shown_price(prompt))
         prompts.append(prompt)
-        answers.append(_drawn_answer(draw, section, shown_price(prompt), reasons[row]))
+        answers.append(_drawn_answer(draw, section, shown_price(prompt), *said[row]))
     stages = [COPY] * section.copy_examples + [TEXT] * section.text_examples
     ids = [encode_prompts(tokenizer, prompts), encode_answers(tokenizer, answers)]
     return pl.DataFrame([stages, *ids], schema=SCHEMA)
 
 
-def _drawn_answer(draw: np.random.Generator, section: CorpusSection, price: float, reason: str) -> str:
+def _drawn_answer(draw: np.random.Generator, section: CorpusSection, price: float, confidence: float, reason: str) -> str:
     action = _RULE.get(reason, "HOLD") if draw.random() < section.rule_share else ACTIONS[draw.integers(len(ACTIONS))]
     if action == "HOLD":
-        return answer("HOLD", None, reason)
+        return answer("HOLD", None, confidence, reason)
     passive = -1.0 if action == "BUY" else 1.0
     offset = 0.0 if draw.random() < section.at_price_share else passive * draw.random() * section.farthest_offset
-    return answer(action, max(price * (1.0 + offset), 0.01), reason)
+    return answer(action, max(price * (1.0 + offset), 0.01), confidence, reason)
 
 
 def _prices(draw: np.random.Generator, section: CorpusSection, count: int) -> list[float]:
@@ -85,8 +97,9 @@ def _repeated(draw: np.random.Generator, rows: int, count: int) -> np.ndarray:
     return np.concatenate(passes)[:count]
 
 
-def _reason(text: str) -> str:
+def _said(text: str) -> tuple[float, str]:
+    """Confidence and reason of an answer."""
     parsed = parse_order(text)
     if not isinstance(parsed, Order):
         raise TapehouseError(f"datasets.preference_pairs: chosen {text!r} is no answer: {parsed.why}")
-    return parsed.reason
+    return parsed.confidence, parsed.reason

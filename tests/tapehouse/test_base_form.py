@@ -27,13 +27,13 @@ def test_by_hand():
     """Eight answers: six are orders, four of them with a limit, three of those within a currency unit of 100."""
     found = figures(
         [
-            "BUY limit 0100.00 because trend up",
-            "BUY limit 0101.00 because trend up",
-            "SELL limit 0099.00 because rsi high",
-            "SELL limit 0098.99 because rsi high",
-            "HOLD because trend down",
-            "HOLD because trend down",
-            "BUY limit 1000.00 because trend up",
+            "BUY limit 0100.00 confidence 0.60 because trend up",
+            "BUY limit 0101.00 confidence 0.60 because trend up",
+            "SELL limit 0099.00 confidence 0.60 because rsi high",
+            "SELL limit 0098.99 confidence 0.60 because rsi high",
+            "HOLD confidence 0.60 because trend down",
+            "HOLD confidence 0.60 because trend down",
+            "BUY limit 1000.00 confidence 0.60 because trend up",
             None,
         ]
     )
@@ -48,11 +48,17 @@ def test_by_hand():
 
 
 def test_a_base_that_only_holds_has_not_shown_that_it_copies_a_price():
-    found = figures(["HOLD because trend down"])
+    found = figures(["HOLD confidence 0.60 because trend down"])
     assert found["parsed"] == 1.0 and found["price_within_1pct"] is None
 
 
-@given(st.lists(st.sampled_from(["BUY limit 0100.40 because x", "SELL limit 0110.00 because x", "HOLD because x", "?", None])))
+ANSWERS = [
+    *(f"{order} confidence 0.60 because x" for order in ("BUY limit 0100.40", "SELL limit 0110.00", "HOLD")),
+    *("?", None),
+]
+
+
+@given(st.lists(st.sampled_from(ANSWERS)))
 def test_shares_are_shares(texts):
     found = figures(texts)
     assert found["prompts"] == len(texts)
@@ -66,9 +72,11 @@ def test_shares_are_shares(texts):
 def points(days: int) -> pl.DataFrame:
     rows = [{"symbol": "IBM", "interval": "1d", "decision_at": SINCE + timedelta(days=d)} for d in range(-days, days)]
     frame = pl.DataFrame(rows, schema_overrides={"decision_at": pl.Datetime("us", "UTC")})
-    known = [c for c in load(SHOWN.template).columns if c not in (*frame.columns, "objective")]
+    known = [c for c in load(SHOWN.template).columns if c not in (*frame.columns, "objective", "regime")]
     # The price tells the day: 100 at `since`.
-    return frame.with_columns(pl.lit(1.0).alias(c) for c in known).with_columns(close=pl.Series(range(-days, days)) + 100.0)
+    return frame.with_columns(pl.lit(1.0).alias(c) for c in known).with_columns(
+        close=pl.Series(range(-days, days)) + 100.0, regime=pl.lit("sideways")
+    )
 
 
 def test_only_what_came_after_the_training_is_asked():
@@ -88,4 +96,4 @@ def test_each_prompt_has_one_answer():
     with pytest.raises(ValueError, match="1 prompts have 0 answers"):
         form_figures(prompts, parse_orders(prompts.clear(), prompts.clear()))
     with pytest.raises(ValueError, match="shows no price"):
-        form_figures(pl.Series(["price"]), parse_orders(pl.Series(["HOLD because x"]), prompts))
+        form_figures(pl.Series(["price"]), parse_orders(pl.Series(["HOLD confidence 0.60 because x"]), prompts))

@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapehouse.errors import TapehouseError
-from tapehouse.examples import preference_tokens, render_pairs, supervised_examples, supervised_tokens, tokenizer_texts
+from tapehouse.examples import render_pairs, supervised_examples
 from tapehouse.prompts.templates import selection
-from tapehouse.tokens import decode_answer, load_tokenizer, train_tokenizer
 
 SHOWN = selection("order_v1")
 AT = datetime(2012, 1, 3, 21, 5, tzinfo=UTC)
@@ -72,19 +71,12 @@ def rendered(sides: list[str]) -> pl.DataFrame:
     return render_pairs(bare_pairs(sides), points(len(sides)), {"patient": "a better price"}, SHOWN)
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(tokenizer_texts(rendered(["BUY", "SELL"])), folder)
-    return load_tokenizer(folder)
-
-
 def test_the_answers_of_a_pair_differ_in_digits_only():
     row = rendered(["SELL"]).row(0, named=True)
     assert row["prompt"].startswith("IBM daily order for a better price\n")
     assert (row["chosen"], row["rejected"]) == (
-        "SELL limit 0099.00 because trend up",
-        "SELL limit 0098.00 because trend up",
+        "SELL limit 0099.00 confidence 0.60 because trend up",
+        "SELL limit 0098.00 confidence 0.60 because trend up",
     )
 
 
@@ -92,9 +84,9 @@ def test_a_label_that_agrees_teaches_the_order_and_no_label_teaches_nothing():
     pairs = rendered(["BUY", "SELL", "BUY", "SELL", "BUY", "SELL"])
     examples = supervised_examples(pairs, labels([1, -1, -1, 1, 0, None], ends=[2] * 6))
     assert examples.select("decision_at", "action", "answer").rows() == [
-        (AT, "BUY", "BUY limit 0099.00 because trend up"),
-        (AT + DAY, "SELL", "SELL limit 0099.00 because trend up"),
-        (AT + 4 * DAY, "HOLD", "HOLD because trend up"),
+        (AT, "BUY", "BUY limit 0099.00 confidence 0.60 because trend up"),
+        (AT + DAY, "SELL", "SELL limit 0099.00 confidence 0.60 because trend up"),
+        (AT + 4 * DAY, "HOLD", "HOLD confidence 0.60 because trend up"),
     ]
 
 
@@ -108,28 +100,6 @@ def test_an_example_is_known_when_the_later_of_label_and_reward_is(drawn):
         end = ends[(row["decision_at"] - AT).days]
         assert row["label_end_at"] == row["decision_at"] + max(end, 5) * DAY
         assert row["label_known_at"] == row["decision_at"] + (max(end, 5) + 1) * DAY
-
-
-def test_token_rows_hold_the_whole_texts(tokenizer):
-    pairs = rendered(["BUY", "SELL"])
-    examples = supervised_examples(pairs, labels([1, 0], ends=[2, 2]))
-    rows = supervised_tokens(examples, tokenizer, "digest")
-    for ids, length, example in zip(rows["input_ids"], rows["prompt_length"], examples.iter_rows(named=True), strict=True):
-        assert tokenizer.decode(ids[:length].to_list()) == example["prompt"]
-        assert decode_answer(tokenizer, ids[length:].to_list()) == example["answer"]
-    preference = preference_tokens(pairs, tokenizer, "digest").row(0, named=True)
-    assert tokenizer.decode(preference["prompt_ids"]) == pairs["prompt"][0]
-    assert decode_answer(tokenizer, preference["chosen_ids"]) == pairs["chosen"][0]
-    assert decode_answer(tokenizer, preference["rejected_ids"]) == pairs["rejected"][0]
-    assert len(preference["chosen_ids"]) == len(preference["rejected_ids"])
-
-
-def test_no_rows_give_no_rows_of_the_same_types(tokenizer):
-    pairs = rendered(["BUY"])
-    some = supervised_tokens(supervised_examples(pairs, labels([1], ends=[2])), tokenizer, "d")
-    none = supervised_tokens(supervised_examples(pairs.clear(), labels([1], ends=[2])), tokenizer, "d")
-    assert none.schema == some.schema and none.height == 0
-    assert preference_tokens(pairs.clear(), tokenizer, "d").schema == preference_tokens(pairs, tokenizer, "d").schema
 
 
 def test_a_pair_without_its_decision_point_is_an_error():

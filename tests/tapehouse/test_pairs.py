@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from pydantic import ValidationError
 
+from tapehouse.balance import table
 from tapehouse.calendars import all_sessions
 from tapehouse.features.price import price_features
+from tapehouse.keyed import keyed_uniform, row_keys
 from tapehouse.orders import Costs, Objective, Objectives, Weights, load_objectives
-from tapehouse.pairs import keyed_uniform, on_tick, preference_pairs
+from tapehouse.pairs import GRAIN, Counts, draw_placements, on_tick, preference_pairs
+from tapehouse.regimes import rule_regimes
 from tests.tapehouse.market_records import (
     STAMP,
     action_frame,
@@ -38,6 +41,7 @@ def one_stratum(window=1, tie=5.0) -> Objectives:
     """Offsets of exactly 1 and 2 ATR, paid by price alone, without costs."""
     objective = Objective(
         words="a test",
+        share=1.0,
         window_sessions=window,
         weights=Weights(price=1, certainty=0, risk=0, fees=0),
         strata=[{"near": (1.0, 1.0), "far": (2.0, 2.0)}],
@@ -47,9 +51,10 @@ def one_stratum(window=1, tie=5.0) -> Objectives:
 
 
 def points(close=100.0, atr=1.0, index=0) -> pl.DataFrame:
-    row = ("AAA", "1d", decided(index), day(index), close, atr)
+    row = ("AAA", "1d", decided(index), day(index), close, atr, "sideways")
     schema = {"symbol": pl.String, "interval": pl.String, "decision_at": STAMP, "session": pl.Date}
-    return pl.DataFrame([row], schema=schema | {"close": pl.Float64, "atr_14": pl.Float64}, orient="row")
+    rest = {"close": pl.Float64, "atr_14": pl.Float64, "regime": pl.String}
+    return pl.DataFrame([row], schema=schema | rest, orient="row")
 
 
 def paired(path: list, tie=5.0):
@@ -65,6 +70,9 @@ def test_the_farther_order_is_chosen_where_both_fill():
     assert (row["chosen_filled"], row["rejected_filled"]) == (True, True)
     assert (row["chosen_reward"], row["rejected_reward"]) == (pytest.approx(200.0), pytest.approx(100.0))
     assert row["margin_bps"] == pytest.approx(100.0)
+    assert row["difficulty"] == pytest.approx(1 / (1 + 100 / 100))  # an ATR is 100 bps of the close
+    assert row["chosen_markout_bps"] == pytest.approx(side * (100.0 / row["chosen_limit"] - 1) * 1e4)
+    assert (row["placement"], row["regime"], row["stage"]) == (1, "sideways", "decision")
     assert (row["reward_end_at"], row["reward_known_at"]) == (at(1, 21), at(2, 21))
 
 
@@ -74,22 +82,23 @@ def test_the_nearer_order_is_chosen_where_it_alone_fills_and_the_price_returns()
     assert (row["chosen_offset_atr"], row["chosen_filled"], row["rejected_filled"]) == (1.0, True, False)
     assert row["chosen_reward"] == pytest.approx(100.0)
     assert row["rejected_reward"] == pytest.approx(0.0)
+    assert row["chosen_markout_bps"] == pytest.approx(100.0, rel=0.02) and row["rejected_markout_bps"] is None
     assert result.farther_wins == 0.0
 
 
 def test_near_ties_and_unfinished_windows_are_dropped_and_counted():
     tie = paired([(100, 100.5, 99.5, 100)])  # neither fills: both are executed at the close
-    assert (tie.drawn, tie.near_ties, tie.incomplete, len(tie.rows)) == (1, 1, 0, 0)
+    assert (tie.counts, len(tie.rows)) == (Counts(drawn=1, near_ties=1), 0)
     wide = paired([(100, 105, 95, 100)], tie=150.0)
-    assert (wide.near_ties, len(wide.rows)) == (1, 0)
+    assert (wide.counts, len(wide.rows)) == (Counts(drawn=1, near_ties=1), 0)
     open_end = paired([])
-    assert (open_end.drawn, open_end.near_ties, open_end.incomplete) == (1, 0, 1)
+    assert (open_end.counts, len(open_end.rows)) == (Counts(drawn=1, incomplete=1), 0)
 
 
 def test_limits_far_from_the_price_are_dropped_and_counted():
     versions = frame(bars("AAA", [FLAT] * 5))
     wild = preference_pairs(points(atr=11.0), versions, action_frame(), one_stratum(), at(0, 0), at(9, 0), calendar(20))
-    assert (wild.drawn, wild.out_of_band, len(wild.rows)) == (1, 1, 0)
+    assert (wild.counts, len(wild.rows)) == (Counts(drawn=1, out_of_band=1), 0)
 
 
 def test_prices_are_rounded_to_the_tick_and_print_so():
@@ -126,6 +135,7 @@ def drawn_in_integers(moment: datetime, what: str) -> float:
 
 def market_points(versions, actions) -> pl.DataFrame:
     rows = price_features(versions, actions, at(0, 0), at(60, 0))
+    rows = rows.with_columns(regime=pl.when(pl.col("ret_5d") > 0).then(pl.lit("bullish")).otherwise(pl.lit("bearish")))
     return rows.filter(pl.col("atr_14").is_not_null() & ~pl.col("symbol").str.starts_with("^"))
 
 
@@ -140,10 +150,11 @@ def test_any_cutting_of_a_range_gives_the_same_bits(seed, cuts):
         seen = start, end + timedelta(days=31)
         inputs = decided_points.sample(fraction=1, shuffle=True, seed=seed), within(versions, *seen), within(actions, *seen)
         parts.append(preference_pairs(*inputs, DECLARED, start, end, calendar(80)))
-    joined = pl.concat([part.rows for part in parts[::-1]]).sort("symbol", "interval", "decision_at", "objective")
+    joined = pl.concat([part.rows for part in parts[::-1]]).sort(GRAIN)
     assert_frame_equal(joined, whole.rows, check_exact=True)
-    assert sum(part.near_ties for part in parts) == whole.near_ties
-    assert len(whole.rows) + whole.near_ties + whole.incomplete + whole.out_of_band == whole.drawn
+    assert sum((part.counts for part in parts), Counts()) == whole.counts
+    gone = whole.counts
+    assert len(whole.rows) + gone.left_out + gone.near_ties + gone.incomplete + gone.out_of_band == gone.drawn
 
 
 @settings(max_examples=10, deadline=None)
@@ -161,27 +172,70 @@ def test_another_future_leaves_every_pair_known_before_it(seed, cut):
     assert_frame_equal(known(*another_future(versions, actions, at(cut, 12), seed)), before, check_exact=True)
 
 
-def test_on_the_real_data_the_farther_offset_wins_about_half():
+@pytest.fixture(scope="module")
+def real():
+    """Two placements a decision on the real bars, each with the regime of the rule over its last month."""
     versions, actions = real_market()
     span = datetime(2000, 1, 1, tzinfo=UTC), datetime(2014, 1, 1, tzinfo=UTC)
     rows = price_features(versions, actions, *span)
-    tradable = rows.filter(~pl.col("symbol").str.starts_with("^")).drop_nulls()
-    pairs = preference_pairs(tradable, versions, actions, DECLARED, *span, all_sessions())
-    assert len(pairs.rows) > 20_000
-    assert pairs.out_of_band < 0.01 * pairs.drawn
-    assert 0.45 <= pairs.farther_wins <= 0.55
-    offsets = pairs.rows.with_columns(
+    regimes = rule_regimes(versions, actions, *span, timedelta(minutes=5)).select("symbol", "interval", "decision_at", "regime")
+    points = rows.filter(~pl.col("symbol").str.starts_with("^")).drop_nulls().join(regimes, on=GRAIN[:3])
+    return preference_pairs(points, versions, actions, DECLARED.model_copy(update={"placements": 2}), *span, all_sessions())
+
+
+def test_on_the_real_data_the_farther_offset_wins_about_half(real):
+    assert len(real.rows) > 30_000
+    assert real.counts.out_of_band < 0.01 * real.counts.drawn
+    assert 0.47 <= real.farther_wins <= 0.53
+    offsets = real.rows.with_columns(
         far=pl.col("chosen_offset_atr") > pl.col("rejected_offset_atr"),
         wide=(pl.col("chosen_offset_atr") - pl.col("rejected_offset_atr")).abs().rank("ordinal").over("objective")
         * 3
         // (pl.len().over("objective") + 1),
     )
-    shares = offsets.group_by("objective", "wide").agg(pl.col("far").mean(), buys=(pl.col("side") == "BUY").mean())
-    assert len(shares) == 9
-    assert shares["far"].is_between(0.45, 0.55).all()
-    assert shares["buys"].is_between(0.45, 0.55).all()
+    for by in (["objective", "wide"], ["objective", "side"], ["regime", "side"]):
+        shares = offsets.group_by(by).agg(pl.col("far").mean())["far"]
+        assert shares.is_between(0.44, 0.56).all(), shares
+
+
+def test_on_the_real_data_classes_are_balanced_in_expectation(real):
+    """At the declared rates; a class of 10,000 has a standard error of half a per cent."""
+    shares = {
+        (column, value): share for column, value, _, share in table(real.rows, ("regime", "side", "objective")).iter_rows()
+    }
+    for regime in ("bullish", "bearish", "sideways"):
+        assert shares["regime", regime] == pytest.approx(1 / 3, abs=0.02)
+    for name, objective in DECLARED.objectives.items():
+        assert shares["objective", name] == pytest.approx(objective.share, abs=0.02)
+    assert shares["side", "BUY"] == pytest.approx(0.5, abs=0.02)
+    buys = dict(real.rows.group_by("regime").agg((pl.col("side") == "BUY").mean()).iter_rows())
+    for regime, share in DECLARED.buy_share.items():
+        assert buys[regime] == pytest.approx(share, abs=0.04)
+
+
+def test_placements_of_a_decision_are_drawn_apart():
+    many = pl.concat([points(index=index) for index in range(12)])
+    keys = row_keys(many)
+    first, second = (draw_placements(many, keys, "test", number, one_stratum()) for number in (1, 2))
+    assert not np.array_equal(first[0], second[0])
+    assert np.array_equal(first[1], second[1])  # a stratum of one width
+    assert all(np.array_equal(a, b) for a, b in zip(first, draw_placements(many, keys, "test", 1, one_stratum()), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"keep": {"objective": {"patience": 0.5}}}, "no objective"),
+        ({"keep": {"side": {"HOLD": 0.5}}}, "BUY"),
+        ({"buy_share": {"bullish": 1.2}}, "less than or equal to 1"),
+        ({"objectives": {"test": {**one_stratum().objectives["test"].model_dump(), "share": 0.5}}}, "sum to 0.5"),
+    ],
+)
+def test_declarations_that_cannot_be_are_refused(change, fault):
+    with pytest.raises(ValidationError, match=fault):
+        Objectives.model_validate({**one_stratum().model_dump(), **change})
 
 
 def test_an_objective_without_strata_is_refused():
     with pytest.raises(ValidationError, match="strata"):
-        Objective(words="none", window_sessions=1, weights=Weights(price=1, certainty=0, risk=0, fees=0), strata=[])
+        Objective(words="none", share=1, window_sessions=1, weights=Weights(price=1, certainty=0, risk=0, fees=0), strata=[])
