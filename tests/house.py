@@ -17,7 +17,7 @@ from tapehouse.warehouse import LAKE, Warehouse
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("assets", "sql", "checks", "models_registry")
-FILES = ("sources.yaml", "objectives.yaml", "prompts.yaml", "workspace.yaml", "definitions.py", "dagster.yaml")
+FILES = (*sorted(file.name for file in ROOT.glob("*.yaml")), "definitions.py")
 CLOCK = datetime(2026, 1, 1, tzinfo=UTC)
 DATA = ("raw.", "staging.", "features.", "labels.", "datasets.")
 TOY_FOLDS = (
