@@ -12,7 +12,7 @@ import polars as pl
 from numba import njit
 
 from tapehouse.errors import TapehouseError
-from tapehouse.folds import Fold, training_rows
+from tapehouse.folds import Fold, fitting_rows
 
 # The column of `labels.concurrency` that each kind of weight is made of.
 COLUMNS = {"uniqueness": "uniqueness", "attribution": "attributed_ret"}
@@ -72,7 +72,7 @@ def weight_rows(rows: pl.DataFrame, fold: Fold) -> pl.DataFrame:
 
     Args:
         rows: rows of `labels.concurrency`. Those outside the training window or whose label was not known when the test
-            block began are purged here, and only then is anything scaled.
+            block began, or the validation tail where there is one, are purged here, and only then is anything scaled.
     """
     frames = [
         own.with_columns(
@@ -80,9 +80,9 @@ def weight_rows(rows: pl.DataFrame, fold: Fold) -> pl.DataFrame:
             uniqueness_weight=fold_weights(own, "uniqueness"),
             attribution_weight=fold_weights(own, "attribution"),
             decay=time_decay(own["uniqueness"], own["decision_at"], OLDEST),
-            known_at=pl.lit(fold.test_start).cast(pl.Datetime("us", "UTC")),
+            known_at=pl.lit(fold.validation_start or fold.test_start).cast(pl.Datetime("us", "UTC")),
         )
-        for own in training_rows(rows, fold).sort("symbol", "interval", "decision_at", "side").partition_by("side")
+        for own in fitting_rows(rows, fold).sort("symbol", "interval", "decision_at", "side").partition_by("side")
     ]
     if not frames:
         return pl.DataFrame(schema=WEIGHT_SCHEMA)

@@ -202,6 +202,31 @@ def test_the_table_purges_first_and_scales_each_side_alone():
     assert weight_rows(rows.clear(), fold).is_empty()
 
 
+def test_what_validates_weighs_nothing_and_scales_nothing():
+    """Of a fold with a validation tail the rows that fit are weighed, and no label that ends in the tail is among them."""
+    spec = FoldSpec(test_sessions=5, min_train_sessions=20, min_test_sessions=5, purge_sessions=2, validation_sessions=6)
+    fold = walk_forward(calendar(40), spec)[-1]
+    assert fold.validation_start is not None
+    first = (fold.validation_start.date() - day(0)).days
+    rows = pl.DataFrame(
+        {
+            "symbol": ["AAA"] * 4,
+            "interval": ["1d"] * 4,
+            "decision_at": [decided(i) for i in (2, 5, first - 2, first + 1)],
+            "side": [1] * 4,
+            "uniqueness": [0.5, 1.0, 0.25, 0.9],
+            "attributed_ret": [0.01, 0.03, 9.0, 9.0],
+            "label_end_at": [at(i, 21) for i in (3, 8, first, first + 2)],
+            "label_known_at": [at(i, 21) for i in (4, 9, first + 1, first + 3)],
+        },
+        schema_overrides={"decision_at": STAMP, "label_end_at": STAMP, "label_known_at": STAMP, "side": pl.Int32},
+    )
+    found = weight_rows(rows, fold)
+    assert found["decision_at"].to_list() == [decided(2), decided(5)]
+    assert found["uniqueness_weight"].to_list() == pytest.approx([2 / 3, 4 / 3])
+    assert found["known_at"].unique().to_list() == [fold.validation_start]
+
+
 def test_the_effective_number_of_samples():
     assert effective_samples(pl.Series([2.0] * 7)) == pytest.approx(7)
     assert effective_samples(pl.Series([1.0, 0.0, 0.0])) == pytest.approx(1)
