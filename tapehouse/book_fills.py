@@ -107,7 +107,8 @@ def book_outcomes(
         messages: rows of `raw.book_events`, from a day before the first decision's day on to `SETTLEMENT` after the last
             order's end and markout, each book's in the order of `sequence`. One frame is held at a time.
         trades: rows of `raw.trades` of the same time, in any order; five numbers of each are held.
-        orders: `symbol, market, source, decision_at, side` (1 buy, -1 sell), `limit`; limits are on the exchange's tick.
+        orders: `symbol, market, source, decision_at, side` (1 buy, -1 sell), `limit`; limits are on the exchange's tick. An
+            order's own `window_seconds`, where there is such a column, stands before that of the rules.
         rules: latency, window and the rest.
 
     Returns:
@@ -129,7 +130,8 @@ def book_outcomes(
         )
     tape = _tape(trades)
     desks: dict[tuple, list[_Desk]] = {}
-    numbered = orders.select(*KEY, "decision_at", "side", "limit").with_row_index("number")
+    window = pl.col("window_seconds") if "window_seconds" in orders.columns else pl.lit(rules.window_seconds)
+    numbered = orders.select(*KEY, "decision_at", "side", "limit", window=window.cast(pl.Float64)).with_row_index("number")
     days = numbered.with_columns(day=microseconds(numbered["decision_at"]) // DAY_US)
     for (*key, day), own in days.partition_by(*KEY, "day", as_dict=True, maintain_order=True).items():
         desks.setdefault(tuple(key), []).append(_Desk(tuple(key), int(day), own, tape.get(tuple(key), _no_trades()), rules))
@@ -188,12 +190,14 @@ class _Desk:
         self.number, self.rules, self.tape = orders["number"], rules, tape
         decided = microseconds(orders["decision_at"])
         arrival = decided + round(rules.latency_ms * 1000)
-        end = arrival + round(rules.window_seconds * SECOND_US)
+        window = np.rint(orders["window"].to_numpy() * SECOND_US).astype(np.int64)
+        end = arrival + window
         markout = round(rules.markout_seconds * SECOND_US)
         limit = orders["limit"].to_numpy(writable=True)
         prices = np.unique(limit)
         k, m = limit.size, prices.size
         book_rules = BookRules()
+        self.window = int(window.max())
         self.begin, self.stop = (day - 1) * DAY_US, int(end.max()) + markout + SETTLEMENT
         self.book = Book(key, book_rules, self.stop, self.stop)
         self.silences = round(book_rules.max_silence_seconds * SECOND_US), markout, SETTLEMENT - LATE
@@ -263,7 +267,7 @@ class _Desk:
 
     def _make_room(self, messages: int) -> None:
         """Mids from before the oldest window are forgotten; each message may add one."""
-        oldest = int(self.state[NOW]) - round(self.rules.window_seconds * SECOND_US)
+        oldest = int(self.state[NOW]) - self.window
         for place, name in enumerate((HIGHS, LOWS)):
             held = self.stacks[place][: self.state[name]]
             kept = held[held[:, 0] > oldest]
