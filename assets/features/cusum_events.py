@@ -6,8 +6,9 @@ The filter starts flat on 1 January. Labels are made at every decision; joined w
 from tapehouse.tables import reads, table
 
 
-# Back to the anchor: at most eleven months before the decision's own.
-@table(reads("features.price", lookback_months=11), reads("raw.instruments"))
+# Back to the anchor: at most eleven months before the session's own, and the last session of a calendar without pauses is
+# decided in the month after.
+@table(reads("features.price", lookback_months=12), reads("raw.instruments"))
 def build(b):
     import polars as pl
 

@@ -4,11 +4,15 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
+from dateutil.relativedelta import relativedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from tapehouse.declarations import load_project
 from tapehouse.labels.events import cusum_events
+from tapehouse.settings import load_settings
+from tests.house import ROOT
 
 STAMP = pl.Datetime("us", "UTC")
 DAILY = 0.01
@@ -103,3 +107,20 @@ def test_the_filter_is_the_books_and_any_part_from_the_anchor_gives_the_same(ret
         cusum_events(rows.filter(pl.col("decision_at") < end), start, end) for start, end in ((START, middle), (middle, END))
     ]
     assert_frame_equal(pl.concat(parts), whole, check_exact=True)
+
+
+def test_the_declared_look_back_reaches_the_anchor_of_a_session_that_ends_in_the_year_after():
+    """The last session of a year on a calendar without pauses closes at midnight: its decision is one of January."""
+    project = load_project(load_settings(ROOT))
+    asset = project.assets["features.cusum_events"]
+    (read,) = (r for r in asset.reads if r.table == "features.price")
+    days = [date(2011, 12, 1) + timedelta(days=i) for i in range(400)]
+    closes = [datetime(d.year, d.month, d.day, tzinfo=UTC) + timedelta(days=1, minutes=5) for d in days]
+    # Nothing happens until the year's last session, which goes just beyond what January 2012 had begun.
+    returns = [0.019 if day == date(2012, 1, 5) else 0.002 if day == date(2012, 12, 31) else 0.0 for day in days]
+    rows = decisions(returns, first=days[0]).with_columns(decision_at=pl.Series(closes, dtype=STAMP), session=pl.Series(days))
+    start, end = project.span("2013-01-01", "2013-01-01")
+    begin = start - relativedelta(months=read.lookback_months)
+    whole, alone = cusum_events(rows, start, end), cusum_events(rows.filter(pl.col("decision_at") >= begin), start, end)
+    assert whole["decision_at"].to_list() == [datetime(2013, 1, 1, 0, 5, tzinfo=UTC)]
+    assert_frame_equal(alone, whole, check_exact=True)
