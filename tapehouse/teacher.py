@@ -203,7 +203,7 @@ def _macro(seen: Seen, say: _Words) -> Iterator[str]:
             seen["credit_spread_change_28d"].number,
             lambda: say(
                 "credit spreads widen {credit_spread_change_28d} to {credit_spread}",
-                "credit is under strain, spread {credit_spread} after {credit_spread_change_28d}",
+                "credit costs more, spread {credit_spread} after {credit_spread_change_28d}",
             ),
             lambda: say(
                 "credit spreads narrow {credit_spread_change_28d} to {credit_spread}",

@@ -155,7 +155,7 @@ BORNE_OUT = {
     r"fear grows|vix is up": lambda v: v["vix_change_28d"] > 0,
     r"fear fades|vix is down": lambda v: v["vix_change_28d"] < 0,
     r"vix stays": lambda v: v["vix_change_28d"] == 0,
-    r"spreads widen|strain": lambda v: v["credit_spread_change_28d"] > 0,
+    r"spreads widen|costs more": lambda v: v["credit_spread_change_28d"] > 0,
     r"spreads narrow|eases": lambda v: v["credit_spread_change_28d"] < 0,
     r"spreads stay|steady, spread": lambda v: v["credit_spread_change_28d"] == 0,
     r"it earns|^profitable|; profitable": lambda v: v.get("return_on_assets", v.get("net_margin")) > 0,
