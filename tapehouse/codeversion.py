@@ -1,6 +1,7 @@
 """Code versions: a hash of a source file and of every module of ours that it can reach, so that old results read as stale."""
 
 import ast
+import os
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -56,7 +57,7 @@ def modules_version(modules: tuple[str, ...], *extra: str) -> str:
 
 
 def _collect(path: Path, seen: dict[str, str]) -> None:
-    for module in _imports(path):
+    for module in _parts(path)[1]:
         source = _module_file(module)
         if module in PLUMBING or module in seen or source is None:
             continue
@@ -106,17 +107,21 @@ def _data_files(folder: Path, name: str) -> set[Path]:
 
 
 def _shape(path: Path) -> str:
-    return _read(path, _stamp(path))[0]
+    return _parts(path)[0]
 
 
-def _imports(path: Path) -> frozenset[str]:
-    return _read(path, _stamp(path))[1]
+def _parts(path: Path) -> tuple[str, frozenset[str]]:
+    return _read(path, _stamp(path))
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
     """Changes when the file, or a data file beside it, does."""
-    beside = (f for f in path.parent.rglob("*") if f.is_file() and f.suffix in (".txt", ".html", ".json", ".yaml"))
-    return tuple(f.stat().st_mtime_ns for f in (path, *sorted(beside)))
+    files = [path]
+    for folder, below, names in os.walk(path.parent):
+        # Compiled code is hundreds of files, and none of them is read.
+        below[:] = sorted(name for name in below if name != "__pycache__")
+        files += [Path(folder, name) for name in sorted(names) if name.endswith((".txt", ".html", ".json", ".yaml"))]
+    return tuple(file.stat().st_mtime_ns for file in files)
 
 
 # What decides a table's values besides our code: another version of these may give other bits.
