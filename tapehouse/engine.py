@@ -16,7 +16,7 @@ from tapehouse.folds import Fold
 from tapehouse.frames import POLARS_TYPES, duckdb_type, normalise
 from tapehouse.judging import OutputOutcome, judge, partition_of
 from tapehouse.lineage import Made, State, in_hash, read_state, require_fresh, require_upstream
-from tapehouse.partitions import DATED, contiguous
+from tapehouse.partitions import DATED, contiguous, fold_origin
 from tapehouse.project import ONCE, Asset, Output, Project, Table
 from tapehouse.reading import query, read_table, stream_table
 from tapehouse.settings import Settings
@@ -316,7 +316,9 @@ def _selection(project: Project, asset: Asset, table: Table, output: Output, par
         spans = [project.span(first, last, asset.by) for first, last in contiguous(asset.by, partitions)]
         terms.append("(" + " or ".join(_range_sql(table.time, *span) for span in spans) + ")")
     elif asset.by == "folds":
-        terms.append(f"\"{table.doc.partition or 'fold'}\" = '{partitions[0]}'")
+        column, fold = table.doc.partition or "fold", partitions[0]
+        by_origin = f"starts_with(origin, '{fold_origin(fold)}')"  # the quarantine has no column for the fold
+        terms.append(f"\"{column}\" = '{fold}'" if column in table.types else by_origin)
     return " and ".join(terms) or "true"
 
 

@@ -45,9 +45,10 @@ def render_pairs(pairs: pl.DataFrame, points: pl.DataFrame, words: Mapping[str, 
 def supervised_examples(pairs: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
     """Prompts with the answer to learn: the columns of the key, `objective, action, prompt, answer, label_end_at` and so on.
 
-    Where the pair's side agrees with the unsided label the answer is the better paid order; where neither barrier was
-    met in time it is HOLD; other rows, and rows whose label is null, give no example. An example ends, and is known,
-    when the later of its label and its reward does, so that purging takes the longest of what it rests on.
+    Where a pair's side agrees with the unsided label the answer is the better paid order; where neither barrier was met in
+    time it is HOLD; other rows, and rows whose label is null, give no example. A decision and objective give one at most: of
+    several placements the best paid. An example ends, and is known, when the later of its label and its reward does, so that
+    purging takes the longest of what it rests on.
 
     Args:
         pairs: rows of `datasets.preference_pairs`.
@@ -58,13 +59,16 @@ def supervised_examples(pairs: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFra
     agrees = (pl.col("label") == 1) & (pl.col("side") == "BUY") | (pl.col("label") == -1) & (pl.col("side") == "SELL")
     rows = rows.with_columns(hold_instead(rows["chosen"]).alias("hold")).filter((pl.col("label") == 0) | agrees)
     hold = pl.col("label") == 0
-    return rows.select(
-        *POINT,
-        "objective",
+    key = [*POINT, "objective"]
+    best = rows.sort(*key, "chosen_reward", "placement", descending=[*[False] * len(key), True, False])
+    return best.unique(key, keep="first", maintain_order=True).select(
+        *key,
         action=pl.when(hold).then(pl.lit("HOLD")).otherwise("side"),
         prompt="prompt",
         answer=pl.when(hold).then("hold").otherwise("chosen"),
         label_end_at=pl.max_horizontal("label_end_at", "reward_end_at"),
         label_known_at=pl.max_horizontal("label_known_at", "reward_known_at"),
+        stage="stage",
+        difficulty="difficulty",
         template="template",
     )

@@ -11,7 +11,7 @@ from tapehouse.errors import TapehouseError
 from tapehouse.expectations import Result, evaluate
 from tapehouse.hashing import frame_hash
 from tapehouse.lineage import State
-from tapehouse.partitions import DATED
+from tapehouse.partitions import DATED, fold_origin
 from tapehouse.project import Asset, Output, Project, Table
 
 # When a row arrived, and provenance that differs between repetitions of the same result, are no content.
@@ -118,5 +118,10 @@ def partition_of(table: Table, asset: Asset, partitions: list[str]) -> pl.Expr:
     """The partition key of each row."""
     if asset.by in DATED:
         return pl.col(table.time).dt.truncate("1mo" if asset.by == "months" else "1d").dt.date().cast(pl.String)
+    if asset.by != "folds":
+        return pl.lit(partitions[0])
     # What the swap deletes is selected by this column: rows of another fold would stay beside their successors.
-    return pl.col(table.doc.partition or "fold") if asset.by == "folds" else pl.lit(partitions[0])
+    column = table.doc.partition or "fold"
+    if column in table.types:
+        return pl.col(column)
+    return pl.when(pl.col("origin").str.starts_with(fold_origin(partitions[0]))).then(pl.lit(partitions[0]))

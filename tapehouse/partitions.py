@@ -42,3 +42,8 @@ def contiguous(cadence: str, keys: Iterable[str]) -> list[tuple[str, str]]:
         return []
     breaks = [i for i, (a, b) in enumerate(pairwise(ordered), start=1) if key_start(a) + STEPS[cadence] != key_start(b)]
     return [(ordered[a], ordered[b - 1]) for a, b in pairwise([0, *breaks, len(ordered)])]
+
+
+def fold_origin(fold: str) -> str:
+    """How the origin of a quarantined record begins that a table made by fold refused: the quarantine has no column for it."""
+    return f"fold {fold}: "

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+from tapehouse.partitions import fold_origin
 from tapehouse.prompts.templates import shortened, template_of
 from tapehouse.ragged import Ragged, beside, stacked
 from tapehouse.tokens import Vocabulary, answer_ids, prompt_ids
@@ -33,7 +34,8 @@ REFUSED: Final = {
     "reason": pl.String,
     "record": pl.String,
 }
-KEY: Final = ("fold", "symbol", "interval", "decision_at", "family", "objective")  # of a row, as far as it has them
+# Of a row, as far as it has them.
+KEY: Final = ("fold", "symbol", "interval", "decision_at", "dataset", "family", "objective", "placement", "origin")
 TOO_LONG: Final = "too long for its tokenizer, without its optional lines too"
 
 
@@ -184,7 +186,7 @@ def _refusals(
     found = []
     for row, tokens in zip(rows.select(*key, "template").iter_rows(named=True), lengths.tolist(), strict=True):
         where = " ".join(str(row[name]) for name in key if name not in ("fold", "decision_at"))
-        fold = f"fold {row['fold']}: " if "fold" in row else ""
+        fold = fold_origin(row["fold"]) if "fold" in row else ""
         facts = {"tokens": tokens, "max_length": vocabulary.max_length, "tokenizer": digest}
         found.append(
             {

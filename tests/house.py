@@ -66,8 +66,9 @@ class House:
             assert not outcome.failed, outcome.failed
 
     def data_assets(self) -> list[str]:
-        """Assets from raw to datasets, with the tokenizer that token tables read, in order."""
-        return [n for n in self.project.assets if n.startswith(DATA) or n == "models.tokenizer"]
+        """Assets from raw to datasets that no fold is behind, with the tokenizer that token tables read, in order."""
+        assets = self.project.assets
+        return [n for n, a in assets.items() if (n.startswith(DATA) and a.by != "folds") or n == "models.tokenizer"]
 
     def monthly(self, *prefixes: str) -> list[Asset]:
         """Assets made by month whose names start with one of `prefixes` (default: all)."""

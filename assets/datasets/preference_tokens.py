@@ -1,6 +1,7 @@
-"""One row per (symbol, interval, decision_at, objective, tokenizer): token ids of a prompt, its chosen and rejected answer.
+"""One row per (symbol, interval, decision_at, objective, placement, tokenizer): token ids of a prompt and of two answers to it.
 
-Unpacked and uncut, each answer with its stop token, which is part of the loss. What cannot fit is in the quarantine.
+Chosen and rejected. Unpacked and uncut, each answer with its stop token, which is part of the loss; what cannot fit is in the
+quarantine.
 """
 
 from tapehouse.tables import reads, table
@@ -14,8 +15,9 @@ def build(b):
     from tapehouse.tokens import stored_tokenizers
 
     known, table = stored_tokenizers(b.read("models.tokenizer"), b.settings.root), "datasets.preference_tokens"
-    keep = ("symbol", "interval", "decision_at", "objective", "prompt", "chosen", "rejected", "margin_bps")
-    pairs = b.read("datasets.preference_pairs").select(*keep, "reward_end_at", "reward_known_at", "template")
+    key = ("symbol", "interval", "decision_at", "objective", "placement")
+    said = ("prompt", "chosen", "rejected", "margin_bps", "stage", "difficulty")
+    pairs = b.read("datasets.preference_pairs").select(*key, *said, "reward_end_at", "reward_known_at", "template")
     made = preference_tokens(pairs, known, table, "datasets.preference_pairs")
     # A length that tells the better answer would be learnt in place of the price.
     unequal = made.rows.filter(pl.col("chosen_ids").list.len() != pl.col("rejected_ids").list.len())

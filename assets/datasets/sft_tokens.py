@@ -1,7 +1,7 @@
 """One row per (dataset, symbol, interval, decision_at, objective, tokenizer): token ids of a prompt and the answer to learn.
 
-`orders`: where a pair's side agrees with the triple-barrier label the answer is the better paid order, where the label is 0
-it is HOLD; other decisions give no example. `instructions`: the trading agent's. Unpacked and uncut; what cannot fit its
+`orders`: where a pair's side agrees with the triple-barrier label the answer is the best paid order, where the label is 0 it
+is HOLD; other decisions give no example. `instructions`: the trading agent's. Unpacked and uncut; what cannot fit its
 tokenizer is in the quarantine. An example is known when all that it rests on is.
 """
 

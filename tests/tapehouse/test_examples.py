@@ -38,7 +38,11 @@ def bare_pairs(sides: list[str]) -> pl.DataFrame:
                 "side": side,
                 "chosen_limit": 99.0,
                 "rejected_limit": 98.0,
+                "placement": 1,
+                "chosen_reward": 5.0,
                 "margin_bps": 12.0,
+                "stage": "decision",
+                "difficulty": 0.5,
                 "reward_end_at": AT + (day + 5) * DAY,
                 "reward_known_at": AT + (day + 6) * DAY,
             }
@@ -88,6 +92,14 @@ def test_a_label_that_agrees_teaches_the_order_and_no_label_teaches_nothing():
         (AT + DAY, "SELL", "SELL limit 0099.00 confidence 0.60 because trend up"),
         (AT + 4 * DAY, "HOLD", "HOLD confidence 0.60 because trend up"),
     ]
+
+
+def test_of_several_placements_the_best_paid_is_learnt_and_hold_once():
+    first = rendered(["BUY", "BUY", "BUY"])
+    second = first.with_columns(placement=pl.lit(2, pl.Int64), chosen=pl.col("chosen").str.replace("0099.00", "0098.50"))
+    better = second.with_columns(chosen_reward=pl.Series([9.0, 1.0, 9.0]))
+    examples = supervised_examples(pl.concat([first, better]), labels([1, 1, 0], ends=[2] * 3))
+    assert [answer[:17] for answer in examples["answer"]] == ["BUY limit 0098.50", "BUY limit 0099.00", "HOLD confidence 0"]
 
 
 @given(st.lists(st.tuples(st.sampled_from([-1, 0, 1]), st.integers(1, 10)), min_size=1, max_size=8))
