@@ -4,10 +4,15 @@ import os
 from datetime import date
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.house import House, copy_project, toy_project
+
+# How long one example takes is the machine's affair: on a busy one it says nothing about the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_configure(config):
