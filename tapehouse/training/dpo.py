@@ -1,6 +1,6 @@
-"""Direct preference optimisation (Rafailov et al. 2023): TRL's DPOTrainer on stored token ids.
+"""Direct preference optimisation (Rafailov et al. 2023) on stored token ids, the prompt run once for both answers.
 
-The reference is what training starts from: the base with the adapter switched off, or a copy of the parent's adapter.
+The reference is what training starts from: the base, or the parent's adapter that the recipe goes on from.
 """
 
 from __future__ import annotations
@@ -11,20 +11,13 @@ from typing import Any
 
 import polars as pl
 import torch
-from datasets import Dataset
-from transformers import PrinterCallback
-from trl import DPOConfig, DPOTrainer
+from peft import get_peft_model
+from transformers import PrinterCallback, TrainingArguments
 
 from tapehouse.recipes import DpoRecipe
-from tapehouse.tokens import as_transformers
+from tapehouse.tokens import load_tokenizer, pad_id
 from tapehouse.training.lora import Reports, save_adapter, starting_point, trainer_arguments
-
-
-class StoredTokensDPOTrainer(DPOTrainer):
-    """DPOTrainer for rows that are token ids already; TRL 1.16 insists on text (KeyError 'chosen')."""
-
-    def _prepare_dataset(self, dataset, *arguments, **options):
-        return dataset
+from tapehouse.training.preference import PreferenceTrainer
 
 
 def train_dpo(
@@ -37,21 +30,27 @@ def train_dpo(
 ) -> dict[str, Any]:
     """Train a LoRA adapter on `tokens` (prompt_ids, chosen_ids, rejected_ids); numbers for the manifest."""
     torch.manual_seed(seed)  # the adapter is initialised before the trainer sets its own seed
+    start = starting_point(recipe, jobdir)
+    model = start["model"] if start["peft_config"] is None else get_peft_model(start["model"], start["peft_config"])
+    # Only what the budget can use, so that the reference is not computed for pairs that are never seen.
+    used = torch.randperm(tokens.height, generator=torch.Generator().manual_seed(seed))[: _pairs_used(recipe)]
+    pairs = tokens.select("prompt_ids", "chosen_ids", "rejected_ids")[used.sort().values.numpy()].rows()
     reports = Reports(report)
-    trainer = StoredTokensDPOTrainer(
-        **starting_point(recipe, jobdir),
-        args=DPOConfig(
-            **trainer_arguments(recipe, jobdir / "trainer", seed),
-            beta=recipe.loss.beta,
-            loss_type=list(recipe.loss.types),
-            loss_weights=recipe.loss.weights,
-            max_length=None,  # an answer is never cut
-        ),
-        train_dataset=Dataset.from_list(tokens.select("prompt_ids", "chosen_ids", "rejected_ids").to_dicts()),
-        processing_class=as_transformers(jobdir / "tokenizer"),
+    trainer = PreferenceTrainer(
+        model,
+        pairs,
+        pad_id(load_tokenizer(jobdir / "tokenizer")),
+        kinds=recipe.loss.types,
+        kind_weights=recipe.loss.weights or [1.0] * len(recipe.loss.types),
+        beta=recipe.loss.beta,
+        args=TrainingArguments(**trainer_arguments(recipe, jobdir / "trainer", seed), remove_unused_columns=False),
         callbacks=[reports],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    save_adapter(trainer.model, recipe.base, folder)
+    save_adapter(model, recipe.base, folder)
     return {"tokens": reports.last["tokens"], "steps": recipe.budget.steps, "loss": reports.last["loss"]}
+
+
+def _pairs_used(recipe: DpoRecipe) -> int:
+    return recipe.budget.steps * recipe.budget.batch_size
