@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapehouse.errors import TapehouseError
+from tapehouse.prompts.masking import neutral_name
 from tapehouse.prompts.shown import shown
 from tapehouse.prompts.templates import load, shortened
 from tapehouse.prompts.thesis import SECTIONS, Claim, cited, numbers_not_shown, parse_thesis, render_theses, thesis_text
@@ -210,6 +211,13 @@ def test_the_wordings_that_are_tested_are_all_there_are():
             text = " ".join(filter(None, thesis.sections.values())).lower()
             found |= {words for words in BORNE_OUT for one in words.split("|") if re.search(one, text)}
     assert found == set(BORNE_OUT)
+
+
+def test_a_hidden_name_hides_nothing_else():
+    points = frame([POINT])
+    (prompt,) = render_theses(points, TEMPLATE, ("names", "dates"))
+    assert "IBM" not in prompt and prompt.startswith(f"thesis on {neutral_name('IBM')}\n")
+    assert write_theses(pl.Series([prompt]), points, ["hold"], TEMPLATE) == taught([POINT])[1]
 
 
 def test_a_prompt_of_another_template_is_refused():
