@@ -31,7 +31,8 @@ import numpy as np
 
 from tapehouse.errors import TapehouseError
 from tapehouse.labels.signal import CLASSES, WEIGHTS
-from tapehouse.orders import BPS, rest
+from tapehouse.order_kernels import BPS, paid_orders
+from tapehouse.orders import NUMBERS
 from tapehouse.prompts.answers import NOT_TEXT, UNPARSEABLE, Rejection
 from tapehouse.prompts.orders import PriceForm, parse_order, shown_text
 from tapehouse.prompts.thesis import CLAIMS, LONGEST, SECTIONS, Thesis, cited, numbers_not_shown, parse_thesis
@@ -112,25 +113,21 @@ def order_reward(row: Mapping[str, Any], text: object) -> Reward:
 
 
 def paid(row: Mapping[str, Any], limit: float | None) -> float:
-    """The reward of a row's order at a limit, in bps of the arrival price, as `tapehouse.orders.order_outcomes` sums it.
+    """The reward of a row's order at a limit, in bps of the arrival price, by the kernel that pays the pairs.
 
     None is no order: it never fills, and so pays at the window's end what waiting has cost.
     """
     side, arrival = (1.0 if row["side"] == "BUY" else -1.0), float(row["arrival"])
     if limit is None:
         limit = 0.0 if side > 0 else math.inf
-    grid = [_path(row[f"window_{name}"]) for name in ("open", "high", "low", "close", "shares", "cash")]
-    filled, executed, _, adverse = rest(
+    costs = row["half_spread_bps"] / BPS, row["maker_fee_bps"], row["taker_fee_bps"], row["unfilled_penalty_bps"]
+    weights = [row[f"weight_{part}"] for part in ("price", "certainty", "risk", "fees")]
+    _, _, numbers = paid_orders(
         _FIRST, _FIRST, np.array([side]), np.array([limit]), np.array([arrival]), int(row["window_sessions"]),
-        row["half_spread_bps"] / BPS, *grid,
+        np.array(costs), np.array(weights),
+        *(_path(row[f"window_{name}"]) for name in ("open", "high", "low", "close", "shares", "cash")),
     )  # fmt: skip
-    met = filled[0] == 1
-    shortfall = -side * (executed[0] / arrival - 1.0) * BPS
-    fees = row["maker_fee_bps"] if met else row["taker_fee_bps"]
-    certainty = 0.0 if met else -row["unfilled_penalty_bps"]
-    risk = -adverse[0] * BPS
-    reward = row["weight_price"] * shortfall - row["weight_fees"] * fees
-    return float(reward + row["weight_certainty"] * certainty + row["weight_risk"] * risk)
+    return float(numbers[NUMBERS.index("reward_bps"), 0])
 
 
 def thesis_reward(row: Mapping[str, Any], text: object) -> Reward:

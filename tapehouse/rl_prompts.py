@@ -21,7 +21,7 @@ import polars as pl
 from tapehouse.errors import TapehouseError
 from tapehouse.keyed import keyed_uniform
 from tapehouse.labels.signal import WEIGHTS
-from tapehouse.orders import Costs, Objective, Objectives, last_values
+from tapehouse.orders import Costs, Objective, Objectives
 from tapehouse.paths import SETTLEMENT_LAG, Paths, settled_paths
 from tapehouse.prompts.orders import confidences, reason_words, render_orders
 from tapehouse.prompts.shown import shown
@@ -149,12 +149,13 @@ def _orders(
 ) -> pl.DataFrame:
     """Points whose window is complete, with what its order needs, of one objective."""
     row, column = paths.places(points)
-    ended = last_values(row, column, objective.window_sessions, paths.close, paths.shares, paths.cash)
-    kept = ~np.isnan(ended)
-    points, row, column, ended = points.filter(pl.Series(kept)), row[kept], column[kept], ended[kept]
+    last = column + objective.window_sessions
+    inside = last < paths.close.shape[1]
+    kept = inside & ~np.isnan(paths.close[row, np.where(inside, last, 0)])
+    points, row, column = points.filter(pl.Series(kept)), row[kept], column[kept]
     window = row[:, None], column[:, None] + 1 + np.arange(objective.window_sessions)
     bars = {part: getattr(paths, part)[window] for part in WINDOW}
-    move = np.abs(ended / points["close"].to_numpy() - 1.0)
+    move = np.abs(_last_close(bars) / points["close"].to_numpy() - 1.0)
     deviation = points["volatility"].to_numpy() * math.sqrt(objective.window_sessions)
     return points.with_columns(
         family=pl.lit("order"),
@@ -205,3 +206,13 @@ def _lists(values: np.ndarray) -> pl.Series:
     """(k, w) doubles as a list a row, null for NaN."""
     flat = pl.Series(values.ravel()).fill_nan(None)
     return flat.reshape(values.shape).arr.to_list() if values.size else pl.Series([], dtype=pl.List(pl.Float64))
+
+
+def _last_close(bars: dict[str, np.ndarray]) -> np.ndarray:
+    """(k,) close of each window's last session in the decision's basis."""
+    count, window = bars["close"].shape
+    shares, cash = np.ones(count), np.zeros(count)
+    for t in range(window):
+        cash = cash + shares * bars["cash"][:, t]
+        shares = shares * bars["shares"][:, t]
+    return bars["close"][:, -1] * shares + cash
