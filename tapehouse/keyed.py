@@ -25,7 +25,7 @@ def row_keys(points: pl.DataFrame) -> np.ndarray:
     if not points.height:
         return np.empty(0, np.uint64)
     names = points.select(pl.concat_str("symbol", "interval", separator="|")).to_series()
-    keys = {text: _blake(text) for text in names.unique()}
+    keys = {text: blake(text) for text in names.unique()}
     series = names.replace_strict(keys, return_dtype=pl.UInt64).to_numpy()
     moment = microseconds(points["decision_at"]).astype(np.uint64)
     return _splitmix(series ^ _splitmix(moment))
@@ -33,10 +33,11 @@ def row_keys(points: pl.DataFrame) -> np.ndarray:
 
 def mixed_uniform(keys: np.ndarray, what: str) -> np.ndarray:
     """A number in [0, 1) for each of `row_keys`, fixed by it and by `what` alone."""
-    return (_splitmix(keys ^ np.uint64(_blake(what))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (_splitmix(keys ^ np.uint64(blake(what))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def _blake(text: str) -> int:
+def blake(text: str) -> int:
+    """The 64-bit hash of a text that draws are mixed from."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8, key=HASH_KEY).digest(), "little")
 
 

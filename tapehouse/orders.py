@@ -20,13 +20,15 @@ from typing import Annotated, Literal
 import numpy as np
 import polars as pl
 import yaml
-from numba import njit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tapehouse.errors import TapehouseError
+from tapehouse.order_kernels import BPS, paid_orders, rest
 from tapehouse.paths import SETTLEMENT_LAG, Paths
 
-BPS = 10_000.0
+__all__ = ["BPS", "BUY", "SELL", "rest"]  # beside what is defined here: the kernels' own
+
+NUMBERS = ("exec_price", "shortfall_bps", "fees_bps", "certainty_bps", "risk_bps", "reward_bps", "markout_bps")
 BUY, SELL = 1, -1
 
 
@@ -208,86 +210,14 @@ def pay(
     `row` and `column` are the places of the decisions' sessions in `paths`, `side` is 1.0 or -1.0. `filled` is 1, 0, or -1
     where the window's last bar is missing, which leaves the other numbers without meaning; `markout_bps` is NaN where unfilled.
     """
-    filled, executed, waited, adverse = rest(
-        row, column, side, limit, arrival, window, costs.half_spread_bps / BPS,
+    filled, waited, numbers = paid_orders(
+        row, column, side, limit, arrival, window, *terms(costs, weights),
         paths.open, paths.high, paths.low, paths.close, paths.shares, paths.cash,
     )  # fmt: skip
-    ended = last_values(row, column, window, paths.close, paths.shares, paths.cash)
-    shortfall = -side * (executed / arrival - 1.0) * BPS
-    fees = np.where(filled == 1, costs.maker_fee_bps, costs.taker_fee_bps)
-    certainty = np.where(filled == 1, 0.0, -costs.unfilled_penalty_bps)
-    risk = -adverse * BPS
-    reward = weights.price * shortfall - weights.fees * fees + weights.certainty * certainty + weights.risk * risk
-    return {
-        "filled": filled,
-        "exec_price": executed,
-        "sessions_waited": waited,
-        "shortfall_bps": shortfall,
-        "fees_bps": fees,
-        "certainty_bps": certainty,
-        "risk_bps": risk,
-        "reward_bps": reward,
-        "markout_bps": np.where(filled == 1, side * (ended / executed - 1.0) * BPS, math.nan),
-    }
+    return {"filled": filled, "sessions_waited": waited} | dict(zip(NUMBERS, numbers, strict=True))
 
 
-@njit(cache=True)
-def rest(rows, columns, sides, limits, arrivals, window, half_spread, opens, highs, lows, ends, shares_step, cash_step):
-    """Let each order rest over its window.
-
-    Args:
-        rows, columns: (k,) place of each decision's session in the grid. sides: (k,) 1.0 buy, -1.0 sell.
-        limits, arrivals: (k,) prices in the decision's basis. half_spread: a fraction of the price.
-        opens, highs, lows, ends, shares_step, cash_step: (s, n) as in `tapehouse.paths.Paths`, `ends` being the closes.
-
-    Returns:
-        filled (k,): 1, 0, or -1 where the window's last bar is missing. executed (k,): price in the decision's basis, NaN
-        for -1. waited (k,): sessions before the fill's, or the window. adverse (k,): largest move against the order in the
-        sessions that it rested through unfilled, a fraction of the arrival price, at least 0. The fill's own session is
-        not among them, since its bar does not tell what came before the fill.
-    """
-    count, last = rows.size, opens.shape[1]
-    filled = np.full(count, -1, np.int64)
-    executed = np.full(count, math.nan)
-    waited = np.zeros(count, np.int64)
-    adverse = np.zeros(count)
-    for i in range(count):
-        row, end = rows[i], columns[i] + window
-        if end >= last or math.isnan(ends[row, end]):
-            continue
-        side, limit = sides[i], limits[i]
-        shares, cash = 1.0, 0.0
-        filled[i], waited[i] = 0, window
-        for t in range(columns[i] + 1, end + 1):
-            cash += shares * cash_step[row, t]
-            shares *= shares_step[row, t]
-            if math.isnan(opens[row, t]):
-                continue
-            opened = opens[row, t] * shares + cash
-            high, low = highs[row, t] * shares + cash, lows[row, t] * shares + cash
-            reach = low if side > 0 else high
-            if side * (limit - reach) > 0.0:
-                filled[i], waited[i] = 1, t - columns[i] - 1
-                executed[i] = opened if side * (limit - opened) > 0.0 else limit
-                break
-            worst = high if side > 0 else low
-            adverse[i] = max(adverse[i], side * (worst / arrivals[i] - 1.0))
-        if filled[i] == 0:
-            executed[i] = ends[row, end] * (1.0 + side * half_spread) * shares + cash
-    return filled, executed, waited, adverse
-
-
-@njit(cache=True)
-def last_values(rows, columns, window, ends, shares_step, cash_step):
-    """Close of each window's last session in the decision's basis, (k,); NaN where it is missing. Arguments as of `rest`."""
-    values = np.full(rows.size, math.nan)
-    for i in range(rows.size):
-        end = columns[i] + window
-        if end >= ends.shape[1]:
-            continue
-        shares, cash = 1.0, 0.0
-        for t in range(columns[i] + 1, end + 1):
-            cash += shares * cash_step[rows[i], t]
-            shares *= shares_step[rows[i], t]
-        values[i] = ends[rows[i], end] * shares + cash
-    return values
+def terms(costs: Costs, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
+    """What the kernels read: half spread (a fraction), fees, penalty; weights of price, certainty, risk and fees."""
+    paid = costs.half_spread_bps / BPS, costs.maker_fee_bps, costs.taker_fee_bps, costs.unfilled_penalty_bps
+    return np.array(paid), np.array([weights.price, weights.certainty, weights.risk, weights.fees])

@@ -15,8 +15,9 @@ from datetime import datetime, timedelta
 import numpy as np
 import polars as pl
 
-from tapehouse.keyed import mixed_uniform, row_keys
-from tapehouse.orders import BPS, Objective, Objectives, pay
+from tapehouse.keyed import blake, row_keys
+from tapehouse.order_kernels import BPS, TOLD, paid_pairs
+from tapehouse.orders import Objective, Objectives, terms
 from tapehouse.paths import SETTLEMENT_LAG, Paths, settled_paths
 from tapehouse.prompts.orders import PRICE_BAND
 
@@ -122,19 +123,32 @@ def preference_pairs(
         offsets in ATR of the decision, difficulty 1 / (1 + margin / ATR).
     """
     points = points.select("symbol", "interval", "decision_at", "session", "close", "atr_14", "regime")
-    points = points.filter((pl.col("decision_at") >= start) & (pl.col("decision_at") < end))
-    points = points.sort("symbol", "interval", "decision_at")
+    inside = (points["decision_at"] >= start) & (points["decision_at"] < end)
+    points = points if inside.all() else points.filter(inside)
+    if not points.select(key=pl.struct(GRAIN[:3])).to_series().is_sorted():
+        points = points.sort(GRAIN[:3])
     symbols = points["symbol"].unique().sort().to_list()
     paths = settled_paths(versions, actions, sessions, symbols, settlement_lag)
     close, atr = (points[name].to_numpy(writable=True) for name in ("close", "atr_14"))
     decisions = _Decisions(points, row_keys(points), close, atr, *paths.places(points))
     parts = [
         _of_placement(name, objective, placement, objectives, decisions, paths, settlement_lag)
-        for name, objective in objectives.objectives.items()
+        for name, objective in sorted(objectives.objectives.items())
         for placement in range(1, objectives.placements + 1)
     ]
-    rows = pl.concat([rows for rows, _ in parts]).sort(GRAIN)
-    return Pairs(rows, sum((counts for _, counts in parts), Counts()))
+    # Each part is in the order of the decisions, and the parts in that of objective and placement.
+    places = np.concatenate([part.at for part in parts])
+    order = np.argsort(places, kind="stable") if len(parts) > 1 else slice(None)
+    return Pairs(pl.concat([part.rows for part in parts])[order], sum((part.counts for part in parts), Counts()))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Pairs of one objective and placement; `at` is the place of each row's decision."""
+
+    rows: pl.DataFrame
+    at: np.ndarray
+    counts: Counts
 
 
 def _of_placement(
@@ -145,89 +159,59 @@ def _of_placement(
     decisions: _Decisions,
     paths: Paths,
     settlement_lag: timedelta,
-) -> tuple[pl.DataFrame, Counts]:
-    side, near_offset, far_offset, kept = draw_placements(decisions.frame, decisions.keys, name, placement, declared)
-    limits = [on_tick(decisions.close - side * offset * decisions.atr) for offset in (near_offset, far_offset)]
-    near, far = limits
-    sane = (np.abs(far / decisions.close - 1.0) <= PRICE_BAND) & (side * (near - far) > 0) & (far > 0)
-    at = np.flatnonzero(kept & sane)
-    where, of_close = (decisions.row[at], decisions.column[at]), decisions.close[at]
-    terms = objective.window_sessions, declared.costs, objective.weights
-    paid = [pay(paths, *where, side[at], limit[at], of_close, *terms) for limit in limits]
-    margin = paid[1]["reward_bps"] - paid[0]["reward_bps"]
-    done = paid[0]["filled"] >= 0
-    told = done & (np.abs(margin) >= declared.near_tie_bps)
-    far_wins = margin[told] > 0
-    rows = at[told]
-
-    def better(values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Of two orders' values those of the better paid and those of the other."""
-        return np.where(far_wins, values[1], values[0]), np.where(far_wins, values[0], values[1])
-
-    columns: dict[str, pl.Series | np.ndarray] = {"margin_bps": np.abs(margin[told])}
-    shown = {
-        "reward": [p["reward_bps"][told] for p in paid],
-        "limit": [limit[rows] for limit in limits],
-        "filled": [p["filled"][told] == 1 for p in paid],
-        "markout_bps": [p["markout_bps"][told] for p in paid],
-        "offset_atr": [near_offset[rows], far_offset[rows]],
-    }
-    for what, values in shown.items():
-        columns[f"chosen_{what}"], columns[f"rejected_{what}"] = better(values)
-    of_atr = BPS * decisions.atr[rows] / decisions.close[rows]
-    frame = decisions.frame.select("symbol", "interval", "decision_at", "regime")[rows].with_columns(
-        pl.lit(name).alias("objective"),
-        pl.lit(placement).alias("placement"),
-        pl.lit(STAGE).alias("stage"),
-        pl.when(pl.Series(side[rows] > 0)).then(pl.lit("BUY")).otherwise(pl.lit("SELL")).alias("side"),
-        pl.Series("difficulty", 1.0 / (1.0 + columns["margin_bps"] / of_atr)),
-        paths.times("close_at", decisions.column[rows] + objective.window_sessions).alias("reward_end_at"),
-        *(pl.Series(column, values) for column, values in columns.items()),
-    )
-    frame = frame.with_columns(
-        pl.col("chosen_markout_bps", "rejected_markout_bps").fill_nan(None),
-        reward_known_at=pl.col("reward_end_at") + settlement_lag,
-    )
-    counts = Counts(
-        drawn=kept.size,
-        left_out=int(kept.size - kept.sum()),
-        out_of_band=int(kept.sum() - at.size),
-        incomplete=int(at.size - done.sum()),
-        near_ties=int(done.sum() - told.sum()),
-    )
-    return frame.select(pl.col(column).cast(kind) for column, kind in SCHEMA.items()), counts
-
-
-def draw_placements(
-    points: pl.DataFrame, keys: np.ndarray, name: str, placement: int, declared: Objectives
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """What is drawn for one placement of each decision point, four arrays.
-
-    Returns:
-        side (1.0 or -1.0, a buy by the share of the decision's regime), near and far offset (ATR, in hundredths), and whether
-        the rates of balance keep the pair.
-    """
-    objective = declared.objectives[name]
-
-    def drawn(what: str) -> np.ndarray:
-        return mixed_uniform(keys, f"{name}|{placement}|{what}")
-
-    def by(column: str, rates: dict[str, float], default: float) -> np.ndarray:
-        known = points[column].replace_strict(rates, default=default, return_dtype=pl.Float64) if rates else None
-        return np.full(points.height, default) if known is None else known.fill_null(default).to_numpy()
-
-    side = np.where(drawn("side") < by("regime", declared.buy_share, EVEN), 1.0, -1.0)
-    which = (drawn("stratum") * len(objective.strata)).astype(np.int64)
-    offsets = []
-    for part in ("near", "far"):
-        low, high = np.array([getattr(stratum, part) for stratum in objective.strata]).T
-        offsets.append(np.round(low[which] + drawn(part) * (high[which] - low[which]), 2))
+) -> _Part:
+    buy_share, rate = chances(decisions.frame, name, declared)
     keep = declared.keep
+    counts, at, buys, fills, numbers = paid_pairs(
+        decisions.keys, draw_hashes(name, placement), buy_share, rate,
+        np.array([keep.side.get("SELL", 1.0), keep.side.get("BUY", 1.0)]),
+        np.array([[*stratum.near, *stratum.far] for stratum in objective.strata]),
+        decisions.close, decisions.atr, decisions.row, decisions.column, objective.window_sessions,
+        *terms(declared.costs, objective.weights), declared.near_tie_bps, PRICE_BAND, TICK_SIZE,
+        paths.open, paths.high, paths.low, paths.close, paths.shares, paths.cash,
+    )  # fmt: skip
+    of = {
+        f"{which}_{what}": numbers[2 * n + place]
+        for n, what in enumerate(("reward", "limit", "offset_atr", "markout_bps"))
+        for place, which in enumerate(("chosen", "rejected"))
+    }
+    margin = of["chosen_reward"] - of["rejected_reward"]
+    points = decisions.frame.select("symbol", "interval", "decision_at", "regime")[at]
+    ends = paths.times("close_at", decisions.column[at] + objective.window_sessions)
+    rows = points.with_columns(
+        pl.lit(name).alias("objective"),
+        pl.lit(placement, pl.Int32).alias("placement"),
+        pl.when(pl.Series(buys)).then(pl.lit("BUY")).otherwise(pl.lit("SELL")).alias("side"),
+        *(pl.Series(column, values, nan_to_null=column.endswith("markout_bps")) for column, values in of.items()),
+        pl.Series("margin_bps", margin),
+        pl.Series("chosen_filled", fills[0]),
+        pl.Series("rejected_filled", fills[1]),
+        pl.lit(STAGE).alias("stage"),
+        # Without a unit: an ATR and the margin are both in bps of the close.
+        pl.Series("difficulty", 1.0 / (1.0 + margin / (BPS * decisions.atr[at] / decisions.close[at]))),
+        ends.alias("reward_end_at"),
+        (ends + settlement_lag).alias("reward_known_at"),
+    )
+    gone = counts[:TOLD].tolist()
+    return _Part(
+        rows.select(pl.col(column).cast(kind) for column, kind in SCHEMA.items()), at, Counts(len(at) + sum(gone), *gone)
+    )
+
+
+def draw_hashes(name: str, placement: int) -> np.ndarray:
+    """The hashes, (5,), of what is drawn for one placement of an objective: side, stratum, near, far, whether it is kept."""
+    return np.array([blake(f"{name}|{placement}|{what}") for what in ("side", "stratum", "near", "far", "keep")], np.uint64)
+
+
+def chances(points: pl.DataFrame, name: str, declared: Objectives) -> tuple[np.ndarray, np.ndarray]:
+    """Of each decision point the chance that a pair is of buys, and the rate that it is kept at, its side's factor apart."""
+
+    def by(column: str, rates: dict[str, float], default: float) -> np.ndarray | float:
+        if not rates:
+            return default
+        known = points[column].replace_strict(rates, default=default, return_dtype=pl.Float64)
+        return known.fill_null(default).to_numpy()
+
+    keep, whole = declared.keep, np.ones(points.height)
     rate = by("regime", keep.regime, 1.0) * by("symbol", keep.symbol, 1.0) * keep.objective.get(name, 1.0)
-    rate *= np.where(side > 0, keep.side.get("BUY", 1.0), keep.side.get("SELL", 1.0))
-    return side, *offsets, drawn("keep") < rate
-
-
-def on_tick(prices: np.ndarray, tick_size: float = TICK_SIZE) -> np.ndarray:
-    """Prices rounded to the nearest tick, each the double that prints with the tick's decimals."""
-    return np.round(np.rint(prices / tick_size) * tick_size, 10)
+    return by("regime", declared.buy_share, EVEN) * whole, rate * whole

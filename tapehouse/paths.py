@@ -48,14 +48,13 @@ class Paths:
         Raises:
             TapehouseError: for a session that the calendar does not have.
         """
-        symbols = pl.DataFrame({"symbol": self.symbols, "row": range(len(self.symbols))}, schema_overrides=_SYMBOLS)
-        columns = self.sessions.select("session").with_row_index("column")
-        placed = rows.select("symbol", "session").join(symbols, on="symbol", how="left", maintain_order="left")
-        placed = placed.join(columns, on="session", how="left", maintain_order="left")
-        lost = placed.filter(pl.col("column").is_null() | pl.col("row").is_null())
-        if len(lost):
-            raise TapehouseError(f"decision of {lost['symbol'][0]} on {lost['session'][0]}: not a session of the calendar")
-        return placed["row"].cast(pl.Int64).to_numpy(writable=True), placed["column"].cast(pl.Int64).to_numpy(writable=True)
+        row = rows["symbol"].cast(pl.Enum(self.symbols), strict=False).to_physical().cast(pl.Int64).fill_null(-1)
+        column = session_columns(rows["session"], self.sessions["session"])
+        lost = (row < 0) | (column < 0)
+        if lost.any():
+            first = rows.row(lost.arg_true()[0], named=True)
+            raise TapehouseError(f"decision of {first['symbol']} on {first['session']}: not a session of the calendar")
+        return row.to_numpy(writable=True), column.to_numpy(writable=True)
 
     def times(self, name: str, columns: np.ndarray) -> pl.Series:
         """`open_at` or `close_at` of the given columns, null where a column is negative."""
@@ -90,13 +89,19 @@ def settled_paths(
     rows = pl.DataFrame({"symbol": symbols, "row": range(len(symbols))}, schema_overrides=_SYMBOLS)
     due = pl.col("close_at") + settlement_lag
 
-    bars = versions.join(rows, on="symbol").join(grid, on="session")
-    bars = as_known(bars, BAR_KEY, due)
-    at = bars["row"].to_numpy(), bars["column"].to_numpy()
+    at, bars = _placed(versions, symbols, sessions)
+    known = bars["known_at"].to_physical().to_numpy() <= sessions.select(due.to_physical()).to_series().to_numpy()[at[1]]
+    cells = at[0][known] * len(sessions) + at[1][known]
+    # Corrections within the lag are rare, and a bar of one version needs no ordering.
+    if cells.size and np.bincount(cells).max() > 1:
+        bars = bars.with_columns(row=at[0], column=at[1]).filter(pl.Series(known))
+        bars = as_known(bars, BAR_KEY, pl.col("known_at"))
+        cells, known = (bars["row"] * len(sessions) + bars["column"]).to_numpy(), slice(None)
     prices = {}
     for name in ("open", "high", "low", "close"):
-        prices[name] = np.full((len(symbols), len(sessions)), np.nan)
-        prices[name][at] = bars[name].to_numpy()
+        flat = np.full(len(symbols) * len(sessions), np.nan)
+        flat[cells] = bars[name].to_numpy()[known]
+        prices[name] = flat.reshape(len(symbols), len(sessions))
 
     effects = actions.join(rows, on="symbol").sort("ex_date")
     effects = effects.join_asof(grid, left_on="ex_date", right_on="session", strategy="forward", coalesce=False)
@@ -113,6 +118,29 @@ def settled_paths(
         cash,
     )
     return Paths(symbols=list(symbols), sessions=sessions, **prices, shares=shares, cash=cash)
+
+
+def _placed(
+    records: pl.DataFrame, symbols: list[str], sessions: pl.DataFrame
+) -> tuple[tuple[np.ndarray, np.ndarray], pl.DataFrame]:
+    """Row and column of each record, and the records that have both."""
+    row = records["symbol"].cast(pl.Enum(symbols), strict=False).to_physical().cast(pl.Int64)
+    column = session_columns(records["session"], sessions["session"])
+    both = row.is_not_null() & (column >= 0)
+    if not both.all():
+        records, row, column = records.filter(both), row.filter(both), column.filter(both)
+    return (row.to_numpy(), column.to_numpy()), records
+
+
+def session_columns(days: pl.Series, sessions: pl.Series) -> pl.Series:
+    """Place of each day among the ascending sessions, -1 where it is none."""
+    if not len(sessions):
+        return pl.Series(np.full(len(days), -1), dtype=pl.Int64)
+    numbers, known = days.to_physical().cast(pl.Int64).fill_null(-1).to_numpy(), sessions.to_physical().to_numpy()
+    places = np.full(int(known[-1]) - int(known[0]) + 1, -1, np.int64)
+    places[known - known[0]] = np.arange(known.size)
+    inside = (numbers >= known[0]) & (numbers <= known[-1])
+    return pl.Series(np.where(inside, places[np.where(inside, numbers - known[0], 0)], -1))
 
 
 @njit(cache=True)

@@ -15,8 +15,9 @@ from tapehouse.balance import table
 from tapehouse.calendars import all_sessions
 from tapehouse.features.price import price_features
 from tapehouse.keyed import keyed_uniform, row_keys
+from tapehouse.order_kernels import draw_one, tick_one, uniform
 from tapehouse.orders import Costs, Objective, Objectives, Weights, load_objectives
-from tapehouse.pairs import GRAIN, Counts, draw_placements, on_tick, preference_pairs
+from tapehouse.pairs import GRAIN, Counts, draw_hashes, preference_pairs
 from tapehouse.regimes import rule_regimes
 from tests.tapehouse.market_records import (
     STAMP,
@@ -102,8 +103,8 @@ def test_limits_far_from_the_price_are_dropped_and_counted():
 
 
 def test_prices_are_rounded_to_the_tick_and_print_so():
-    assert on_tick(np.array([117.4549, 0.125, 100.0])).tolist() == [117.45, 0.12, 100.0]
-    assert on_tick(np.array([101.3]), tick_size=0.25).tolist() == [101.25]
+    assert [tick_one(price, 0.01) for price in (117.4549, 0.125, 100.0, 9999.994)] == [117.45, 0.12, 100.0, 9999.99]
+    assert tick_one(101.3, 0.25) == 101.25
 
 
 def test_draws_are_fixed_by_their_key_and_look_uniform():
@@ -111,6 +112,9 @@ def test_draws_are_fixed_by_their_key_and_look_uniform():
     many = pl.DataFrame({"symbol": "AAA", "interval": "1d", "decision_at": moments}, schema_overrides={"decision_at": STAMP})
     draws = keyed_uniform(many, "patient|side")
     assert draws[:3].tolist() == [drawn_in_integers(moment, "patient|side") for moment in moments[:3]]
+    assert [uniform(key, draw_hashes("patient", 1)[0]) for key in row_keys(many)] == keyed_uniform(
+        many, "patient|1|side"
+    ).tolist()
     assert np.array_equal(keyed_uniform(many[::-1], "patient|side")[::-1], draws)
     assert abs(draws.mean() - 0.5) < 0.02
     assert abs(np.corrcoef(draws, keyed_uniform(many, "aggressive|side"))[0, 1]) < 0.06
@@ -214,12 +218,14 @@ def test_on_the_real_data_classes_are_balanced_in_expectation(real):
 
 
 def test_placements_of_a_decision_are_drawn_apart():
-    many = pl.concat([points(index=index) for index in range(12)])
-    keys = row_keys(many)
-    first, second = (draw_placements(many, keys, "test", number, one_stratum()) for number in (1, 2))
-    assert not np.array_equal(first[0], second[0])
-    assert np.array_equal(first[1], second[1])  # a stratum of one width
-    assert all(np.array_equal(a, b) for a, b in zip(first, draw_placements(many, keys, "test", 1, one_stratum()), strict=True))
+    strata = np.array([[0.1, 0.3, 1.0, 2.0], [0.3, 0.5, 1.5, 2.5]])
+    keys = row_keys(pl.concat([points(index=index) for index in range(12)]))
+    drawn = {placement: [draw_one(key, draw_hashes("test", placement), 0.5, strata) for key in keys] for placement in (1, 2)}
+    assert drawn[1] != drawn[2]
+    for side, near, far in drawn[1] + drawn[2]:
+        assert side in (1.0, -1.0) and 0.1 <= near <= 0.5 and 1.0 <= far <= 2.5
+        assert (round(near, 2), round(far, 2)) == (near, far)
+        assert near <= 0.3 or far >= 1.5  # both of one stratum
 
 
 @pytest.mark.parametrize(
