@@ -11,11 +11,13 @@ import dagster as dg
 from loaders.partitions import partition_mapping, partitions_def
 from loaders.pipes import launcher
 from resources.warehouse import WarehouseResource
+from tapehouse.dataset_cards import card_path, is_carded, write_card
 from tapehouse.engine import Outcome, materialise
 from tapehouse.expectations import Result, describe
 from tapehouse.judging import OutputOutcome
 from tapehouse.partitions import DATED
 from tapehouse.project import ONCE, Asset, Output, Project
+from tapehouse.shown_values import SCANS, is_scanned
 
 log = logging.getLogger("tapehouse")
 CONTRACT, QUALITY = "contract", "quality"
@@ -52,6 +54,8 @@ def _build_asset(project: Project, asset: Asset) -> dg.AssetsDefinition:
         outcome = materialise(
             project, warehouse.lake, asset.name, keys, run_id=context.run_id, launch=launcher(context, progress)
         )
+        # Also where some partitions failed: the others have changed what the table holds.
+        cards = {o.output.table: _card(project, warehouse, o.output.table) for o in outcome.outputs}
         for made in outcome.outputs:
             if keys != [ONCE]:
                 for part in made.made:
@@ -66,7 +70,7 @@ def _build_asset(project: Project, asset: Asset) -> dg.AssetsDefinition:
         for made in outcome.outputs:
             yield dg.MaterializeResult(
                 asset_key=asset_key(made.output.asset),
-                metadata=_numbers(outcome, made),
+                metadata=_numbers(outcome, made) | cards[made.output.table],
                 check_results=_check_results(project, made),
             )
 
@@ -115,6 +119,14 @@ def _numbers(outcome: Outcome, made: OutputOutcome) -> dict[str, Any]:
     return numbers | {name: _shown(value) for name, value in outcome.notes.items()}
 
 
+def _card(project: Project, warehouse: WarehouseResource, table: str) -> dict[str, Any]:
+    """The card of a dataset, written anew beside the warehouse; nothing for other tables."""
+    if not is_carded(table):
+        return {}
+    text = write_card(project, warehouse.lake, table)
+    return {"card": dg.MetadataValue.md(text), "card_file": dg.MetadataValue.path(card_path(project, table))}
+
+
 def _shown(value: Any) -> Any:
     """A picture is shown in the UI itself, another file as a path that can be copied."""
     if not isinstance(value, Path):
@@ -153,6 +165,8 @@ def _check_specs(project: Project, asset: Asset, output: Output) -> list[dg.Asse
     doc = project.tables[output.table].doc
     key = asset_key(output.asset)
     lines = [f"- grain({', '.join(doc.grain)}) is unique", *(f"- {describe(e)}" for e in doc.contract)]
+    if is_scanned(output.table, project.tables[output.table].types):
+        lines += [f"- {scan}" for scan in SCANS]
     specs = [
         dg.AssetCheckSpec(
             name=CONTRACT,

@@ -1,4 +1,4 @@
-"""The command line: run, backfill, refresh, stale, sql, snapshots, assets, report, dev."""
+"""The command line: run, backfill, refresh, stale, sql, snapshots, assets, export, dev."""
 
 import logging
 import os
@@ -46,6 +46,20 @@ class Format(StrEnum):
     table = "table"
     csv = "csv"
     json = "json"
+
+
+class Form(StrEnum):
+    """What `tapehouse export` writes."""
+
+    hf = "hf"
+    jsonl = "jsonl"
+
+
+class Part(StrEnum):
+    """A side of a fold."""
+
+    train = "train"
+    test = "test"
 
 
 Select = Annotated[str | None, typer.Option("--select", help="Assets, as features/price+ or features/*; default: all.")]
@@ -138,7 +152,7 @@ def stale(select: Select = None) -> None:
 
 @app.command()
 def sql(
-    query: Annotated[str | None, typer.Argument(help="A query, such as \"select * from staging.bars limit 5\".")] = None,
+    query: Annotated[str | None, typer.Argument(help='A query, such as "select * from staging.bars limit 5".')] = None,
     file: Annotated[Path | None, typer.Option("--file", help="A SQL file; $start and $end are bound.")] = None,
     from_: Annotated[str | None, typer.Option("--from")] = None,
     to: Annotated[str | None, typer.Option("--to")] = None,
@@ -183,6 +197,36 @@ def assets() -> None:
         inputs = ", ".join(r.table.replace(".", "/") for r in asset.reads)
         table.add_row(asset.name.replace(".", "/"), asset.by, inputs, asset.doc.splitlines()[0])
     out.print(table)
+
+
+@app.command()
+def export(
+    table: Annotated[str, typer.Argument(help="A dataset, as datasets.preference_pairs.")],
+    fold: Annotated[str, typer.Option("--fold", help="A fold, as `tapehouse sql 'select fold from models.folds'` lists them.")],
+    to: Annotated[Path, typer.Option("--to", help="A new folder.")],
+    split: Annotated[Part | None, typer.Option("--split", help="One side of the fold alone; default: both.")] = None,
+    format: Annotated[Form, typer.Option("--format", help="A Hugging Face datasets folder, or JSON lines.")] = Form.hf,
+    balance: Annotated[
+        str | None, typer.Option("--balance", help="Equally many training rows of each: regime,objective,side,symbol.")
+    ] = None,
+    packed: Annotated[int | None, typer.Option("--packed", help="Pack a table of tokens into rows of at most so many.")] = None,
+) -> None:
+    """Write a fold of a dataset, purged as for training, with its card: a Hugging Face datasets folder, or JSON lines."""
+    settings = _settings()
+    from tapehouse.declarations import load_project
+    from tapehouse.export import SPLITS
+    from tapehouse.export import export as write
+    from tapehouse.warehouse import Warehouse
+
+    splits = (split.value,) if split else SPLITS
+    by = tuple(part.strip() for part in balance.split(",")) if balance else ()
+    done = write(load_project(settings), Warehouse(settings), table, fold, to, format.value, splits, by, packed)
+    for name, rows in done.rows.items():
+        out.print(f"[bold]{name}[/]  {rows:,} rows", highlight=False)
+    for name, said in done.notes.items():
+        out.print(f"{name}: {escape(said)}", highlight=False, soft_wrap=True)
+    out.print(f"[bold]Folder[/]    {escape(str(done.folder))}", soft_wrap=True)
+    out.print(f"[bold]Snapshot[/]  {done.snapshot}")
 
 
 @app.command()

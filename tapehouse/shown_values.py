@@ -7,7 +7,7 @@ a builder that joined the wrong decision, or something that is no feature, canno
 Nothing is registered: a table of `datasets` with a column `prompt` is scanned, and this is how.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 from string import Formatter
@@ -20,17 +20,18 @@ import yaml
 from tapehouse.errors import TapehouseError
 from tapehouse.expectations import Result
 from tapehouse.project import Asset, Project
-from tapehouse.prompt_scan import ONLY_ITS_POINT, PROMPT, numbers, scan
+from tapehouse.prompt_scan import NO_OUTCOME, ONLY_ITS_POINT, PROMPT, numbers, scan
 from tapehouse.prompts.masking import DATES
 from tapehouse.prompts.templates import Template, load, template_of
 from tapehouse.warehouse import LAKE
 
 TEMPLATE: Final = "template"
 OBJECTIVE: Final = "objective"
+SCANS: Final = (ONLY_ITS_POINT, NO_OUTCOME)
 SLICE: Final = 100_000  # rows at a time: a dataset may be larger than the memory
 
 
-def is_scanned(table: str, columns: Sequence[str]) -> bool:
+def is_scanned(table: str, columns: Collection[str]) -> bool:
     """Whether a table's rows are prompts."""
     return table.startswith("datasets.") and PROMPT in columns
 
