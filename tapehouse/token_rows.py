@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 import numpy as np
@@ -19,21 +18,10 @@ import polars as pl
 from tapehouse.partitions import fold_origin
 from tapehouse.prompts.templates import shortened, template_of
 from tapehouse.ragged import Ragged, beside, stacked
+from tapehouse.refusals import REFUSED
 from tapehouse.tokens import Vocabulary, answer_ids, prompt_ids
 
 IDS: Final = pl.List(pl.Int32)
-STAMP: Final = pl.Datetime("us", "UTC")
-# The columns of raw.quarantine that are content.
-REFUSED: Final = {
-    "table_name": pl.String,
-    "source": pl.String,
-    "origin": pl.String,
-    "symbol": pl.String,
-    "event_at": STAMP,
-    "filed_at": STAMP,
-    "reason": pl.String,
-    "record": pl.String,
-}
 # Of a row, as far as it has them.
 KEY: Final = ("fold", "symbol", "interval", "decision_at", "dataset", "family", "objective", "placement", "origin")
 TOO_LONG: Final = "too long for its tokenizer, without its optional lines too"
@@ -110,16 +98,6 @@ def prompt_tokens(
         return [fitted.prompts.series("prompt_ids", IDS)]
 
     return _tokenised(prompts, vocabularies, (), columns, table, source, room=room)
-
-
-def quarantined(refused: Sequence[pl.DataFrame], stored: pl.DataFrame, ingested_at: datetime) -> pl.DataFrame:
-    """A token table's share of `raw.quarantine`: what is refused now, each record with the time it was first refused at."""
-    rows = pl.concat(refused)
-    if not stored.height:
-        return rows.with_columns(ingested_at=pl.lit(ingested_at, STAMP))
-    known = stored.cast({**REFUSED, "ingested_at": STAMP})
-    joined = rows.join(known, on=list(REFUSED), how="left", nulls_equal=True, maintain_order="left")
-    return joined.with_columns(pl.col("ingested_at").fill_null(pl.lit(ingested_at, STAMP)))
 
 
 @dataclass(frozen=True)

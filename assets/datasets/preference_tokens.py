@@ -11,7 +11,8 @@ from tapehouse.tables import reads, table
 def build(b):
     import polars as pl
 
-    from tapehouse.token_rows import preference_tokens, quarantined
+    from tapehouse.refusals import quarantined
+    from tapehouse.token_rows import preference_tokens
     from tapehouse.tokens import stored_tokenizers
 
     known, table = stored_tokenizers(b.read("models.tokenizer"), b.settings.root), "datasets.preference_tokens"

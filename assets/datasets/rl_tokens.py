@@ -14,7 +14,8 @@ ROOM = {"order": 64, "thesis": 1024}
 def build(b):
     import polars as pl
 
-    from tapehouse.token_rows import prompt_tokens, quarantined
+    from tapehouse.refusals import quarantined
+    from tapehouse.token_rows import prompt_tokens
     from tapehouse.tokens import stored_tokenizers
 
     known, table = stored_tokenizers(b.read("models.tokenizer"), b.settings.root), "datasets.rl_tokens"

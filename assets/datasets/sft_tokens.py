@@ -19,7 +19,8 @@ def build(b):
     import polars as pl
 
     from tapehouse.examples import supervised_examples
-    from tapehouse.token_rows import quarantined, supervised_tokens
+    from tapehouse.refusals import quarantined
+    from tapehouse.token_rows import supervised_tokens
     from tapehouse.tokens import stored_tokenizers
 
     known, table = stored_tokenizers(b.read("models.tokenizer"), b.settings.root), "datasets.sft_tokens"

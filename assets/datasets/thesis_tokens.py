@@ -9,7 +9,8 @@ from tapehouse.tables import reads, table
 
 @table(reads("datasets.theses"), reads("models.tokenizer"), rejects=True)
 def build(b):
-    from tapehouse.token_rows import quarantined, supervised_tokens
+    from tapehouse.refusals import quarantined
+    from tapehouse.token_rows import supervised_tokens
     from tapehouse.tokens import stored_tokenizers
 
     known, table = stored_tokenizers(b.read("models.tokenizer"), b.settings.root), "datasets.thesis_tokens"

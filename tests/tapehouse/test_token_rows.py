@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapehouse.prompts.templates import selection
-from tapehouse.token_rows import REFUSED, TOO_LONG, preference_tokens, prompt_tokens, quarantined, supervised_tokens
+from tapehouse.refusals import REFUSED, quarantined
+from tapehouse.token_rows import TOO_LONG, preference_tokens, prompt_tokens, supervised_tokens
 from tapehouse.tokens import decode_answer, encode_answers, encode_prompts, load_tokenizer
 from tapehouse.vocabularies import train_tokenizer
 
