@@ -53,7 +53,11 @@ class Paths:
         lost = (row < 0) | (column < 0)
         if lost.any():
             first = rows.row(lost.arg_true()[0], named=True)
-            raise TapehouseError(f"decision of {first['symbol']} on {first['session']}: not a session of the calendar")
+            raise TapehouseError(
+                f"decision of {first['symbol']} on {first['session']}: not a session of the calendar that labels, orders and "
+                "accounts follow (`calendar` in sources.yaml); declare the instrument there with tradable: false, or give the "
+                "instruments of its calendar a warehouse of their own"
+            )
         return row.to_numpy(writable=True), column.to_numpy(writable=True)
 
     def times(self, name: str, columns: np.ndarray) -> pl.Series:
