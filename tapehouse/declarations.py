@@ -89,12 +89,15 @@ def _python_asset(path: Path, home: Path, docs: dict[str, TableDoc]) -> Asset:
 
 
 def _rejects_of(name: str) -> Output:
-    """A raw table's share of the quarantine: rows of its own, swapped in the same commit as the rows that were accepted."""
+    """A table's share of the quarantine: rows of its own, swapped in the same commit as the rows that were accepted."""
+    schema, table = name.split(".")
     doc = (
         f"One row per (table_name, origin, record, reason): a record meant for {name} that cannot be used, and why.\n\n"
         f"Beside them what no source gave. Committed together with the rows of {name}."
     )
-    return Output(f"{QUARANTINE}.{name.split('.')[1]}", QUARANTINE, (("table_name", name),), doc)
+    # Datasets are named after what they are made of: datasets.theses and raw.theses each have a share.
+    share = f"{schema}_{table}" if schema == "datasets" else table
+    return Output(f"{QUARANTINE}.{share}", QUARANTINE, (("table_name", name),), doc)
 
 
 def _sql_asset(path: Path, home: Path) -> Asset:

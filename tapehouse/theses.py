@@ -5,10 +5,11 @@
 **Imported ones** (`staging.theses`): a thesis belongs to the last decision on or before its as-of day, at most
 `NEAREST_DAYS` back, and is taken as it stood when the fold's training ended, or as it first came where that was later. Its
 sentences are put, unchanged, into the section whose words they use; the claims are facts of the decision point and are
-stated as the teacher states them. A thesis with a number that the prompt does not show cannot be told from a made-up one and
-is left out, counted with the reason.
+stated as the teacher states them. A thesis with a number that the prompt does not show cannot be told from a made-up one: it
+is refused, as one without a decision or with too long a section is, and goes to the quarantine with the reason.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +19,7 @@ import polars as pl
 
 from tapehouse.folds import Fold
 from tapehouse.keyed import keyed_uniform
+from tapehouse.partitions import fold_origin
 from tapehouse.prompts.shown import shown
 from tapehouse.prompts.templates import Selection
 from tapehouse.prompts.thesis import (
@@ -31,12 +33,14 @@ from tapehouse.prompts.thesis import (
     render_theses,
     thesis_text,
 )
+from tapehouse.refusals import REFUSED
 from tapehouse.teacher import claims_of, difficulty, write_theses
 from tapehouse.versions import as_known
 
 POINT: Final = ["symbol", "interval", "decision_at"]
 TEACHER: Final = "teacher"
 NEAREST_DAYS: Final = 4  # a long weekend
+NO_DECISION: Final = f"no decision point of its symbol on its as-of day or the {NEAREST_DAYS} before"
 # Of all rows, by a hash of the key: which part of an answer a stage of a curriculum trains on whom.
 STAGES: Final = {"structure": 0.2, "claims": 0.3, "decision": 0.5}
 STAMP = pl.Datetime("us", "UTC")
@@ -78,10 +82,10 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Built:
-    """Rows of `datasets.theses` of one fold, and how many imported theses were left out, by reason."""
+    """Rows of `datasets.theses` of one fold, and the imported theses that were refused, in the columns of `REFUSED`."""
 
     rows: pl.DataFrame
-    left_out: dict[str, int]
+    refused: pl.DataFrame
 
 
 def build_theses(
@@ -108,16 +112,19 @@ def build_theses(
     theses = write_theses(prompts, taught, taught["action"], chosen.template)
     parts = [_rows(taught.with_columns(origin=pl.lit(TEACHER)), prompts, theses, chosen, fold)]
 
-    placed = place(points, as_stood(imported, fold))
-    left_out = {"no_decision_point": imported["thesis_id"].n_unique() - placed.height}
+    stood = as_stood(imported, fold)
+    placed = place(points, stood)
     prompts = render_theses(placed, chosen.template, chosen.mask)
     read = [_imported(*row, chosen.template) for row in zip(prompts, placed["reasoning"], placed["action"], strict=True)]
-    for why in (why for why in read if isinstance(why, str)):
-        left_out[why] = left_out.get(why, 0) + 1
     usable = pl.Series([isinstance(thesis, Thesis) for thesis in read], dtype=pl.Boolean)
     kept = [thesis for thesis in read if isinstance(thesis, Thesis)]
     parts.append(_rows(placed.filter(usable), prompts.filter(usable), kept, chosen, fold))
-    return Built(pl.concat(parts).sort(*POINT, "origin"), left_out)
+
+    lost = stood.join(placed, on="origin", how="anti", maintain_order="left").with_columns(why=pl.lit(NO_DECISION))
+    bad = placed.with_columns(why=pl.Series([None if isinstance(t, Thesis) else t for t in read], dtype=pl.String))
+    bad = bad.drop_nulls("why").unique(["origin", "why"], keep="first", maintain_order=True)
+    refused = pl.concat([lost, bad.select(lost.columns)])
+    return Built(pl.concat(parts).sort(*POINT, "origin"), _refusals(refused, fold))
 
 
 def as_stood(imported: pl.DataFrame, fold: Fold) -> pl.DataFrame:
@@ -132,6 +139,7 @@ def as_stood(imported: pl.DataFrame, fold: Fold) -> pl.DataFrame:
         "as_of",
         "reasoning",
         "action",
+        "source",
         origin="thesis_id",
         label_end_at="event_at",
         label_known_at="known_at",
@@ -183,11 +191,25 @@ def _imported(prompt: str, reasoning: str, action: str, template: str) -> Thesis
     """An imported thesis in the form of all, or why it cannot have it."""
     sections = in_sections(reasoning)
     if any(len(text) > LONGEST_TEXT for text in sections.values() if text):
-        return "section_too_long"
+        return f"a section has more than {LONGEST_TEXT} characters"
     thesis = Thesis(sections, claims_of(shown(prompt, template)), action)
-    if numbers_not_shown(thesis, prompt):
-        return "numbers_not_shown"
+    if foreign := numbers_not_shown(thesis, prompt):
+        return f"numbers that the decision's prompt does not show: {', '.join(dict.fromkeys(foreign))}"
     return thesis
+
+
+def _refusals(refused: pl.DataFrame, fold: Fold) -> pl.DataFrame:
+    record = ("origin", "symbol", "as_of", "action", "reasoning", "label_known_at")
+    texts = [json.dumps(row, default=str, sort_keys=True) for row in refused.select(record).iter_rows(named=True)]
+    columns = {
+        "table_name": pl.lit("datasets.theses"),
+        "origin": pl.lit(f"{fold_origin(fold.id)}staging.theses ") + pl.col("origin"),
+        "event_at": pl.col("label_end_at"),
+        "filed_at": pl.col("label_end_at"),
+        "reason": pl.col("why"),
+        "record": pl.Series(texts, dtype=pl.String),
+    }
+    return refused.with_columns(**columns).select(list(REFUSED)).cast(REFUSED)
 
 
 def _rows(told: pl.DataFrame, prompts: pl.Series, theses: list[Thesis], chosen: Selection, fold: Fold) -> pl.DataFrame:

@@ -13,14 +13,16 @@ from tapehouse.tables import reads, table
     reads("models.signal_classes"),
     reads("staging.theses", window="fold"),
     fingerprint=fingerprint("thesis"),
+    rejects=True,
 )
 def build(b):
     from tapehouse.prompts.templates import selected
+    from tapehouse.refusals import quarantined
     from tapehouse.theses import build_theses
 
     points, company = b.read("features.decision_points"), b.read("features.company")
     chosen = selected(b.settings.home, "thesis")
     built = build_theses(points, company, b.read("models.signal_classes"), b.read("staging.theses"), chosen, b.fold)
-    b.note(**dict(built.rows["action"].value_counts(sort=True).iter_rows()))
-    b.note(**{f"imported_{why}": count for why, count in built.left_out.items()})
-    return built.rows
+    b.note(imported_and_refused=built.refused.height, **dict(built.rows["action"].value_counts(sort=True).iter_rows()))
+    refused = quarantined([built.refused], b.existing("raw.quarantine"), b.ingested_at)
+    return {"datasets.theses": built.rows, "raw.quarantine": refused}

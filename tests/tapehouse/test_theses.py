@@ -11,8 +11,9 @@ from tapehouse.folds import Fold
 from tapehouse.hashing import frame_hash
 from tapehouse.prompts.templates import selection
 from tapehouse.prompts.thesis import CLAIMS, SECTIONS, Claim, Thesis, parse_thesis
+from tapehouse.refusals import REFUSED
 from tapehouse.tables import load_doc
-from tapehouse.theses import STAGES, build_theses, in_sections, stages
+from tapehouse.theses import NO_DECISION, STAGES, build_theses, in_sections, stages
 from tests.house import ROOT
 from tests.tapehouse.test_teacher import POINT, TYPES
 
@@ -93,7 +94,11 @@ def test_imported_theses_are_put_into_the_same_form():
             thesis("f", session(3), "Nobody has a price for it.", symbol="MSFT"),
         ],
     )
-    assert found.left_out == {"no_decision_point": 2, "numbers_not_shown": 1, "section_too_long": 1}
+    reasons = {"d": "numbers that the decision's prompt does not show: 140", "e": "a section has more than 600 characters"}
+    reasons |= dict.fromkeys("cf", NO_DECISION)
+    told = found.refused.with_columns(pl.col("origin").str.strip_prefix("fold f: staging.theses "))
+    assert dict(told.select("origin", "reason").iter_rows()) == reasons
+    assert found.refused.schema == pl.Schema(REFUSED) and "140 dollars" in "".join(found.refused["record"])
     a, b = found.rows.iter_rows(named=True)
     assert (a["origin"], a["decision_at"], a["action"]) == ("a", decided(session(3)), "buy")
     assert (b["origin"], b["decision_at"], b["action"]) == ("b", decided(session(3)), "strong_sell")
