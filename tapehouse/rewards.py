@@ -4,8 +4,8 @@ Three parts, never added up here, one for each stage of a curriculum:
 
 - `format`, 0 to 1: how much of the answer's form is there; 1 only for what the strict parser accepts.
 - `evidence`, 0 to 1: whether what the answer states of its prompt is so. A thesis: the share of the eight claims that are right
-  and cite what stands in the prompt, unknown ones left out, less `MADE_UP` for each number that the prompt does not show. An
-  order: half for the reason that the prompt bears out, half for the confidence that it does.
+  and cite what they rest on, as it stands in the prompt, unknown ones left out; less `MADE_UP` for each number that the prompt
+  does not show. An order: half for the reason that the prompt bears out, half for the confidence that it does.
 - `decision`: what the decision was worth in hindsight. A thesis: `DECISIONS`, by the fold's class of what followed. An order of
   the side that was asked for: its objective's reward over the deviation of the price in its window, at most `BOUND` either way;
   HOLD is an order that never fills. Without a decision it is the worst there is: `MISSING`, or `MISSING_ORDER`, which an order
@@ -144,7 +144,7 @@ def thesis_reward(row: Mapping[str, Any], text: object) -> Reward:
     return Reward(
         "ok",
         1.0,
-        thesis_evidence(parsed, row["prompt"], {name: row[f"claim_{name}"] for name in CLAIMS}),
+        thesis_evidence(parsed, row),
         decision_reward(followed, parsed.action),
         ret=return_reward(parsed.action, row["score"], row["volatility"]),
     )
@@ -175,11 +175,11 @@ def return_reward(said: str, score: float, volatility: float) -> float:
     return min(max(stance * score - abs(stance) * cost, -BOUND), BOUND)
 
 
-def claims_reward(said: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Share of the claims that are right, of those that are known.
+def share_right(said: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Share of yes-or-no heads (claims, or sections that are written) that are right, of those that are known.
 
     Args:
-        said, true: (..., 8) 1 holds, 0 does not; a negative `true` is unknown and left out.
+        said, true: (..., k) 1 or 0; a negative `true` is unknown and left out.
 
     Returns:
         (...): 0 to 1, and 1 where nothing is known.
@@ -189,13 +189,16 @@ def claims_reward(said: np.ndarray, true: np.ndarray) -> np.ndarray:
     return np.where(count > 0, ((said == true) & known).sum(axis=-1) / np.maximum(count, 1), 1.0)
 
 
-def thesis_evidence(thesis: Thesis, prompt: str, true: Mapping[str, bool | None]) -> float:
-    """Share of the known claims that a thesis has right and cites, less `MADE_UP` for each number that is not in the prompt."""
-    known = [name for name in CLAIMS if true[name] is not None]
-    stands = cited(thesis, prompt)
-    right = [thesis.claims[name].holds == true[name] and stands[name] for name in known]
+def thesis_evidence(thesis: Thesis, row: Mapping[str, Any]) -> float:
+    """Share of a row's known claims that a thesis has right and cites, less `MADE_UP` for each number that is made up."""
+    stands = cited(thesis, row["prompt"])
+    right = []
+    for name, rests_on in zip(CLAIMS, row["evidence"], strict=True):
+        true, said = row[f"claim_{name}"], thesis.claims[name]
+        if true is not None:
+            right.append(said.holds == true and stands[name] and set(rests_on.split("; ")) <= set(said.evidence))
     share = sum(right) / len(right) if right else 1.0
-    return max(share - MADE_UP * len(numbers_not_shown(thesis, prompt)), 0.0)
+    return max(share - MADE_UP * len(numbers_not_shown(thesis, row["prompt"])), 0.0)
 
 
 def thesis_form(text: object) -> float:

@@ -11,6 +11,7 @@ of and what is true of its claims; the class is the fold's, and is joined when a
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -26,7 +27,7 @@ from tapehouse.paths import SETTLEMENT_LAG, Paths, settled_paths
 from tapehouse.prompts.orders import confidences, reason_words, render_orders
 from tapehouse.prompts.shown import shown
 from tapehouse.prompts.templates import Selection
-from tapehouse.prompts.thesis import CLAIMS, render_theses
+from tapehouse.prompts.thesis import CLAIMS, Claim, render_theses
 from tapehouse.teacher import claims_of
 
 POINT: Final = ("symbol", "interval", "decision_at")
@@ -58,6 +59,7 @@ SCHEMA = {
     "score": pl.Float64,
     **{f"ret_{horizon}d": pl.Float64 for horizon in WEIGHTS},
     **{f"claim_{name}": pl.Boolean for name in CLAIMS},
+    "evidence": pl.List(pl.String),
     "label_end_at": UTC_DATETIME,
     "label_known_at": UTC_DATETIME,
     "template": pl.String,
@@ -186,8 +188,14 @@ def _theses(points: pl.DataFrame, scores: pl.DataFrame, thesis: Selection) -> pl
         difficulty=1.0 / (1.0 + pl.col("score").abs()),
         **{f"ret_{h}d": pl.col(f"z_{h}") * (pl.col("volatility") * math.sqrt(h)) for h in WEIGHTS},
         **{f"claim_{name}": pl.Series([claims[name].holds for claims in true], dtype=pl.Boolean) for name in CLAIMS},
+        evidence=pl.Series([_evidence(claims) for claims in true], dtype=pl.List(pl.String)),
         template=pl.lit(thesis.version),
     )
+
+
+def _evidence(claims: Mapping[str, Claim]) -> list[str | None]:
+    """What each claim rests on, in the order of `CLAIMS`, several pieces set apart as in a thesis; null for an unknown one."""
+    return [None if claims[name].holds is None else "; ".join(claims[name].evidence) for name in CLAIMS]
 
 
 def _complete(rows: pl.DataFrame) -> pl.DataFrame:

@@ -19,12 +19,12 @@ from tapehouse.rewards import (
     DECISIONS,
     MISSING,
     MISSING_ORDER,
-    claims_reward,
     decision_reward,
     decision_rewards,
     paid,
     return_reward,
     reward_of,
+    share_right,
 )
 from tapehouse.teacher import claims_of, sections_of
 
@@ -140,7 +140,7 @@ def test_a_return_counts_in_volatilities_after_costs():
 
 def test_claims_that_are_not_known_are_left_out():
     true = np.array([[1, 0, -1, -1], [-1, -1, -1, -1]])
-    assert claims_reward(np.array([[1, 1, 0, 1], [0, 0, 0, 0]]), true).tolist() == [0.5, 1.0]
+    assert share_right(np.array([[1, 1, 0, 1], [0, 0, 0, 0]]), true).tolist() == [0.5, 1.0]
 
 
 # ---------------------------------------------------------------------- orders
@@ -225,7 +225,9 @@ def test_no_order_earns_the_least(text, state, form):
 def thesis_row(**changes) -> dict:
     numbers = {name: pl.Float64 for name, value in POINT.items() if value is None}
     prompt = render_theses(pl.DataFrame([POINT], schema_overrides=numbers), "thesis_v1").item()
-    true = {f"claim_{name}": claim.holds for name, claim in claims_of(shown(prompt, "thesis_v1")).items()}
+    claims = claims_of(shown(prompt, "thesis_v1"))
+    true = {f"claim_{name}": claim.holds for name, claim in claims.items()}
+    true["evidence"] = ["; ".join(claims[name].evidence) or None for name in CLAIMS]
     key = {"symbol": "IBM", "decision_at": AT, "family": "thesis", "prompt": prompt}
     return key | true | {"score": 1.2, "volatility": 0.02, "signal_class": "buy"} | changes
 
@@ -259,6 +261,11 @@ def test_a_claim_counts_where_it_is_right_and_cites_the_prompt():
         0.7
     )
     assert reward_of(row, text.replace("volatility yes: daily volatility 2.13%", "volatility unknown")).evidence == 0.8
+    # What stands in the prompt but has nothing to do with the claim is no evidence; more than is needed may be cited.
+    beside = "volatility yes: close 117.45"
+    assert reward_of(row, text.replace("volatility yes: daily volatility 2.13%", beside)).evidence == 0.8
+    more = "volatility yes: daily volatility 2.13%; close 117.45"
+    assert reward_of(row, text.replace("volatility yes: daily volatility 2.13%", more)).evidence == 1.0
 
 
 def test_form_is_graded_below_what_the_parser_accepts():
