@@ -187,12 +187,8 @@ def resting(orders, ladder, results, row, place):
 
 
 @njit(cache=True)
-def set_size(orders, ladder, results, cancellations, row, place, size):
+def shift(orders, ladder, results, cancellations, row, place, before, size):
     """The displayed size at a price has changed: what is ahead of each order there follows by the declared rule."""
-    before = ladder[1][row, place]
-    ladder[1][row, place] = size
-    if ladder[2][row, place] < 0:
-        return
     i = resting(orders, ladder, results, row, place)
     while i >= 0:
         ahead, gone = results[7][i], before - size - results[8][i]  # what vanished and was not traded
@@ -266,9 +262,8 @@ def play_orders(
         start: the first message that is new.
         trades: clock (us), price, size (units), whether the buyer took: (t,). places (t,): the message that comes next.
     """
-    prices = ladder[0]
-    m = prices.size
-    t = 0
+    prices, sizes, heads = ladder
+    m, t = prices.size, 0
     for i in range(start, known.size):
         while t < places.size and places[t] <= i:
             at = trades[0][t]
@@ -285,17 +280,18 @@ def play_orders(
             ladder[1][:] = 0.0
         if applied[i]:
             for row in range(2):
-                near = state[TOP_BUY] if row == 0 else state[LOW_SELL]
-                near = max(min(near, m - 1), 0)
+                near, told, amounts = 0, levels[2 * row], levels[2 * row + 1]
                 for j in range(ends[row, i], ends[row, i + 1]):
-                    price = levels[2 * row][j]
+                    price = told[j]
                     if price < prices[0] or price > prices[m - 1]:
                         continue
                     place = place_of(prices, price, near)
-                    near = place if place >= 0 else -1 - place
+                    near = place if place >= 0 else min(-1 - place, m - 1)
                     if place >= 0:
-                        size = np.rint(levels[2 * row + 1][j] * UNITS)
-                        set_size(orders, ladder, results, cancellations, row, place, size)
+                        before, size = sizes[row, place], np.rint(amounts[j] * UNITS)
+                        sizes[row, place] = size
+                        if heads[row, place] >= 0:
+                            shift(orders, ladder, results, cancellations, row, place, before, size)
         if usable[i]:
             changed = quote[0] != best[i, 0] or quote[1] != best[i, 2]
             state[USABLE], quote[0], quote[1] = 1, best[i, 0], best[i, 2]
