@@ -1,4 +1,4 @@
-"""Training on preference pairs: transformers' Trainer over the one-pass log-probabilities of `tapehouse.training.pairs`.
+"""Training on preference pairs: transformers' Trainer over log-probabilities in one pass (`tapehouse.training.shared_prompt`).
 
 Training starts from the reference (a new adapter changes nothing, a parent's adapter is the reference), so the reference's
 log-probabilities are those of the model before its first step. They are computed once.
@@ -14,7 +14,7 @@ from torch import nn
 from transformers import Trainer
 
 from tapehouse.training.losses import PairScores, pair_losses, weighted_mean
-from tapehouse.training.pairs import PairBatch, collate, pair_scores
+from tapehouse.training.shared_prompt import AnswerBatch, answer_scores, collate
 
 Pair = tuple[Sequence[int], Sequence[int], Sequence[int]]
 
@@ -28,19 +28,19 @@ class PairModel(nn.Module):
 
     def forward(self, **fields: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Log-probabilities of the chosen and of the rejected answers, and their lengths, (pairs,) each."""
-        scores = pair_scores(self.model, PairBatch(**fields))
-        return scores.chosen, scores.rejected, scores.chosen_tokens, scores.rejected_tokens
+        batch = AnswerBatch(**fields)
+        return (*answer_scores(self.model, batch).unbind(1), *batch.answers.unbind(1))
 
 
 class PairCollator:
-    """Batches of row numbers as the fields of a `PairBatch`, with what is known of each row before training."""
+    """Batches of row numbers as the fields of an `AnswerBatch`, with what is known of each row before training."""
 
     def __init__(self, pairs: Sequence[Pair], pad: int, known: dict[str, torch.Tensor]) -> None:
         self.pairs, self.pad, self.known = pairs, pad, known
 
     def __call__(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
         picked = torch.tensor(list(rows))
-        batch = collate([self.pairs[row] for row in rows], self.pad)
+        batch = collate([(prompt, answers) for prompt, *answers in (self.pairs[row] for row in rows)], self.pad)
         return batch | {name: values[picked] for name, values in self.known.items()}
 
 

@@ -7,12 +7,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from tapehouse.training.losses import PairScores, pair_losses, soft_clip, weighted_mean
-from tapehouse.training.pairs import PairBatch, collate, pair_scores
+from tapehouse.training.shared_prompt import AnswerBatch, answer_scores, collate
 
 ROWS = [
-    (list(range(5, 25)), [3, 4, 5, 1], [9, 8, 1]),
-    (list(range(30, 42)), [7, 1], [2, 3, 4, 5, 6, 1]),
-    ([50], [1], [2]),
+    (list(range(5, 25)), [[3, 4, 5, 1], [9, 8, 1], [7, 1]]),
+    (list(range(30, 42)), [[7, 1], [2, 3, 4, 5, 6, 1]]),
+    ([50], [[1], [2]]),
 ]
 
 
@@ -78,37 +78,34 @@ def test_one_pass_gives_each_answer_what_a_row_of_its_own_gives(config, kind):
     torch.manual_seed(1)
     sizes = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "head_dim": 8}
     model = kind(config(**sizes, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256)).double()
-    found = pair_scores(model, PairBatch(**collate(ROWS, 0)))
-    apart = []
-    for prompt, *answers in ROWS:
-        for answer in answers:
+    found = answer_scores(model, AnswerBatch(**collate(ROWS, 0)))
+    apart = torch.zeros(3, 3, dtype=torch.float64)
+    for row, (prompt, answers) in enumerate(ROWS):
+        for number, answer in enumerate(answers):
             chances = model(input_ids=torch.tensor([prompt + answer])).logits.log_softmax(-1)[0]
-            apart.append(sum(chances[len(prompt) - 1 + i, token] for i, token in enumerate(answer)))
-    apart = torch.stack(apart).view(-1, 2)
+            apart[row, number] = sum(chances[len(prompt) - 1 + i, token] for i, token in enumerate(answer))
     # Logits are made into log-probabilities in float32.
-    assert torch.allclose(found.chosen.double(), apart[:, 0], atol=5e-6)
-    assert torch.allclose(found.rejected.double(), apart[:, 1], atol=5e-6)
-    assert found.chosen_tokens.tolist() == [4, 2, 1]
-    assert found.rejected_tokens.tolist() == [3, 6, 1]
-    (found.chosen - 0.7 * found.rejected).sum().backward()
+    assert torch.allclose(found.double(), apart, atol=5e-6)
+    assert (found == 0).nonzero().tolist() == [[1, 2], [2, 2]]
+    pull = torch.tensor([1.0, -0.7, 0.3], dtype=torch.float64)
+    (found * pull).sum().backward()
     ours = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
-    (apart[:, 0] - 0.7 * apart[:, 1]).sum().backward()
+    (apart * pull).sum().backward()
     for mine, theirs in zip(ours, (p.grad for p in model.parameters()), strict=True):
         assert torch.allclose(mine, theirs, atol=2e-5)
 
 
-def test_a_pair_is_the_same_alone_and_in_a_batch():
+def test_a_row_is_the_same_alone_and_in_a_batch():
     torch.manual_seed(2)
     sizes = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     model = LlamaForCausalLM(LlamaConfig(**sizes)).double()
-    together = pair_scores(model, PairBatch(**collate(ROWS, 0)))
+    together = answer_scores(model, AnswerBatch(**collate(ROWS, 0)))
     for place, row in enumerate(ROWS):
-        alone = pair_scores(model, PairBatch(**collate([row], 0)))
-        assert alone.chosen.item() == pytest.approx(together.chosen[place].item(), abs=5e-6)
-        assert alone.rejected.item() == pytest.approx(together.rejected[place].item(), abs=5e-6)
+        alone = answer_scores(model, AnswerBatch(**collate([row], 0)))[0]
+        assert torch.allclose(alone, together[place, : len(alone)], atol=5e-6)
 
 
 def test_an_answer_without_tokens_is_refused():
-    with pytest.raises(ValueError, match="pair 1"):
-        collate([ROWS[0], ([1], [], [2])], 0)
+    with pytest.raises(ValueError, match="row 1"):
+        collate([ROWS[0], ([1], [[], [2]])], 0)

@@ -1,0 +1,146 @@
+"""Log-probabilities of several answers to one prompt in one pass: the prompt is run once, logits are made at answers alone.
+
+A row is the prompt and its answers, one after the other. A token sees the prompt and its own answer (a block mask), positions
+of every answer go on from the prompt's end, and the first token of each is predicted at the last token of the prompt. So an
+answer has exactly the log-probability that it would have in a row of its own. Of the last layer only the positions that
+predict an answer's token are computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+# Decoders whose last layer is known to be: norm, attention with rotary positions, norm, MLP, each added to its input.
+PRUNABLE: Final = ("llama", "qwen2", "qwen3")
+IGNORED: Final = -100
+
+Row = tuple[Sequence[int], Sequence[Sequence[int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerBatch:
+    """Token ids of prompts with their answers, padded on the right to the longest.
+
+    Attributes:
+        ids, positions: (rows, tokens). mask: (rows, 1, tokens, tokens), True where a query sees a key.
+        sources: (rows, answer tokens) positions that predict the answers' tokens. targets: (rows, answer tokens) those
+            tokens, -100 for padding. answer: (rows, answer tokens) number of the answer that a token is of, 0 for padding.
+        answers: (rows, most answers) tokens of each answer, 0 where a row has fewer.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    mask: torch.Tensor
+    sources: torch.Tensor
+    targets: torch.Tensor
+    answer: torch.Tensor
+    answers: torch.Tensor
+
+
+def collate(rows: Sequence[Row], pad: int) -> dict[str, torch.Tensor]:
+    """The fields of an `AnswerBatch`. Raises ValueError for a row whose prompt or an answer of whose has no tokens."""
+    sizes = [[len(prompt), *map(len, answers)] for prompt, answers in rows]
+    for place, row in enumerate(sizes):
+        if len(row) < 2 or 0 in row:
+            raise ValueError(f"row {place}: a prompt or an answer without tokens")
+    width = max(map(sum, sizes))
+    most_tokens = max(sum(row[1:]) for row in sizes)
+    shape, shape_of_answers = (len(rows), width), (len(rows), most_tokens)
+    ids, positions, part = np.full(shape, pad), np.tile(np.arange(width), (len(rows), 1)), np.full(shape, -1)
+    sources, answer = np.zeros(shape_of_answers, np.int64), np.zeros(shape_of_answers, np.int64)
+    targets, answers = np.full(shape_of_answers, IGNORED), np.zeros((len(rows), max(map(len, sizes)) - 1), np.int64)
+    for place, ((prompt, texts), (length, *counts)) in enumerate(zip(rows, sizes, strict=True)):
+        ids[place, :length], part[place, :length] = prompt, 0
+        answers[place, : len(counts)] = counts
+        start, told = length, 0
+        for number, (text, count) in enumerate(zip(texts, counts, strict=True)):
+            ids[place, start : start + count], part[place, start : start + count] = text, number + 1
+            positions[place, start : start + count] = np.arange(length, length + count)
+            sources[place, told : told + count] = np.arange(start - 1, start + count - 1)
+            sources[place, told] = length - 1
+            targets[place, told : told + count], answer[place, told : told + count] = text, number
+            start, told = start + count, told + count
+    found = {"ids": ids, "positions": positions, "sources": sources, "targets": targets, "answer": answer, "answers": answers}
+    return {name: torch.from_numpy(array) for name, array in found.items()} | {"mask": _block_mask(torch.from_numpy(part))}
+
+
+def answer_scores(model: nn.Module, batch: AnswerBatch) -> torch.Tensor:
+    """Log-probability of every answer, (rows, most answers), 0 where a row has fewer.
+
+    Args:
+        model: a decoder with a language-model head, with or without a peft adapter.
+    """
+    told = token_scores(model, batch)
+    scores = torch.zeros(batch.answers.shape, dtype=told.dtype, device=told.device)
+    return scores.scatter_add(1, batch.answer, told)
+
+
+def token_scores(model: nn.Module, batch: AnswerBatch) -> torch.Tensor:
+    """Log-probability of every token of the answers, (rows, answer tokens), 0 for padding."""
+    decoder = model.get_base_model() if hasattr(model, "get_base_model") else model
+    trunk = decoder.model
+    hidden = trunk.embed_tokens(batch.ids)
+    rotary = trunk.rotary_emb(hidden, position_ids=batch.positions)
+    *first, last = trunk.layers
+    passed = {"attention_mask": batch.mask, "position_ids": batch.positions, "position_embeddings": rotary, "use_cache": False}
+    for layer in first:
+        hidden = layer(hidden, **passed)
+    if decoder.config.model_type in PRUNABLE:
+        hidden = _pruned(last, hidden, batch, rotary)
+    else:
+        hidden = _at(last(hidden, **passed), batch.sources)
+    logits = decoder.lm_head(trunk.norm(hidden))
+    lost = F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED, reduction="none")
+    return -lost.view_as(batch.targets)
+
+
+def _block_mask(part: torch.Tensor) -> torch.Tensor:
+    """What sees what, (rows, 1, tokens, tokens), from the part of each token: 0 the prompt, an answer's number, -1 padding."""
+    width = part.shape[1]
+    causal = torch.ones(width, width, dtype=torch.bool).tril()
+    query, key = part[:, :, None], part[:, None, :]
+    # A row of padding sees itself, or its softmax would be over nothing.
+    return ((causal & ((key == 0) | (query == key)) & (key >= 0)) | torch.eye(width, dtype=torch.bool))[:, None]
+
+
+def _pruned(layer: nn.Module, hidden: torch.Tensor, batch: AnswerBatch, rotary: tuple) -> torch.Tensor:
+    """The last layer's output at the sources, (rows, answer tokens, width): keys and values of all tokens, these queries."""
+    attention = layer.self_attn
+    normed = layer.input_layernorm(hidden)
+    rows, told = batch.sources.shape
+
+    def split(states: torch.Tensor, norm: str) -> torch.Tensor:
+        states = states.view(rows, states.shape[1], -1, attention.head_dim)
+        return (getattr(attention, norm)(states) if hasattr(attention, norm) else states).transpose(1, 2)
+
+    query = split(attention.q_proj(_at(normed, batch.sources)), "q_norm")
+    key = split(attention.k_proj(normed), "k_norm")
+    value = split(attention.v_proj(normed), "no norm on values")
+    cos, sin = rotary
+    query = _turned(query, _at(cos, batch.sources), _at(sin, batch.sources))
+    key = _turned(key, cos, sin)
+    seen = batch.mask.gather(2, batch.sources[:, None, :, None].expand(-1, 1, -1, batch.mask.shape[3]))
+    mixed = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=seen, scale=attention.scaling, enable_gqa=query.shape[1] != key.shape[1]
+    )
+    hidden = _at(hidden, batch.sources) + attention.o_proj(mixed.transpose(1, 2).reshape(rows, told, -1))
+    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+
+
+def _at(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """States (rows or 1, tokens, width) at places (rows, answer tokens)."""
+    states = states.expand(len(places), -1, -1)
+    return states.gather(1, places[:, :, None].expand(-1, -1, states.shape[2]))
+
+
+def _turned(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary positions (J. Su and others, RoFormer, 2021) on states (rows, heads, tokens, width)."""
+    low, high = states.chunk(2, dim=-1)
+    return states * cos[:, None] + torch.cat((-high, low), dim=-1) * sin[:, None]
