@@ -57,8 +57,9 @@ class Vocabulary:
 
     @cached_property
     def marker_pattern(self) -> re.Pattern[str]:
-        """Matches one marker, the longest first."""
-        return re.compile("|".join(re.escape(text) for text in sorted(self.markers, key=len, reverse=True)) or r"(?!)")
+        """Matches one marker, the longest first, and splits a text at markers that it keeps."""
+        longest_first = sorted(self.markers, key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
 
     def get_vocab_size(self) -> int:
         """Number of tokens, the special ones among them."""
@@ -230,19 +231,24 @@ def _encoded(vocabulary: Vocabulary, texts: Sequence[str]) -> Ragged:
 
 
 def _marked(vocabulary: Vocabulary, texts: Sequence[str]) -> Ragged:
-    """Ids of texts whose markers are tokens: what lies between two markers is encoded by itself."""
-    pattern = vocabulary.marker_pattern
-    found = [pattern.findall(text) for text in texts]
-    between = _encoded(vocabulary, [piece for text in texts for piece in pattern.split(text)]).lists()
-    rows, at = [], 0
-    for marks in found:
-        row = list(between[at])
-        for place, mark in enumerate(marks, start=at + 1):
-            row += [vocabulary.markers[mark], *between[place]]
-        at += len(marks) + 1
-        rows.append(row)
-    lengths = np.array([len(row) for row in rows], np.int64)
-    return Ragged.of_lengths(np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths)
+    """Ids of texts whose markers are tokens: what lies between two markers is encoded by itself, and equal pieces once."""
+    pieces: dict[str, int] = {}
+    marks = {text: -1 - place for place, text in enumerate(vocabulary.markers)}
+    sequence: list[int] = []
+    ends = [0]
+    for text in texts:
+        between = vocabulary.marker_pattern.split(text)  # text, marker, text, …, text
+        for place, piece in enumerate(between):
+            if place % 2:
+                sequence.append(marks[piece])
+            elif piece:
+                sequence.append(pieces.setdefault(piece, len(pieces)))
+        ends.append(len(sequence))
+    markers = np.fromiter(vocabulary.markers.values(), np.int32, len(marks))
+    parts = stacked([_encoded(vocabulary, list(pieces)), Ragged(markers, np.arange(markers.size + 1, dtype=np.int64))])
+    numbers = np.array(sequence, np.int64)
+    laid = parts.take(np.where(numbers < 0, len(pieces) - 1 - numbers, numbers))
+    return Ragged(laid.values, laid.offsets[ends])
 
 
 def _added(tokenizer: Tokenizer) -> set[str]:
