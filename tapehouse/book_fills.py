@@ -50,7 +50,7 @@ from tapehouse.book_fill_kernels import (
 )
 from tapehouse.book_kernels import APPLIED, VALID, WARM_UP
 from tapehouse.book_messages import DIFF, SNAPSHOT, Messages
-from tapehouse.books import DAY_US, Book, BookRules
+from tapehouse.books import DAY_US, LATE_US, Book, BookRules
 from tapehouse.errors import TapehouseError
 from tapehouse.versions import microseconds
 
@@ -135,12 +135,20 @@ def book_outcomes(
     days = numbered.with_columns(day=microseconds(numbered["decision_at"]) // DAY_US)
     for (*key, day), own in days.partition_by(*KEY, "day", as_dict=True, maintain_order=True).items():
         desks.setdefault(tuple(key), []).append(_Desk(tuple(key), int(day), own, tape.get(tuple(key), _no_trades()), rules))
+    parts = []
     for frame in messages:
         wanted = frame.filter(pl.col("kind") != "ticker")
         for key, rows in wanted.partition_by(*KEY, as_dict=True, maintain_order=True).items():
-            for desk in desks.get(key, []):
-                desk.feed(Messages.of(rows))
-    parts = [desk.outcomes() for own in desks.values() for desk in own]
+            own = desks.get(key, [])
+            if not own:
+                continue
+            events = Messages.of(rows)
+            for desk in own:
+                desk.feed(events)
+            over = [desk for desk in own if int(events.known.min()) > desk.stop + LATE_US]
+            parts += [desk.outcomes() for desk in over]
+            desks[key] = [desk for desk in own if desk not in over]
+    parts += [desk.outcomes() for own in desks.values() for desk in own]
     outcomes = pl.concat(parts) if parts else pl.DataFrame(schema=_SCHEMA)
     return outcomes.sort("number").drop("number")
 
