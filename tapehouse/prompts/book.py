@@ -31,8 +31,8 @@ def render_book_orders(points: pl.DataFrame, words: Mapping[str, str], template:
 
 def book_reasons(points: pl.DataFrame) -> pl.Series:
     """Reason of each decision: who leads in the trades of the last minute, else which side of the book is heavier."""
-    flow, book = (pl.col(name).round(2) for name in ("trade_flow_60s", "imbalance_5"))
-    return points.select(
+    flow, book = pl.col("trade_flow_60s"), pl.col("imbalance_5")
+    return _printed(points).select(
         reason=pl.when(flow >= LEADING_FLOW)
         .then(pl.lit("buyers lead"))
         .when(flow <= -LEADING_FLOW)
@@ -48,9 +48,18 @@ def book_confidences(points: pl.DataFrame) -> pl.Series:
 
     It says how one-sided the book is, not how likely an order is to pay.
     """
-    flow, book = (pl.col(name).round(2).abs().fill_null(0.0) for name in ("trade_flow_60s", "imbalance_5"))
+    flow, book = (pl.col(name).abs().fill_null(0.0) for name in ("trade_flow_60s", "imbalance_5"))
     steps = (pl.max_horizontal(flow, book) * STEPS).round(0)
-    return points.select(confidence=(LEAST_CONFIDENCE + steps * CONFIDENCE_STEP).round(2))["confidence"]
+    return _printed(points).select(confidence=(LEAST_CONFIDENCE + steps * CONFIDENCE_STEP).round(2))["confidence"]
+
+
+def _printed(points: pl.DataFrame) -> pl.DataFrame:
+    """Flow and imbalance as the prompt prints them, with two decimals: what is said of them is a function of the prompt."""
+    columns = {
+        name: pl.Series(name, [None if value is None else float(f"{value:.2f}") for value in points[name]], dtype=pl.Float64)
+        for name in ("trade_flow_60s", "imbalance_5")
+    }
+    return pl.DataFrame(columns)
 
 
 def book_answers(sides: pl.Series, limits: pl.Series, points: pl.DataFrame, prompts: pl.Series) -> pl.Series:
