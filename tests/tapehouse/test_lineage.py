@@ -208,9 +208,25 @@ def test_a_changed_recipe_touches_its_own_four_assets_alone(books):
 def test_declarations_that_tables_follow_are_part_of_their_version(books):
     assert stale_after(books, "objectives.yaml", "near_tie_bps: 5.0", "near_tie_bps: 6.0") == {
         ("datasets.preference_pairs", "code"),
+        ("datasets.rl_prompts", "code"),
         ("reports.base_form", "code"),
+        ("reports.pair_diagnostics", "code"),
     }
     assert stale_after(books, "models_registry/base/nano.yaml", "seed: 7", "seed: 8") == {("models.nano", "code")}
+
+
+def test_another_template_or_mask_makes_its_own_family_stale(books):
+    found = stale_after(books, "prompts.yaml", "order_v2, mask: []", "order_v2, mask: [names]")
+    assert {asset for asset, _ in found} == {
+        "datasets.preference_pairs",
+        "datasets.rl_prompts",
+        "models.predictions.dpo_orders",
+        "models.predictions.sft_orders",
+        "reports.base_form",
+    }
+    assert ("datasets.preference_pairs", "inputs") in found
+    found = stale_after(books, "prompts.yaml", "agent_v1, mask: []", "agent_v1, mask: [dates]")
+    assert found == {("datasets.instructions", "inputs")}
 
 
 @pytest.mark.parametrize(
