@@ -43,6 +43,7 @@ NEAREST_DAYS: Final = 4  # a long weekend
 NO_DECISION: Final = f"no decision point of its symbol on its as-of day or the {NEAREST_DAYS} before"
 # Of all rows, by a hash of the key: which part of an answer a stage of a curriculum trains on whom.
 STAGES: Final = {"structure": 0.2, "claims": 0.3, "decision": 0.5}
+SLICE: Final = 50_000  # theses at a time: as objects they take far more memory than as text
 STAMP = pl.Datetime("us", "UTC")
 SCHEMA = {
     "fold": pl.String,
@@ -100,31 +101,34 @@ def build_theses(
         chosen: template and mask of the family `thesis`.
     """
     points = points.join(company.drop("known_at"), on=POINT, how="left", maintain_order="left")
-    taught = points.join(
-        classes.drop_nulls("signal_class").select(
-            *POINT, "label_end_at", "label_known_at", action="signal_class", told_at="known_at"
-        ),
-        on=POINT,
-        how="inner",
-        maintain_order="left",
-    )
-    prompts = render_theses(taught, chosen.template, chosen.mask)
-    theses = write_theses(prompts, taught, taught["action"], chosen.template)
-    parts = [_rows(taught.with_columns(origin=pl.lit(TEACHER)), prompts, theses, chosen, fold)]
+    parts = [pl.DataFrame(schema=SCHEMA)]
+    for some in _with_class(points, classes).iter_slices(SLICE):
+        prompts = render_theses(some, chosen.template, chosen.mask)
+        parts.append(_rows(some, prompts, write_theses(prompts, some, some["action"], chosen.template), chosen, fold))
+    rows, refused = _imported_rows(points, as_stood(imported, fold), chosen, fold)
+    return Built(pl.concat([*parts, rows]).sort(*POINT, "origin"), _refusals(refused, fold))
 
-    stood = as_stood(imported, fold)
-    placed = place(points, stood)
+
+def _with_class(points: pl.DataFrame, classes: pl.DataFrame) -> pl.DataFrame:
+    known = classes.drop_nulls("signal_class").select(
+        *POINT, "label_end_at", "label_known_at", action="signal_class", told_at="known_at", origin=pl.lit(TEACHER)
+    )
+    return points.join(known, on=POINT, how="inner", maintain_order="left")
+
+
+def _imported_rows(
+    points: pl.DataFrame, theses: pl.DataFrame, chosen: Selection, fold: Fold
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows of the imported theses that can be used, and the others with `why` they cannot."""
+    placed = place(points, theses)
     prompts = render_theses(placed, chosen.template, chosen.mask)
     read = [_imported(*row, chosen.template) for row in zip(prompts, placed["reasoning"], placed["action"], strict=True)]
-    usable = pl.Series([isinstance(thesis, Thesis) for thesis in read], dtype=pl.Boolean)
     kept = [thesis for thesis in read if isinstance(thesis, Thesis)]
-    parts.append(_rows(placed.filter(usable), prompts.filter(usable), kept, chosen, fold))
-
-    lost = stood.join(placed, on="origin", how="anti", maintain_order="left").with_columns(why=pl.lit(NO_DECISION))
-    bad = placed.with_columns(why=pl.Series([None if isinstance(t, Thesis) else t for t in read], dtype=pl.String))
-    bad = bad.drop_nulls("why").unique(["origin", "why"], keep="first", maintain_order=True)
-    refused = pl.concat([lost, bad.select(lost.columns)])
-    return Built(pl.concat(parts).sort(*POINT, "origin"), _refusals(refused, fold))
+    why = pl.Series([None if isinstance(thesis, Thesis) else thesis for thesis in read], dtype=pl.String)
+    rows = _rows(placed.filter(why.is_null()), prompts.filter(why.is_null()), kept, chosen, fold)
+    lost = theses.join(placed, on="origin", how="anti", maintain_order="left").with_columns(why=pl.lit(NO_DECISION))
+    bad = placed.with_columns(why=why).drop_nulls("why").unique(["origin", "why"], keep="first", maintain_order=True)
+    return rows, pl.concat([lost, bad.select(lost.columns)])
 
 
 def as_stood(imported: pl.DataFrame, fold: Fold) -> pl.DataFrame:

@@ -147,7 +147,7 @@ def test_stages_are_drawn_by_the_key_at_the_declared_shares():
     assert stages(points[::-1])[::-1].equals(drawn)
 
 
-def test_a_decision_alone_has_the_bits_that_it_has_among_others():
+def test_a_decision_alone_has_the_bits_that_it_has_among_others(monkeypatch):
     days = [session(day) for day in range(12)]
     named = ["hold", "buy"] * 12
     theses = [thesis("a", session(3), "Short."), thesis("b", session(5), "Shorter.")]
@@ -156,6 +156,8 @@ def test_a_decision_alone_has_the_bits_that_it_has_among_others():
         alone = built([days[day]], [named[day]] * 2, [t for t in theses if t["as_of"] == session(at)], ("AAPL", "IBM")).rows
         among = rows.filter(decision_at=decided(days[day]))
         assert frame_hash(alone) == frame_hash(among)
+    monkeypatch.setattr(module, "SLICE", 5)
+    assert frame_hash(built(days, named, theses, ("AAPL", "IBM")).rows) == frame_hash(rows)
 
 
 def contract(rows: pl.DataFrame) -> dict[str, tuple[int, ...]]:
