@@ -184,7 +184,10 @@ def selected(home: Path, family: str) -> Selection:
     declared = _families(path, path.read_text(encoding="utf-8"))
     if family not in declared:
         raise TapehouseError(f"{path}: no family {family!r}; it declares {sorted(declared)}")
-    return selection(declared[family].template, declared[family].mask)
+    template = load(declared[family].template)
+    if template.family != family:
+        raise TapehouseError(f"{path}: {family}: {template.name} is a template of the family {template.family!r}")
+    return selection(template.name, declared[family].mask)
 
 
 def selection(name: str, mask: Sequence[str] = ()) -> Selection:

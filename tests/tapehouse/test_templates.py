@@ -106,13 +106,15 @@ def test_prompts_yaml_selects_and_the_version_tells_what(toy, tmp_path):
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ("toy: {template: toy_v2}\n", r"toy_v2.txt: no such template; the templates are \['toy_v1'\]"),
+        ("toy: {template: toy_v2}\n", r"toy_v2.txt: no such template; the templates are \['order_v9', 'toy_v1'\]"),
         ("toy: {template: toy_v1, masks: []}\n", r"prompts.yaml: toy: masks: Extra inputs"),
         ("toy: {template: toy_v1, mask: [prices]}\n", r"prompts.yaml: toy: mask.0: Input should be 'names' or 'dates'"),
+        ("toy: {template: order_v9}\n", r"prompts.yaml: toy: order_v9 is a template of the family 'order'"),
         ("order: {template: toy_v1}\n", r"no family 'toy'; it declares \['order'\]"),
     ],
 )
 def test_a_wrong_selection_names_file_and_key(toy, tmp_path, content, fault):
+    (toy / "order_v9.txt").write_text(TEXT.replace("family: toy", "family: order"))
     (tmp_path / "prompts.yaml").write_text(content)
     with pytest.raises(TapehouseError, match=fault):
         templates.selected(tmp_path, "toy")
