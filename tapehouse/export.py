@@ -27,13 +27,15 @@ from tapehouse.warehouse import LAKE, Warehouse
 
 Split = Literal["train", "test"]
 Form = Literal["hf", "jsonl"]
+REWARDED, CLASSES = "datasets.rl_prompts", "models.signal_classes"
 SPLITS: Final[tuple[Split, ...]] = ("train", "test")
 MICROSECOND: Final = timedelta(microseconds=1)
 SMALLEST_CELL: Final = 20  # rows of a combination of classes below which a symbol is left out of a balanced export
 FRONT: Final = "---\npretty_name: {name}, fold {fold}\nlicense: other\n---\n\n"
 LOADED: Final[dict[str, str]] = {
     "hf": '```python\nfrom datasets import load_from_disk\n\nrows = load_from_disk("{folder}")["{split}"]\n```\n\n',
-    "jsonl": '```python\nimport polars as pl\n\nrows = pl.read_ndjson("{folder}/{split}.jsonl")\n```\n\n',
+    "jsonl": "```python\nimport polars as pl\n\n"
+    'rows = pl.read_ndjson("{folder}/{split}.jsonl", infer_schema_length=None)\n```\n\n',
 }
 
 
@@ -81,6 +83,7 @@ def export(
         notes = {"fold": fold}
         for split in splits:
             rows, notes[split] = _rows(cursor, table, window, split)
+            rows = _with_classes(cursor, name, rows, fold)
             if rows.is_empty():
                 raise TapehouseError(f"{name}: no {split} row in fold {fold} ({notes[split]}); choose another fold or --split")
             frames[split] = rows
@@ -143,6 +146,19 @@ def _rows(cursor: duckdb.DuckDBPyConnection, table: Table, fold: Fold, split: Sp
     rows = cursor.execute(f"select {columns} from {LAKE}.{table.name} where {' and '.join(terms)} order by {order}", bound).pl()
     purged = f", {inside - rows.height:,} more purged because {cutoff} was not before its end" if inside > rows.height else ""
     return rows, f"{rows.height:,} rows {said}{purged}"
+
+
+def _with_classes(cursor: duckdb.DuckDBPyConnection, name: str, rows: pl.DataFrame, fold: str) -> pl.DataFrame:
+    """Prompts that are rewarded, with the class that the fold's thresholds cut from their scores; other rows as they are."""
+    if name != REWARDED or rows.is_empty():
+        return rows
+    from tapehouse.rl_prompts import of_fold
+
+    classes = cursor.execute(f"select * from {LAKE}.{CLASSES} where fold = $fold", {"fold": fold}).pl()
+    if classes.is_empty():
+        make = f"tapehouse run --select +{CLASSES.replace('.', '/')}"
+        raise TapehouseError(f"{name}: {CLASSES} has no rows of fold {fold}, which rewards are judged by; `{make}` makes them")
+    return of_fold(rows, classes)
 
 
 def _balanced(frames: dict[str, pl.DataFrame], name: str, fold: str, by: Sequence[str]) -> tuple[dict[str, pl.DataFrame], str]:
