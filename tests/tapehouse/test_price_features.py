@@ -193,6 +193,22 @@ def test_a_correction_changes_only_decisions_after_it():
     assert after["known_at"].to_list() == before["known_at"].to_list()
 
 
+def test_a_row_is_known_with_the_latest_record_of_its_windows():
+    """What comes between a close and its decision counts, of whatever day it is: a bar of the index, a split, an own bar."""
+    own, index = bars("AAA", [100.0 + i for i in range(30)]), bars("^GSPC", [100.0 + i for i in range(30)])
+    between = at(29, 21.05)  # three minutes after the close, two before the decision
+
+    def known(extra, actions=None) -> datetime:
+        rows = of(frame([*own, *index, *extra]), actions)
+        return rows.filter(symbol="AAA", session=day(29))["known_at"].item()
+
+    assert known([]) == at(29, 21)
+    for place, seen in ((9, between), (20, between), (8, at(29, 21))):  # the longest window of the index has 21 closes
+        assert known([bar("^GSPC", place, 90, 90, 90, 90, known_at=between, version=2)]) == seen
+    assert known([bar("AAA", 1, 90, 90, 90, 90, known_at=between, version=2)]) == between
+    assert known([], action_frame([action("AAA", "split", 25, 2, known_at=between)])) == between
+
+
 def test_a_late_bar_has_no_row_but_is_part_of_the_past_once_known():
     prices = bars("AAA", [100, 110, 120, 130])
     prices[1]["known_at"] = at(2, 23)

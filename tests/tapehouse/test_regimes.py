@@ -22,6 +22,7 @@ from tests.tapehouse.market_records import (
     action_frame,
     another_future,
     at,
+    bar,
     bars,
     day,
     decided,
@@ -88,6 +89,14 @@ def test_a_split_is_no_bear_market_and_a_halt_has_no_regime():
     rows = of(halted).with_columns(back=pl.col("session") - pl.col("session").shift(20))
     assert rows["regime"][20:30].null_count() == 10
     assert rows["regime"][30] == "bullish"
+
+
+def test_a_regime_is_known_with_the_latest_record_of_its_window():
+    """Twenty returns have twenty-one closes: a correction of the oldest, just before the decision, is one of its inputs."""
+    prices, between = bars("AAA", [100.0 + i % 3 for i in range(30)]), at(29, 21.05)
+    for place, seen in ((9, between), (15, between), (8, at(29, 21))):
+        rows = of(frame([*prices, bar("AAA", place, 90, 90, 90, 90, known_at=between, version=2)]))
+        assert rows.filter(session=day(29))["known_at"].item() == seen
 
 
 def test_a_month_alone_reads_all_that_its_rows_need():
