@@ -3,14 +3,15 @@
 A pair is told apart by three rules that know nothing of the market: which answer is longer, which limit is farther away,
 and, for each side, both offsets by terciles. Each is fitted on the pairs of a fold's training window whose reward was known
 by its end, and scored on the fold's test block; where a rule does better than even there, the pairs teach it. In-sample
-accuracies by objective, on all pairs, say how much there is to learn at most.
+accuracies by objective, on all pairs, say how much there is to learn at most: a rule of many cells fits chance, too.
 
-The interval of an accuracy takes the pairs of a fortnight as one draw: their windows overlap, and symbols move together
-(cluster-robust deviation of a ratio, K.-Y. Liang, S. Zeger, Biometrika 73, 1986).
+The interval of an accuracy takes the pairs of a fortnight (on books, of an hour) as one draw: their windows overlap, and
+symbols move together (cluster-robust deviation of a ratio, K.-Y. Liang, S. Zeger, Biometrika 73, 1986).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 import numpy as np
@@ -20,8 +21,10 @@ from tapehouse.errors import TapehouseError
 from tapehouse.folds import Fold, block_rows, training_rows
 
 ALL: Final = "all"
+LAST_THIRD: Final = "last third"
 EVEN: Final = 0.5
-CLUSTER_DAYS: Final = 14
+CLUSTER: Final = timedelta(days=14)  # of windows that span sessions, up to fifteen of them
+CLUSTER_ON_BOOKS: Final = timedelta(hours=1)  # of windows of minutes
 Z: Final = 1.96  # two-sided 95 % of a normal
 TERCILES: Final = (1 / 3, 2 / 3)
 QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -62,52 +65,64 @@ class Rule:
     cells: np.ndarray
 
 
-def diagnostics(dataset: str, pairs: pl.DataFrame, regimes: pl.DataFrame, folds: Sequence[Fold]) -> pl.DataFrame:
+def diagnostics(dataset: str, told: pl.DataFrame, folds: Sequence[Fold]) -> pl.DataFrame:
     """Rows of `reports.pair_diagnostics` for one dataset, sorted by their grain.
 
     Args:
         dataset: its name, such as `datasets.preference_pairs`.
-        pairs: `symbol, decision_at, objective, side, chosen, rejected, margin_bps, reward_known_at`, the offsets
-            `chosen_offset_*` and `rejected_offset_*` and `chosen_filled, rejected_filled` of each pair.
-        regimes: `symbol, decision_at, regime` of each decision.
-        folds: of `models.folds`; one without training or test pairs gives no rows.
+        told: its pairs as `described` gives them.
+        folds: of `models.folds`; one without training or test pairs gives no rows. Where none has both, as with a few days of
+            books, the last third of the decisions is the test block.
 
     Raises:
         TapehouseError: there are no pairs.
     """
-    if pairs.is_empty():
+    if told.is_empty():
         raise TapehouseError(f"{dataset} has no rows to diagnose; materialise it first")
-    told = described(pairs, regimes)
     rows = _whole(told)
     for name, part in _by_objective(told):
         rows += [(ALL, name, *row) for row in _accuracies(part, fit(part))]
-    for fold in folds:
-        train, test = training_rows(told, fold, "reward_known_at"), block_rows(told, fold)
-        if train.is_empty() or test.is_empty():
-            continue
+    tested = [(f.id, training_rows(told, f, "reward_known_at"), block_rows(told, f)) for f in folds]
+    tested = [part for part in tested if part[1].height and part[2].height] or _last_third(told)
+    for fold, train, test in tested:
         rules = fit(train)
         for name, part in _by_objective(test):
-            rows += [(fold.id, name, *row) for row in _accuracies(part, rules)]
-            rows.append((fold.id, name, "train_pairs", "", float(_of(train, name).height), None, None, _of(train, name).height))
+            rows += [(fold, name, *row) for row in _accuracies(part, rules)]
+            trained = _of(train, name).height
+            rows.append((fold, name, "train_pairs", "", float(trained), None, None, trained))
     schema = {name: kind for name, kind in SCHEMA.items() if name != "dataset"}
     table = pl.DataFrame(rows, schema=schema, orient="row").with_columns(dataset=pl.lit(dataset))
     return table.select(list(SCHEMA)).sort("dataset", "fold", "objective", "measure", "level")
 
 
-def described(pairs: pl.DataFrame, regimes: pl.DataFrame) -> pl.DataFrame:
+def _last_third(told: pl.DataFrame) -> list[tuple[str, pl.DataFrame, pl.DataFrame]]:
+    """The last third of the decisions, and the pairs before it whose reward was known when it began."""
+    instants = told["decision_at"].unique().sort()
+    cut = instants[2 * len(instants) // 3]
+    train, test = told.filter(pl.col("reward_known_at") < cut), told.filter(pl.col("decision_at") >= cut)
+    return [(LAST_THIRD, train, test)] if train.height else []
+
+
+def described(pairs: pl.DataFrame) -> pl.DataFrame:
     """The pairs with what the rules and the balances go by.
 
     Added: `length_difference` (characters of chosen less rejected), `same_form` (equal but for their digits), `near`, `far`
-    (the offsets, in their own unit), `far_wins`, `regime` ('unknown' where there is none), `cluster`.
+    (the offsets, in their own unit), `far_wins`, and `cluster`; a regime that is not known is 'unknown'.
+
+    Args:
+        pairs: `symbol, decision_at, objective, regime, side, chosen, rejected, margin_bps, reward_known_at`, the offsets
+            `chosen_offset_<unit>` and `rejected_offset_<unit>`, and `chosen_filled, rejected_filled` where they are told.
+
+    Raises:
+        TapehouseError: no offsets.
     """
     offset = next((name.removeprefix("chosen_") for name in pairs.columns if name.startswith("chosen_offset_")), None)
     if offset is None:
         raise TapehouseError(f"pairs without a column chosen_offset_<unit>; they have {pairs.columns}")
     chosen, rejected = pl.col(f"chosen_{offset}"), pl.col(f"rejected_{offset}")
     digits = r"[0-9]"
-    if "regime" not in pairs.columns:
-        key = [c for c in ("symbol", "interval", "decision_at") if c in pairs.columns and c in regimes.columns]
-        pairs = pairs.join(regimes.select(*key, "regime").unique(key), on=key, how="left", maintain_order="left")
+    longest = pairs.select((pl.col("reward_known_at") - pl.col("decision_at")).max()).item()
+    width = CLUSTER if longest is None or longest >= timedelta(days=1) else CLUSTER_ON_BOOKS
     return pairs.with_columns(
         length_difference=pl.col("chosen").str.len_chars().cast(pl.Int64) - pl.col("rejected").str.len_chars().cast(pl.Int64),
         same_form=pl.col("chosen").str.replace_all(digits, "0") == pl.col("rejected").str.replace_all(digits, "0"),
@@ -115,7 +130,7 @@ def described(pairs: pl.DataFrame, regimes: pl.DataFrame) -> pl.DataFrame:
         far=pl.max_horizontal(chosen, rejected),
         far_wins=chosen > rejected,
         regime=pl.col("regime").fill_null("unknown"),
-        cluster=pl.col("decision_at").dt.epoch("d").floordiv(CLUSTER_DAYS),
+        cluster=pl.col("decision_at").dt.epoch("s").floordiv(int(width.total_seconds())),
     )
 
 

@@ -9,11 +9,14 @@ from tapehouse.tables import reads, table
 
 @table(
     reads("datasets.preference_pairs", window="all"),
-    reads("features.decision_points", window="all"),
+    reads("datasets.book_pairs", window="all"),
     reads("models.folds"),
-    files=("objectives.yaml",),
+    files=("objectives.yaml", "book_objectives.yaml"),
 )
 def build(b):
+    import polars as pl
+
+    from tapehouse.book_orders import load_book_objectives
     from tapehouse.files import replace_file
     from tapehouse.orders import load_objectives
     from tapehouse.pair_diagnostics import described, diagnostics
@@ -21,14 +24,21 @@ def build(b):
     from tapehouse.report.provenance import provenance
     from tapehouse.training.manifest import git_state
 
-    dataset = "datasets.preference_pairs"
-    pairs, regimes = b.read(dataset), b.read("features.decision_points")
-    rows = diagnostics(dataset, pairs, regimes, b.folds)
-    told = described(pairs, regimes)
-    declared = load_objectives(b.settings.home / "objectives.yaml").buy_share
+    declared = {
+        "datasets.preference_pairs": load_objectives(b.settings.home / "objectives.yaml").buy_share,
+        "datasets.book_pairs": load_book_objectives(b.settings.home / "book_objectives.yaml").buy_share,
+    }
     origin = provenance(b.snapshot, git_state(b.settings.home), b.read("models.folds"))
-    page, preview = (b.settings.reports_dir / f"preference_pairs{suffix}" for suffix in (".html", ".png"))
-    replace_file(page, pairs_html(dataset, told, rows, origin, declared).encode())
-    replace_file(preview, preview_png(dataset, told, rows, declared))
-    b.note(says=headline(rows), pairs=pairs.height, page=page, preview=preview)
-    return rows
+    parts = []
+    for dataset, shares in declared.items():
+        told = described(b.read(dataset))
+        if told.is_empty():  # a warehouse without books has no pairs on them
+            continue
+        rows = diagnostics(dataset, told, b.folds)
+        stem = dataset.removeprefix("datasets.")
+        page, preview = (b.settings.reports_dir / f"{stem}{suffix}" for suffix in (".html", ".png"))
+        replace_file(page, pairs_html(dataset, told, rows, origin, shares).encode())
+        replace_file(preview, preview_png(dataset, told, rows, shares))
+        b.note(**{f"{stem}_says": headline(rows), f"{stem}_page": page, f"{stem}_preview": preview})
+        parts.append(rows)
+    return pl.concat(parts)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from tapehouse.pair_diagnostics import ALL, BASELINES
+from tapehouse.pair_diagnostics import ALL, BASELINES, LAST_THIRD
 from tapehouse.report.figures import ACTION_COLOURS, ADAPTER_COLOURS, BASELINE_COLOUR
 
 NAMES: Final = {"length": "length alone", "offset": "offset alone", "offset_cells": "both offsets and side"}
@@ -37,7 +37,9 @@ def accuracy_figure(rows: pl.DataFrame) -> dict[str, Any]:
     folds = sorted(set(rows["fold"]) - {ALL})
     objectives = sorted(set(rows["objective"]) - {ALL})
     colours = objective_colours(objectives)
-    series = [(f"test block {f}", f, ALL, "#d1495b", SYMBOLS[n % len(SYMBOLS)]) for n, f in enumerate(folds)]
+    series = [
+        (f if f == LAST_THIRD else f"test block {f}", f, ALL, "#d1495b", SYMBOLS[n % len(SYMBOLS)]) for n, f in enumerate(folds)
+    ]
     series += [(f"in sample, {name}", ALL, name, colours[name], "line-ns-open") for name in objectives]
     places = {rule: float(len(NAMES) - 1 - n) for n, rule in enumerate(NAMES)}
     data = []

@@ -8,7 +8,7 @@ from io import BytesIO
 
 import polars as pl
 
-from tapehouse.pair_diagnostics import ALL, BALANCED, BASELINES, EVEN
+from tapehouse.pair_diagnostics import ALL, BALANCED, BASELINES, EVEN, LAST_THIRD
 from tapehouse.report import pair_figures as figures
 from tapehouse.report.shell import facts, framed, table
 from tapehouse.report.verdict import number
@@ -44,8 +44,8 @@ def pairs_html(
         f"<p>{escape(_scope(dataset, told))}</p>",
         _verdicts(rows),
         '<section><h2>Told apart without the prompt</h2><p class="note">Each rule is fitted on a fold’s training window and '
-        "scored on its test block; the ticks are in-sample, by objective, on all pairs. Bars are 95 % intervals; the dotted "
-        'line is even odds.</p><div id="accuracy"></div>',
+        "scored on its test block; the ticks are in-sample, by objective, on all pairs, where a rule of many cells fits "
+        'chance, too. Bars are 95 % intervals; the dotted line is even odds.</p><div id="accuracy"></div>',
         _accuracies(rows),
         '</section><section class="two"><div><h2>Margins</h2><p class="note">By how much the chosen order was paid better.</p>'
         '<div id="margin"></div></div>',
@@ -108,10 +108,7 @@ def _verdicts(rows: pl.DataFrame) -> str:
     items = []
     for rule, does in BASELINES.items():
         scored, said = _scored(rows, rule), word(rows, rule)
-        each = "; ".join(
-            f"{_share(r['value'])}{_between(r)} {'in sample' if r['fold'] == ALL else 'in block ' + r['fold']}"
-            for r in scored.iter_rows(named=True)
-        )
+        each = "; ".join(f"{_share(r['value'])}{_between(r)} {_where(r['fold'])}" for r in scored.iter_rows(named=True))
         text = f"{figures.NAMES[rule]} ({does}): {each}."
         items.append(f'<li><span class="badge {BADGES[said]}">{said}</span><span>{escape(text)}</span></li>')
     return f'<ul class="verdicts">{"".join(items)}</ul>'
@@ -126,8 +123,7 @@ def _accuracies(rows: pl.DataFrame) -> str:
         for rule in BASELINES:
             row = by[f"{rule}_accuracy"]
             cells.append(f"{_share(row['value'])} <small>{escape(_between(row).strip(' ()'))}</small>")
-        where = "in sample" if fold == ALL else f"block {fold}"
-        body.append((escape(where), escape(objective), f"{by['length_accuracy']['pairs']:,}", *cells))
+        body.append((escape(_where(fold)), escape(objective), f"{by['length_accuracy']['pairs']:,}", *cells))
     return table(("tested on", "objective", "pairs", *figures.NAMES.values()), body)
 
 
@@ -185,6 +181,10 @@ def _origin(provenance: Mapping[str, str]) -> str:
 
 def _share(value: float) -> str:
     return f"{value:.1%}".replace("%", " %")
+
+
+def _where(fold: str) -> str:
+    return {ALL: "in sample", LAST_THIRD: "in the last third"}.get(fold, f"in block {fold}")
 
 
 def _between(row: dict) -> str:

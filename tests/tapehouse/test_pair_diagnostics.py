@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tapehouse.errors import TapehouseError
 from tapehouse.folds import Fold
-from tapehouse.pair_diagnostics import ALL, BASELINES, accuracy, described, diagnostics, fit, scores
+from tapehouse.pair_diagnostics import ALL, BASELINES, LAST_THIRD, accuracy, described, diagnostics, fit, scores
 from tapehouse.report.pairs import LEARNABLE, NOTHING, headline, pairs_html, preview_png, word
 
 START = datetime(2010, 1, 4, 21, 5, tzinfo=UTC)
@@ -34,6 +34,7 @@ def pairs(days, far_wins, longer=None, objective="patient", side="BUY") -> pl.Da
             "interval": ["1d"] * len(wins),
             "decision_at": [at(day) for day in days],
             "objective": objective,
+            "regime": "bearish",
             "side": side,
             "chosen": ["BUY limit 0010.00 because" + " so" * int(extra) for extra in longer],
             "rejected": ["BUY limit 0011.00 because"] * len(wins),
@@ -47,8 +48,8 @@ def pairs(days, far_wins, longer=None, objective="patient", side="BUY") -> pl.Da
     )
 
 
-def regimes(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.select("symbol", "interval", "decision_at", regime=pl.lit("bullish")).head(len(rows) // 2)
+def table_of(rows: pl.DataFrame, *folds: Fold) -> pl.DataFrame:
+    return diagnostics(NAME, described(rows), folds)
 
 
 def value(table: pl.DataFrame, measure: str, fold: str = ALL, objective: str = ALL, level: str = "") -> float:
@@ -59,13 +60,13 @@ def value(table: pl.DataFrame, measure: str, fold: str = ALL, objective: str = A
 @pytest.fixture(scope="module")
 def turned() -> pl.DataFrame:
     """The farther limit wins every pair of the training window and three of four of the test block's first twenty."""
-    train = pairs(range(0, 190, 10), [True] * 19)
-    test = pairs(range(210, 230), [True, True, True, False] * 5)
+    train = pairs(range(0, 190, 10), [True] * 19).with_columns(regime=pl.lit("bullish"))
+    test = pairs(range(210, 230), [True, True, True, False] * 5).with_columns(regime=pl.lit(None, pl.String))
     return pl.concat([train, test])
 
 
 def test_accuracies_by_hand(turned):
-    table = diagnostics(NAME, turned, regimes(turned), [FOLD])
+    table = table_of(turned, FOLD)
     assert value(table, "train_pairs", "test") == 19
     assert value(table, "offset_accuracy", "test") == 0.75
     assert value(table, "offset_accuracy") == 34 / 39  # in-sample, on all pairs
@@ -83,14 +84,22 @@ def test_what_is_learnt_is_the_past_alone(turned):
         chosen_offset_atr=pl.when(pl.col("decision_at") >= at(200)).then(0.5).otherwise("chosen_offset_atr"),
         rejected_offset_atr=pl.when(pl.col("decision_at") >= at(200)).then(1.5).otherwise("rejected_offset_atr"),
     )
-    assert value(diagnostics(NAME, against, regimes(against), [FOLD]), "offset_accuracy", "test") == 0.0
+    assert value(table_of(against, FOLD), "offset_accuracy", "test") == 0.0
     unknown = turned.with_columns(reward_known_at=pl.lit(at(300)))
-    assert set(diagnostics(NAME, unknown, regimes(unknown), [FOLD])["fold"]) == {ALL}
+    assert set(table_of(unknown, FOLD)["fold"]) == {ALL}  # nor on the last third of the decisions, which is for lack of folds
+
+
+def test_without_a_fold_the_last_third_is_the_test_block(turned):
+    table = table_of(turned)
+    assert set(table["fold"]) == {ALL, LAST_THIRD}
+    # 39 decisions: the last thirteen, of which the farther wins nine; known by then were 19 + 2 of those before.
+    assert value(table, "offset_accuracy", LAST_THIRD) == 9 / 13
+    assert value(table, "train_pairs", LAST_THIRD) == 21
 
 
 def test_a_longer_answer_that_is_the_better_one_is_told():
     rows = pairs(range(230), [True, False] * 115, longer=[True] * 230)
-    table = diagnostics(NAME, rows, regimes(rows), [FOLD])
+    table = table_of(rows, FOLD)
     assert value(table, "length_accuracy", "test") == 1.0
     assert value(table, "same_form") == 0.0 and value(table, "length_difference_largest") == 3
     assert word(table, "length") == LEARNABLE and word(table, "offset") == NOTHING
@@ -99,7 +108,7 @@ def test_a_longer_answer_that_is_the_better_one_is_told():
 
 def test_a_rule_by_side_is_found_where_offsets_alone_are_even():
     buys, sells = pairs(range(200), [True] * 200), pairs(range(200), [False] * 200, side="SELL")
-    table = diagnostics(NAME, pl.concat([buys, sells]), regimes(buys), [])
+    table = table_of(pl.concat([buys, sells]))
     assert value(table, "offset_accuracy") == 0.5
     assert value(table, "offset_cells_accuracy") == 1.0
 
@@ -116,27 +125,24 @@ def test_pairs_of_a_fortnight_are_one_draw():
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.booleans(), min_size=4, max_size=40), st.booleans())
 def test_in_sample_no_rule_is_worse_than_even_and_mirrored_pairs_score_the_same(wins, longer):
-    rows = described(pairs(range(len(wins)), wins, [longer and w for w in wins]), pl.DataFrame(
-        {"symbol": ["A"], "interval": ["1d"], "decision_at": [START], "regime": ["bearish"]}))  # fmt: skip
+    rows = described(pairs(range(len(wins)), wins, [longer and w for w in wins]))
     found = scores(rows, fit(rows))
     assert set(found) == set(BASELINES)
     for score in found.values():
         assert score.mean() >= 0.5 and set(np.unique(score)) <= {0.0, 0.5, 1.0}
-    mirrored = described(
-        pairs(range(len(wins)), [not w for w in wins]), rows.select("symbol", "interval", "decision_at", "regime")
-    )
+    mirrored = described(pairs(range(len(wins)), [not w for w in wins]))
     assert scores(mirrored, fit(mirrored))["offset"].mean() == found["offset"].mean()
 
 
 def test_no_pairs_and_no_offsets_are_refused(turned):
     with pytest.raises(TapehouseError, match=f"{NAME} has no rows to diagnose; materialise it first"):
-        diagnostics(NAME, turned.clear(), regimes(turned), [FOLD])
+        table_of(turned.clear(), FOLD)
     with pytest.raises(TapehouseError, match="chosen_offset_<unit>"):
-        described(turned.drop("chosen_offset_atr"), regimes(turned))
+        described(turned.drop("chosen_offset_atr"))
 
 
 def test_the_page_needs_no_network_and_repeats(turned):
-    rows, told = diagnostics(NAME, turned, regimes(turned), [FOLD]), described(turned, regimes(turned))
+    rows, told = table_of(turned, FOLD), described(turned)
     told = told.with_columns(objective=pl.lit("</script><b>"))
     made = [pairs_html(NAME, told, rows, {"snapshot": "7", "commit": "abc"}, {"bullish": 0.7}) for _ in range(2)]
     assert made[0] == made[1]
