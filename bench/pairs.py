@@ -1,4 +1,4 @@
-"""Seconds to make preference pairs from bars, 1 M decision points × 2 orders: ours, and a plain Python loop per pair (peer).
+"""Seconds for preference pairs from bars, 1 M decision points × 2 orders: ours and a plain loop (peer); ratio = peer / ours.
 
 Ours is `tapehouse.pairs.preference_pairs`: settled bars and actions, everything drawn by keyed hashes, both orders rested and
 paid, the better one chosen, near ties dropped and counted, the pairs as a frame.

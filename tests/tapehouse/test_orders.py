@@ -75,6 +75,21 @@ def test_a_resting_order_sees_neither_a_split_nor_a_dividend_as_a_fall():
     assert paid["exec_price"] == pytest.approx(95 * 1.001 + 5)
 
 
+def test_the_markout_is_the_move_from_the_fill_to_the_windows_last_close():
+    bought = outcome([(100, 101, 97, 99), FLAT, (100, 101, 99, 101)])
+    assert bought["markout_bps"] == pytest.approx((101 / 98 - 1) * 1e4)
+    sold = outcome([(100, 103, 99, 101), FLAT, (100, 101, 99, 101)], side=-1, limit=102.0)
+    assert sold["markout_bps"] == pytest.approx(-(101 / 102 - 1) * 1e4)
+    assert outcome([FLAT] * 3)["markout_bps"] is None  # unfilled
+    # A split and a dividend after the fill are no loss: 2 × 49 + 4 = 102 in the decision's basis.
+    later = [action("AAA", "split", 2, 2), action("AAA", "dividend", 3, 2)]
+    held = outcome([(100, 101, 97, 99), (50, 50.5, 49.5, 50), (49, 49.5, 48.5, 49)], actions=later)
+    assert held["markout_bps"] == pytest.approx((102 / 98 - 1) * 1e4)
+    weighed = Weights(price=1, certainty=1, risk=1, fees=1)
+    assert held["reward_bps"] == outcome([(100, 101, 97, 99), FLAT, FLAT])["reward_bps"]  # no part of the reward
+    assert outcome([(100, 101, 97, 99), FLAT, (100, 101, 99, 120)], weights=weighed)["reward_bps"] == pytest.approx(200 - 1)
+
+
 def test_a_window_that_the_data_do_not_finish_has_no_outcome():
     assert set(outcome([(90, 91, 89, 90), FLAT]).values()) == {None}
 
