@@ -62,6 +62,14 @@ def test_a_fall_takes_the_upper_sum_down_but_not_below_zero():
     assert found(decisions([-0.005, 0.015, -0.01, 0.016])) == [(4, 1)]
 
 
+def test_an_event_leaves_the_other_sum_as_it_is():
+    """The threshold halves: the rise fires, and of the fall before it 0.005 is left, to which the next fall is added."""
+    rows = decisions([-0.03, 0.025, -0.018, 0.0])
+    halved = rows.with_columns(realised_vol_20d=pl.Series([0.02, 0.01, 0.01, 0.01]) * 252**0.5)
+    assert found(halved) == [(2, 1), (3, -1)]
+    assert cusum_events(halved, START, END)["moved"].to_list() == [pytest.approx(0.025), pytest.approx(-0.023)]
+
+
 def test_a_new_year_starts_flat():
     rows = decisions([0.015, 0.015], first=date(2019, 12, 31))
     assert found(rows) == []

@@ -87,6 +87,17 @@ def test_both_barriers_in_one_session_stop_a_sided_label_and_void_an_unsided_one
     assert rows[0]["label_end_at"] == at(2, 21)
 
 
+def test_a_session_that_just_reaches_a_barrier_or_both_has_touched():
+    rows = labelled([FLAT, (100, 103, 97, 100)])
+    assert {side: (row["touched"], row["label"]) for side, row in rows.items()} == {
+        -1: ("both", -1),
+        0: ("both", None),
+        1: ("both", -1),
+    }
+    assert labelled([FLAT, (100, 103, 98, 100)])[1]["touched"] == "upper"
+    assert labelled([FLAT, (97, 98, 96, 97)])[1]["ret"] == pytest.approx(-0.03)
+
+
 def test_neither_barrier_ends_at_the_close_of_the_horizon():
     rows = labelled([FLAT, FLAT, (100, 102, 99, 101), (100, 200, 1, 100)])
     assert (rows[1]["touched"], rows[1]["label"], rows[1]["sessions_held"]) == ("vertical", 0, 3)
