@@ -30,7 +30,7 @@ Form = Literal["hf", "jsonl"]
 REWARDED, CLASSES = "datasets.rl_prompts", "models.signal_classes"
 SPLITS: Final[tuple[Split, ...]] = ("train", "test")
 MICROSECOND: Final = timedelta(microseconds=1)
-SMALLEST_CELL: Final = 20  # rows of a combination of classes below which a symbol is left out of a balanced export
+SMALLEST_CELL: Final = 20  # rows of a combination of classes below which a symbol is left out of what is balanced by symbol
 FRONT: Final = "---\npretty_name: {name}, fold {fold}\nlicense: other\n---\n\n"
 LOADED: Final[dict[str, str]] = {
     "hf": '```python\nfrom datasets import load_from_disk\n\nrows = load_from_disk("{folder}")["{split}"]\n```\n\n',
@@ -167,9 +167,9 @@ def _balanced(frames: dict[str, pl.DataFrame], name: str, fold: str, by: Sequenc
 
     if "train" not in frames:
         raise TapehouseError("--balance: it is for training rows, and --split test has none; leave one of the two out")
-    train = frames["train"]
+    train, spare = frames["train"], "symbol"
     try:
-        found = exact(train, tuple(by), salt=fold, least=SMALLEST_CELL)
+        found = exact(train, tuple(by), salt=fold, least=SMALLEST_CELL if spare in by else 1, spare=spare)
     except TapehouseError as error:
         raise TapehouseError(f"{name} --balance {','.join(by)}: {error}") from error
     said = f"{found.rows.height:,} of {train.height:,} training rows: {found.per_cell:,} of each combination of {', '.join(by)}"

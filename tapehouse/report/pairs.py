@@ -65,7 +65,7 @@ def headline(rows: pl.DataFrame) -> str:
     """The best rule on unseen pairs, in one sentence; in-sample where no fold has pairs on both sides."""
     (rule, value), tested = _best(rows)
     pairs = "unseen pairs" if tested else "pairs, in sample,"
-    if all(word(rows, name) == NOTHING for name in BASELINES):
+    if all(_even(_scored(rows, name)) for name in BASELINES):
         inside = max(_inside(rows, name) for name in BASELINES)
         return (
             f"Without the prompt no rule tells {pairs} apart by more than chance; in sample the best reaches {_share(inside)}."
@@ -74,11 +74,21 @@ def headline(rows: pl.DataFrame) -> str:
 
 
 def word(rows: pl.DataFrame, rule: str) -> str:
-    """`nothing` where each interval of a rule holds even odds, `hardly` below 55 %, else `learnable`."""
+    """`nothing` where every interval of a rule holds even odds, also by objective; `learnable` from 55 % on; else `hardly`."""
     scored = _scored(rows, rule)
-    if all(low is None or low <= EVEN for low in scored["low"]):
-        return NOTHING
-    return LEARNABLE if _joined(scored) >= HARDLY else NEARLY
+    if not _even(scored) and _joined(scored) >= HARDLY:
+        return LEARNABLE
+    return NOTHING if _even(scored) and _above(rows, rule).is_empty() else NEARLY
+
+
+def _even(scored: pl.DataFrame) -> bool:
+    return all(low is None or low <= EVEN for low in scored["low"])
+
+
+def _above(rows: pl.DataFrame, rule: str) -> pl.DataFrame:
+    """A rule's accuracies by objective, of test blocks, whose interval lies above even odds."""
+    tested = rows.filter((pl.col("measure") == f"{rule}_accuracy") & (pl.col("objective") != ALL) & (pl.col("fold") != ALL))
+    return tested.filter(pl.col("low") > EVEN).sort("fold", "objective")
 
 
 def _scored(rows: pl.DataFrame, rule: str) -> pl.DataFrame:
@@ -109,7 +119,11 @@ def _verdicts(rows: pl.DataFrame) -> str:
     for rule, does in BASELINES.items():
         scored, said = _scored(rows, rule), word(rows, rule)
         each = "; ".join(f"{_share(r['value'])}{_between(r)} {_where(r['fold'])}" for r in scored.iter_rows(named=True))
-        text = f"{figures.NAMES[rule]} ({does}): {each}."
+        some = "; ".join(
+            f"{r['objective']} {_share(r['value'])}{_between(r)} {_where(r['fold'])}"
+            for r in _above(rows, rule).iter_rows(named=True)
+        )
+        text = f"{figures.NAMES[rule]} ({does}): {each}." + (f" By objective more: {some}." if some else "")
         items.append(f'<li><span class="badge {BADGES[said]}">{said}</span><span>{escape(text)}</span></li>')
     return f'<ul class="verdicts">{"".join(items)}</ul>'
 
