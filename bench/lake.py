@@ -1,7 +1,7 @@
 """A project and its warehouse for the benchmarks that make tables, without Dagster."""
 
 from tapehouse.engine import materialise
-from tapehouse.lineage import read_state
+from tapehouse.lineage import newest_state
 from tapehouse.planning import next_wave, plan
 from tapehouse.project import Project
 from tapehouse.warehouse import Warehouse
@@ -29,8 +29,8 @@ class Lake:
 
     def state(self):
         """The books: every partition with the hash of its rows."""
-        with self.lake.reading() as (cursor, _):
-            return read_state(cursor)
+        with self.lake.reading() as (cursor, snapshot):
+            return newest_state(self.lake, cursor, snapshot)
 
     def hashes(self) -> dict[tuple[str, str], str]:
         """(asset, partition) to the hash of its rows."""

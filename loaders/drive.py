@@ -17,7 +17,7 @@ from loaders.assets import asset_key
 from resources.warehouse import open_warehouse
 from tapehouse.declarations import load_project
 from tapehouse.errors import TapehouseError
-from tapehouse.lineage import State, read_state
+from tapehouse.lineage import State, newest_state
 from tapehouse.partitions import DATED
 from tapehouse.planning import Wave, next_wave, plan
 from tapehouse.project import Project
@@ -57,8 +57,8 @@ class Driver:
 
     def state(self) -> State:
         """The books as they are now."""
-        with self.lake.reading() as (cursor, _):
-            return read_state(cursor)
+        with self.lake.reading() as (cursor, snapshot):
+            return newest_state(self.lake, cursor, snapshot)
 
     def refresh(
         self, names: set[str], within: set[str] | None = None, on_wave: Callable[[Wave, int], None] | None = None

@@ -14,8 +14,8 @@ import polars as pl
 from tapehouse.errors import TapehouseError
 from tapehouse.folds import Fold
 from tapehouse.frames import POLARS_TYPES, duckdb_type, normalise
-from tapehouse.judging import OutputOutcome, judge, partition_of
-from tapehouse.lineage import Made, State, in_hash, read_state, require_fresh, require_upstream
+from tapehouse.judging import OutputOutcome, judge, places_of
+from tapehouse.lineage import Made, State, in_hashes, keep_state, newest_state, require_fresh, require_upstream
 from tapehouse.partitions import DATED, contiguous, fold_origin
 from tapehouse.project import ONCE, Asset, Output, Project, Table
 from tapehouse.reading import query, read_table, stream_table
@@ -53,6 +53,7 @@ class Build:
     progress: Callable[[str], None] = log.info
     launch: Callable[..., Any] | None = None  # runs a training process; None: a plain subprocess
     notes: dict[str, Any] = field(default_factory=dict)
+    filled: set[str] | None = None  # tables that have rows; None: not known
 
     @property
     def settings(self) -> Settings:
@@ -103,7 +104,8 @@ class Build:
         table = self.project.tables[output.table]
         terms = [f"\"{column}\" = '{value}'" for column, value in output.key]
         where = " and ".join([*terms, _range_sql(table.time, self.start, self.end)] if table.time else [*terms, "true"])
-        if table.types and is_empty(self.cursor, f"{LAKE}.{table.name}"):
+        empty = is_empty(self.cursor, f"{LAKE}.{table.name}") if self.filled is None else table.name not in self.filled
+        if table.types and empty:
             return pl.DataFrame(schema={column: POLARS_TYPES.get(kind, pl.Null) for column, kind in table.types.items()})
         stored = self.cursor.execute(f"describe {LAKE}.{table.name}").fetchall()
         have = {row[0] for row in stored}
@@ -154,15 +156,18 @@ def materialise(
     asset = project.assets[name]
     partitions = partitions or (project.partitions(asset) if asset.by != "folds" else [])
     _check_partitions(project, asset, partitions)
-    create_tables(project, warehouse, [*(r.table for r in asset.reads), *(o.table for o in asset.outputs)])
+    needed = [*(r.table for r in asset.reads), *(o.table for o in asset.outputs)]
+    if not warehouse.knows(needed):
+        create_tables(project, warehouse, needed)
     with warehouse.reading() as (cursor, snapshot):
-        state, stored = read_state(cursor), warehouse.tables(cursor)
+        stored, filled = warehouse.look(cursor, snapshot)
+        state = newest_state(warehouse, cursor, snapshot) if "meta.partitions" in filled else {}
         require_upstream(project, asset, partitions, state)
         _require_shapes(project, asset, stored)
         if asset.pinned:
             require_fresh(project, asset, partitions, state)
-        hashes = {p: in_hash(project, asset, p, state) for p in partitions}
-        build = make_build(project, asset, partitions, cursor, snapshot, run_id=run_id, **build_options)
+        hashes = in_hashes(project, asset, partitions, state)
+        build = make_build(project, asset, partitions, cursor, snapshot, run_id=run_id, filled=filled, **build_options)
         started = time.monotonic()
         frames = run_build(build)
         scanned = scan_prompts(project, asset, frames, cursor)
@@ -176,7 +181,7 @@ def materialise(
     for outcome in outcomes:
         if outcome.output.table in reshaped:
             outcome.reshape()
-    _swap(warehouse, asset, outcomes, frames, reshaped, project, state, hashes, snapshot, run_id)
+    _swap(warehouse, asset, outcomes, frames, reshaped, project, state, hashes, snapshot, run_id, filled)
     rows = sum(m.rows for o in outcomes for m in o.made)
     where = _said(partitions)
     log.info("%s %s: %s rows in %.1f s", name.replace(".", "/"), where, f"{rows:,}", time.monotonic() - started)
@@ -219,15 +224,20 @@ def create_tables(project: Project, warehouse: Warehouse, names: Iterable[str]) 
     """Create the declared tables that are missing; one that exists is left as it is."""
     if not warehouse.exists():
         warehouse.initialise()
-    known = warehouse.tables()
-    for name in dict.fromkeys(names):
-        table = project.tables[name]
-        if table.types and name not in known:
-            warehouse.ensure(name, table.types, _by_year(table), table.as_known)
+    declared = [project.tables[name] for name in dict.fromkeys(names)]
+    known = warehouse.known()
+    missing = [table for table in declared if table.types and table.name not in known]
+    for table in missing:
+        warehouse.ensure(table.name, table.types, _by_year(table), table.as_known)
+    if missing:
+        warehouse.known()
 
 
 def _by_year(table: Table) -> str | None:
-    return f'year("{table.time}")' if table.time in BIG_TABLE_YEARS else None
+    if table.time not in BIG_TABLE_YEARS:
+        return None
+    # The year of a date costs a tenth of that of an instant, which is looked up in a time zone.
+    return 'year("session")' if table.types.get("session") == "date" else f'year("{table.time}")'
 
 
 def _require_shapes(project: Project, asset: Asset, stored: dict[str, dict[str, str]]) -> None:
@@ -253,11 +263,13 @@ def _swap(
     hashes: dict[str, str],
     snapshot: int,
     run_id: str,
+    filled: set[str],
 ) -> None:
     now = datetime.now(UTC)
     failed = {p for o in outcomes for p in o.failed}  # an asset's tables are one unit: a partition changes in all or in none
     changes: list[Change] = []
     books: list[dict] = []
+    kept: State = {}
     good: set[str] = set()
     for outcome in outcomes:
         table, output = project.tables[outcome.output.table], outcome.output
@@ -267,10 +279,11 @@ def _swap(
         dirty = [m.partition for m in fresh if m.changed or (output.asset, m.partition) not in state]
         if dirty:
             some = asset.by in DATED and len(dirty) < len(outcome.made)
-            rows = frame.filter(partition_of(table, asset, dirty).is_in(dirty)) if some else frame
+            rows = frame.filter(places_of(table, asset, frame, dirty) >= 0) if some else frame
             changes.append(Change(table.name, rows, _selection(project, asset, table, output, dirty)))
         for m in fresh:
             made = Made(m.rows, m.out_hash, hashes[m.partition], asset.code_version, snapshot)
+            kept[output.asset, m.partition] = made
             books.append({"asset": output.asset, "partition": m.partition, **made.__dict__, "run_id": run_id, "made_at": now})
     if not books:
         return
@@ -285,17 +298,23 @@ def _swap(
     message = f"{asset.name} {_said(sorted(good))}".strip()
     extra = {"run_id": run_id, "asset": asset.name, "partitions": sorted(good)}
     with warehouse.writing("tapehouse", message, extra) as cursor:
-        if warehouse.snapshot(cursor) != snapshot:
+        alone = warehouse.snapshot(cursor) == snapshot
+        if not alone:
             _require_unchanged(cursor, asset, state, which)
+        gone: set[str] = set()
         for name in reshaped:
             warehouse.adapt(cursor, name, project.tables[name].types)
             if macro := project.tables[name].as_known:
                 cursor.execute(macro)
             # Rows that are not written here lack what the new columns say: they are no longer made, and read as missing.
-            writers = [f"'{o.asset}'" for w in project.writers[name] for o in project.assets[w].outputs if o.table == name]
-            cursor.execute(f"delete from meta.partitions where asset in ({', '.join(writers)})")
+            writers = {o.asset for w in project.writers[name] for o in project.assets[w].outputs if o.table == name}
+            gone |= writers
+            cursor.execute(f"delete from meta.partitions where asset in ({', '.join(repr(w) for w in sorted(writers))})")
         for change in changes:
-            apply_change(cursor, change)
+            apply_change(cursor, change, change.table in filled if alone else None)
+    if alone:
+        before = {key: made for key, made in state.items() if key[0] not in gone} if gone else state
+        keep_state(warehouse, snapshot + 1, before | kept)
 
 
 def _require_unchanged(cursor: duckdb.DuckDBPyConnection, asset: Asset, state: State, which: str) -> None:

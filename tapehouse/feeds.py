@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 QUARANTINE = "raw.quarantine"
 NOT_RECEIVED = "not received: no source gave it"
+Span = tuple[datetime, datetime]
 TIMES = {name: pl.Datetime("us", "UTC") for name in ("event_at", "filed_at")}
 REJECT_SCHEMA = {name: TIMES.get(name, pl.String()) for name in REJECT_COLUMNS}
 
@@ -98,13 +99,25 @@ def first_sessions(settings: Settings, symbols: Sequence[str]) -> tuple[dict[str
     return {symbol: day for symbol, day in found.items() if symbol not in unknown}, unknown
 
 
-def feed_fingerprint(offer: str) -> Callable[..., str]:
+class Ranged:
+    """A `fingerprint` (`tapehouse.tables.table`) that `ranges(settings, spans)` gives of many ranges [start, end) at once."""
+
+    def __init__(self, ranges: Callable[[Settings, Sequence[Span]], list[str]]):
+        self.ranges = ranges
+
+    def __call__(self, settings: Settings, start: datetime, end: datetime) -> str:
+        """The fingerprint of one range."""
+        return self.ranges(settings, [(start, end)])[0]
+
+
+def feed_fingerprint(offer: str) -> Ranged:
     """The `fingerprint` of a raw table: changes when its sources would deliver something else for the range."""
 
-    def fingerprint(settings: Settings, start: datetime, end: datetime) -> str:
-        return text_hash(*(_line_fingerprint(settings, offer, line, start, end) for line in settings.universe.lines(offer)))
+    def ranges(settings: Settings, spans: Sequence[Span]) -> list[str]:
+        lines = [_line_fingerprints(settings, offer, line, spans) for line in settings.universe.lines(offer)]
+        return [text_hash(*(line[at] for line in lines)) for at in range(len(spans))] if lines else [text_hash()] * len(spans)
 
-    return fingerprint
+    return Ranged(ranges)
 
 
 def ingest(
@@ -182,11 +195,12 @@ def _derived(b: "Build", adjusted: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataF
     return pl.concat([d.actions for d in found]), pl.concat([d.unexplained for d in found])
 
 
-def actions_fingerprint(settings: Settings, start: datetime, end: datetime) -> str:
+@Ranged
+def actions_fingerprint(settings: Settings, spans: Sequence[Span]) -> list[str]:
     """`feed_fingerprint` of corporate actions: what sources give, and how those adjust that give none."""
     universe = settings.universe
     how = text_hash(universe.calendar, repr(sorted(adjustments(universe).items())))
-    return text_hash(feed_fingerprint("actions")(settings, start, end), how)
+    return [text_hash(given, how) for given in feed_fingerprint("actions").ranges(settings, spans)]
 
 
 def adjustments(universe: Universe) -> dict[str, Adjustment]:
@@ -257,17 +271,22 @@ def _ask(settings: Settings, offer: str, source: str, symbols: tuple[str, ...], 
     return delivery
 
 
-def _line_fingerprint(settings: Settings, offer: str, line: Feed, start: datetime, end: datetime) -> str:
+def _line_fingerprints(settings: Settings, offer: str, line: Feed, spans: Sequence[Span]) -> list[str]:
     universe = settings.universe
-    kinds = tuple(dict.fromkeys(universe.sources[source].kind for source in line.source))
-    version = _version(kinds)
+    version = _version(tuple(dict.fromkeys(universe.sources[source].kind for source in line.source)))
     if len(line.source) == 1:
         declared = universe.sources[line.source[0]]
-        ask = Ask(offer, line.source[0], line.symbols, start, end, settings)
-        return text_hash(version, _module(declared.kind).fingerprint(declared, ask))
-    # Who is asked for what depends on what the others failed to give.
-    got, missing = _along(settings, offer, line, start, end)
-    return text_hash(version, *(frame_hash(d.rows) + frame_hash(d.rejected) for d in got), repr(_bounds(missing)))
+        module = _module(declared.kind)
+        asks = [Ask(offer, line.source[0], line.symbols, start, end, settings) for start, end in spans]
+        many = hasattr(module, "fingerprints") and asks
+        said = module.fingerprints(declared, asks[0], spans) if many else [module.fingerprint(declared, ask) for ask in asks]
+        return [text_hash(version, one) for one in said]
+    found = []
+    for start, end in spans:  # who is asked for what depends on what the others failed to give
+        got, missing = _along(settings, offer, line, start, end)
+        contents = (frame_hash(d.rows) + frame_hash(d.rejected) for d in got)
+        found.append(text_hash(version, *contents, repr(_bounds(missing))))
+    return found
 
 
 def _bounds(missing: Sequence[Missing]) -> list[tuple[str, datetime, datetime]]:

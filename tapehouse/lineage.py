@@ -5,8 +5,9 @@ stale when the second differs from the one computed now: a correction, a changed
 rows that came out the same stop it from spreading.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 import duckdb
 
@@ -14,6 +15,7 @@ from tapehouse.errors import TapehouseError
 from tapehouse.hashing import text_hash
 from tapehouse.partitions import DATED
 from tapehouse.project import ONCE, Asset, Project
+from tapehouse.warehouse import Warehouse
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,51 @@ def read_state(cursor: duckdb.DuckDBPyConnection) -> State:
     return {(r[0], r[1]): Made(*r[2:]) for r in rows}
 
 
+def newest_state(warehouse: Warehouse, cursor: duckdb.DuckDBPyConnection, snapshot: int) -> State:
+    """`read_state` of a cursor that sees the newest `snapshot`; what this process has read or written itself is not read again.
+
+    The result is shared: do not change it.
+    """
+    at, state, sure = warehouse.kept_state or (None, {}, False)
+    if at != snapshot or not (sure or warehouse.committed() == snapshot):
+        state = read_state(cursor)
+    warehouse.kept_state = snapshot, state, True
+    return state
+
+
+def keep_state(warehouse: Warehouse, snapshot: int, state: State) -> None:
+    """Remember the books as this process has just written them: at `snapshot`, unless another's commit came between."""
+    warehouse.kept_state = snapshot, state, False
+
+
 def in_hash(project: Project, asset: Asset, partition: str, state: State) -> str:
     """Hash of everything one partition reads: its upstream partitions' rows, outside content, fold and definitions of time.
 
     A partition whose upstream is missing hashes that too, so it turns stale when the upstream appears.
     """
+    return in_hashes(project, asset, [partition], state)[partition]
+
+
+def in_hashes(project: Project, asset: Asset, partitions: Sequence[str], state: State) -> dict[str, str]:
+    """`in_hash` of each of the partitions: outside content is asked for once, for all of them."""
+    outside = outside_hashes(project, asset, partitions)
+    return {partition: _in_hash(project, asset, partition, state, outside.get(partition)) for partition in partitions}
+
+
+def outside_hashes(project: Project, asset: Asset, partitions: Sequence[str]) -> dict[str, str]:
+    """Partition to the fingerprint of what it reads from outside the warehouse; nothing where the asset declares none."""
+    if asset.fingerprint is None:
+        return {}
+    settings, universe = project.settings, project.settings.universe
+    if asset.by not in DATED:
+        return dict.fromkeys(partitions, asset.fingerprint(settings, universe.start, universe.end))
+    spans = [project.span(partition, partition, asset.by) for partition in partitions]
+    many = getattr(asset.fingerprint, "ranges", None)  # `tapehouse.feeds.Ranged`
+    found = many(settings, spans) if many else [asset.fingerprint(settings, *span) for span in spans]
+    return dict(zip(partitions, found, strict=True))
+
+
+def _in_hash(project: Project, asset: Asset, partition: str, state: State, outside: str | None) -> str:
     universe = project.settings.universe
     parts = [f"{universe.calendar}|{universe.interval}|{universe.benchmark}"]
     parts.append(f"{universe.decision_lag_minutes}|{universe.settlement_lag_days}")
@@ -53,12 +95,8 @@ def in_hash(project: Project, asset: Asset, partition: str, state: State) -> str
         parts.append(repr(project.folds[partition]))
     if any(read.window == "before_folds" for read in asset.reads):
         parts.append(repr(min(f.train_end for f in project.folds.values())))
-    if asset.fingerprint is not None:
-        if asset.by in DATED:
-            start, end = project.span(partition, partition, asset.by)
-        else:
-            start, end = universe.start, universe.end
-        parts.append(asset.fingerprint(project.settings, start, end))
+    if outside is not None:
+        parts.append(outside)
     return text_hash(*parts)
 
 
@@ -85,20 +123,81 @@ def stale(project: Project, state: State, names: Iterable[str] | None = None) ->
     An asset is judged by its inputs as they are now: what lies behind a stale partition is named once that one has been made
     and has come out different.
     """
-    wanted = set(project.assets if names is None else names)
-    found: list[Stale] = []
-    for asset in project.assets.values():
-        if asset.name not in wanted:
-            continue
-        for partition in project.partitions(asset):
-            made = [state.get((o.asset, partition)) for o in asset.outputs]
+    verdicts = project.__dict__.setdefault("_verdicts", _Verdicts(project))
+    return verdicts.look(state, set(project.assets if names is None else names))
+
+
+class _Verdicts:
+    """What is stale, kept from one look to the next: of a long history only what has changed in between is judged again."""
+
+    def __init__(self, project: Project):
+        self.project = project
+        self.guard = Lock()
+        self.state: State = {}
+        self.assets: dict[str, Asset] = {}
+        self.why: dict[str, dict[str, str]] = {}  # asset -> stale partition -> why
+        self.open: dict[str, set[str]] = {}  # asset -> partitions to judge
+        self.outside: dict[tuple[str, str], str] = {}
+        self.readers: dict[tuple[str, str], list[tuple[str, str]]] = {}  # output's partition -> whom its rows reach
+
+    def look(self, state: State, names: set[str]) -> list[Stale]:
+        """Stale partitions of the assets `names`, in order."""
+        with self.guard:
+            self._open_what_changed(state)
+            found: list[Stale] = []
+            for name, asset in self.project.assets.items():
+                if name in names:
+                    self._judge(asset)
+                    why = self.why[name]
+                    found += [Stale(name, p, why[p]) for p in self.project.partitions(asset) if p in why] if why else []
+            return found
+
+    def _open_what_changed(self, state: State) -> None:
+        project = self.project
+        if self.assets != project.assets:
+            self.assets, self.state = dict(project.assets), dict(state)
+            self.open = {name: set(project.partitions(asset)) for name, asset in project.assets.items()}
+            self.why, self.readers = {name: {} for name in project.assets}, {}
+            for name, asset in project.assets.items():
+                for partition in project.partitions(asset):
+                    for output in asset.outputs:
+                        self.readers.setdefault((output.asset, partition), []).append((name, partition))
+                    for key in _inputs(project, asset, partition):
+                        self.readers.setdefault(key, []).append((name, partition))
+            return
+        before = self.state
+        changed = [key for key, made in state.items() if (old := before.get(key)) is not made and old != made]
+        changed += [key for key in before if key not in state]
+        for key in changed:
+            for name, partition in self.readers.get(key, ()):
+                self.open[name].add(partition)
+        self.state = dict(state)
+
+    def _judge(self, asset: Asset) -> None:
+        project, why, state = self.project, self.why[asset.name], self.state
+        for partition in self.open[asset.name]:
+            made = [state.get((output.asset, partition)) for output in asset.outputs]
             if any(m is None for m in made):
-                found.append(Stale(asset.name, partition, "missing"))
+                why[partition] = "missing"
             elif any(m.code_version != asset.code_version for m in made if m):
-                found.append(Stale(asset.name, partition, "code"))
-            elif made[0] and made[0].in_hash != in_hash(project, asset, partition, state):
-                found.append(Stale(asset.name, partition, "inputs"))
-    return found
+                why[partition] = "code"
+            elif partition in why:
+                del why[partition]
+        partitions = project.partitions(asset) if asset.fingerprint else self.open[asset.name]
+        asked = [partition for partition in partitions if why.get(partition) not in ("missing", "code")]
+        outside = outside_hashes(project, asset, asked)
+        for partition in asked:
+            key = (asset.name, partition)
+            if partition not in self.open[asset.name] and self.outside[key] == outside[partition]:
+                continue
+            made = state[asset.outputs[0].asset, partition]
+            if made.in_hash != _in_hash(project, asset, partition, state, outside.get(partition)):
+                why[partition] = "inputs"
+            else:
+                why.pop(partition, None)
+            if asset.fingerprint:
+                self.outside[key] = outside[partition]
+        self.open[asset.name] = set()
 
 
 def require_upstream(project: Project, asset: Asset, partitions: list[str], state: State) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import pairwise
 
 from dateutil.relativedelta import relativedelta
@@ -30,6 +31,7 @@ def keys_between(cadence: str, start: datetime, end: datetime) -> list[str]:
     return found
 
 
+@lru_cache(maxsize=65536)  # asked for again for each partition of a long history
 def key_span(cadence: str, first: str, last: str) -> tuple[datetime, datetime]:
     """[start, end) in UTC of the partitions `first` to `last`."""
     return key_start(first), key_start(last) + STEPS[cadence]

@@ -6,9 +6,10 @@ each change is one transaction that ends in one new snapshot of every table at o
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import duckdb
 import polars as pl
@@ -61,11 +62,17 @@ class Warehouse:
         self._lock = WriterLock(self.root, settings.catalog)
         self._opened: dict[object, duckdb.DuckDBPyConnection] = {}
         self._guard = threading.RLock()
+        self._known: tuple[int, dict[str, dict[str, str]]] | None = None  # a version of the schema, and its tables
+        self.kept_state: tuple[int, Any, bool] | None = None  # see `tapehouse.lineage.newest_state`
 
     # ------------------------------------------------------------------ reading
 
-    def connect(self, snapshot: int | None = None, read_only: bool = True) -> duckdb.DuckDBPyConnection:
+    def connect(
+        self, snapshot: int | None = None, read_only: bool = True, begin: bool = False
+    ) -> duckdb.DuckDBPyConnection:
         """A cursor on the lake, read-only unless asked otherwise, at the latest state or at a `snapshot`.
+
+        With `begin` inside a transaction: what is read of the catalog for its first statement serves the next ones.
 
         Raises:
             TapehouseError: there is no warehouse yet, or no such snapshot.
@@ -77,14 +84,15 @@ class Warehouse:
                     self._require_catalog()
                 self._opened[key] = self._open(read_only, snapshot)
             cursor = self._opened[key].cursor()
+        if begin:
+            cursor.begin()
         cursor.execute(f"use {LAKE}; set timezone = 'UTC'")
         return cursor
 
     @contextmanager
     def reading(self, snapshot: int | None = None) -> Iterator[tuple[duckdb.DuckDBPyConnection, int]]:
         """A cursor whose every query sees one snapshot, and that snapshot's id, for the length of the block."""
-        cursor = self.connect(snapshot)
-        cursor.begin()
+        cursor = self.connect(snapshot, begin=True)
         try:
             yield cursor, snapshot if snapshot is not None else self.snapshot(cursor)
         finally:
@@ -94,7 +102,7 @@ class Warehouse:
     def snapshot(self, cursor: duckdb.DuckDBPyConnection | None = None) -> int:
         """The id of the newest snapshot, as the cursor's transaction sees it."""
         cursor = cursor or self.connect()
-        return cursor.execute(f"select max(snapshot_id) from ducklake_snapshots('{LAKE}')").fetchone()[0]
+        return cursor.execute(f"from ducklake_current_snapshot('{LAKE}')").fetchone()[0]
 
     def exists(self) -> bool:
         """Whether the catalog has been created (a PostgreSQL catalog is assumed to be there)."""
@@ -124,9 +132,8 @@ class Warehouse:
         Raises:
             TapehouseError: another writer holds the lock for longer than ten minutes.
         """
-        cursor = self.connect(read_only=False)
         with self._lock.held():
-            cursor.begin()
+            cursor = self.connect(read_only=False, begin=True)
             try:
                 yield cursor
                 cursor.execute(
@@ -138,6 +145,44 @@ class Warehouse:
                 raise
             finally:
                 cursor.close()
+
+    def committed(self) -> int | None:
+        """The snapshot that this process made last; None before its first."""
+        cursor = self.connect(read_only=False)
+        try:
+            return cursor.execute(f"from ducklake_last_committed_snapshot('{LAKE}')").fetchone()[0]
+        finally:
+            cursor.close()
+
+    def knows(self, tables: Iterable[str]) -> bool:
+        """Whether the tables were all there when this process looked last."""
+        return self._known is not None and self._known[1].keys() >= set(tables)
+
+    def known(self) -> dict[str, dict[str, str]]:
+        """`tables` of the newest state, as `look` keeps them."""
+        cursor = self.connect(read_only=False, begin=True)
+        try:
+            return self.look(cursor, self.snapshot(cursor))[0]
+        finally:
+            cursor.rollback()
+            cursor.close()
+
+    def look(self, cursor: duckdb.DuckDBPyConnection, snapshot: int) -> tuple[dict[str, dict[str, str]], set[str]]:
+        """`tables` at the `snapshot` that the cursor sees, and those of them that have ever been given rows.
+
+        One question, where to ask each table by itself costs several times as much; the columns are kept as long as no
+        table's have changed. Do not change the result.
+        """
+        meta = f"__ducklake_metadata_{LAKE}"
+        version, filled = cursor.execute(
+            f"select (select schema_version from {meta}.ducklake_snapshot where snapshot_id = {snapshot}), "
+            f"list(s.schema_name || '.' || t.table_name) from {meta}.ducklake_table_stats c "
+            f"join {meta}.ducklake_table t using (table_id) join {meta}.ducklake_schema s using (schema_id) "
+            "where t.end_snapshot is null and c.record_count > 0"
+        ).fetchone()
+        if self._known is None or self._known[0] != version:
+            self._known = version, self.tables(cursor)
+        return self._known[1], set(filled or ())
 
     def overwrite(
         self, changes: Sequence[Change], who: str = "tapehouse", message: str = "", extra: dict | None = None
@@ -247,6 +292,8 @@ class Warehouse:
             for connection in self._opened.values():
                 connection.close()
             self._opened.clear()
+            self._known = None
+            self.kept_state = None
             self._lock.close()
 
     # ------------------------------------------------------------------ opening
@@ -294,9 +341,13 @@ class Warehouse:
         return connection
 
 
-def apply_change(cursor: duckdb.DuckDBPyConnection, change: Change) -> None:
-    """Delete what `change.where` selects and insert `change.rows`, inside the cursor's open transaction."""
-    if change.where != "false" and not is_empty(cursor, change.table):
+def apply_change(cursor: duckdb.DuckDBPyConnection, change: Change, filled: bool | None = None) -> None:
+    """Delete what `change.where` selects and insert `change.rows`, inside the cursor's open transaction.
+
+    Args:
+        filled: whether the table has rows; None where that is not known.
+    """
+    if change.where != "false" and (not is_empty(cursor, change.table) if filled is None else filled):
         cursor.execute(f"delete from {change.table} where {change.where}")
     if change.rows.height:
         names = ", ".join(f'"{c}"' for c in change.rows.columns)

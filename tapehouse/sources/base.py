@@ -5,7 +5,8 @@ A source is one module of `tapehouse/sources/`; `kind:` in `sources.yaml` is its
 - `OFFERS`, the offers it can deliver, out of `tapehouse.sources.base.OFFERS`;
 - `Declaration`, a `SourceDeclaration` with the keys that `sources.yaml` may give;
 - `deliver(declared, ask) -> Delivery`, what it has for an `Ask`;
-- `fingerprint(declared, ask) -> str`, which changes when `deliver` would return something else for the same ask.
+- `fingerprint(declared, ask) -> str`, which changes when `deliver` would return something else for the same ask;
+- where that is cheaper, `fingerprints(declared, ask, spans) -> list[str]`, the same of the ask with each of many spans.
 
 Nothing else is registered anywhere: `tapehouse.feeds` finds the module by its name.
 """

@@ -5,6 +5,8 @@ Every field stays text. Numbers, dates and prices are judged by `tapehouse.inges
 
 import csv
 import zlib
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -143,17 +145,21 @@ def _decompress(content: bytes) -> tuple[bytes, str | None]:
     while content:
         stream = zlib.decompressobj(GZIP_WINDOW)
         try:
-            # In steps: a damaged stream raises, and only what earlier calls returned is kept.
-            for at in range(0, len(content), 4096):
-                parts.append(stream.decompress(content[at : at + 4096]))
-                if stream.eof:
-                    break
+            parts.append(stream.decompress(content))
         except zlib.error as error:
-            return b"".join(parts), f"the gzip stream is damaged ({error})"
+            return b"".join([*parts, *_undamaged(content)]), f"the gzip stream is damaged ({error})"
         if not stream.eof:
             return b"".join(parts), "the gzip stream ends too early"
-        content = (stream.unused_data + content[at + 4096 :]).lstrip(b"\x00")  # further members, or padding
-    return b"".join(parts), None
+        content = stream.unused_data.lstrip(b"\x00")  # further members, or padding
+    return (parts[0] if len(parts) == 1 else b"".join(parts)), None
+
+
+def _undamaged(content: bytes) -> Iterator[bytes]:
+    """What a damaged stream holds before the damage. In steps: one that raises gives nothing, and what came before is kept."""
+    stream = zlib.decompressobj(GZIP_WINDOW)
+    with suppress(zlib.error):
+        for at in range(0, len(content), 4096):
+            yield stream.decompress(content[at : at + 4096])
 
 
 def _positions(content: bytes, byte: bytes) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from tapehouse.calendars import TIMESTAMP
-from tapehouse.hashing import frame_hash, text_hash
+from tapehouse.hashing import frame_hashes, text_hash
 from tapehouse.ingest import screen_bars
 from tapehouse.observations import Calendar, Release, first_vintage, screen_macro
 from tapehouse.records import screen_actions, screen_trades
@@ -29,6 +29,7 @@ __all__ = ["OFFERS", "Declaration", "adjustment", "deliver", "fingerprint", "fir
 
 OFFERS = ("bars", "actions", "trades", "macro")
 Files = tuple[tuple[str, Path, str], ...]  # name inside the folder, path, digest
+Span = tuple[datetime, datetime]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # The time column of each raw table, by which a range is asked for.
 TIMES = {"bars": "event_at", "actions": "event_at", "trades": "known_at", "macro": "event_at"}
@@ -38,14 +39,44 @@ TIMES = {"bars": "event_at", "actions": "event_at", "trades": "known_at", "macro
 class Held:
     """What the files of one source hold for an ask, over their whole length, judged.
 
-    `accepted` (those inside the table's span) and `rejected` are sorted by the time that they are asked by.
+    `accepted` are those inside the table's span, in the order that they were judged in.
     """
 
-    accepted: pl.DataFrame
-    rejected: pl.DataFrame
+    accepted: "Timed"
+    rejected: "Timed"
     counts: dict[str, int]
     first: dict[str, date]
     hashes: dict[tuple[datetime, datetime], str] = field(default_factory=dict)
+
+
+class Timed:
+    """Rows that are asked for by a column of times: `order` are their places in the order of these, None where they have it."""
+
+    def __init__(self, rows: pl.DataFrame, column: str):
+        self.rows = rows
+        times = rows[column].cast(pl.Int64).to_numpy()
+        self.order = None
+        if (np.diff(times) < 0).any():
+            self.order = np.argsort(times, kind="stable")
+            times = times[self.order]
+        self._times = times
+
+    def places(self, spans: Sequence[Span]) -> list[tuple[int, int]]:
+        """Of each span, where its rows begin and end in the order of time."""
+        edges = np.array([(_microseconds(start), _microseconds(end)) for start, end in spans]).reshape(-1)
+        found = np.searchsorted(self._times, edges).tolist()
+        return [(first, max(first, last)) for first, last in zip(found[::2], found[1::2], strict=True)]
+
+    def within(self, start: datetime, end: datetime) -> pl.DataFrame:
+        """Rows from `start` to before `end`, in the order of `rows`."""
+        [(first, last)] = self.places([(start, end)])
+        if last - first == self.rows.height:
+            return self.rows
+        return self.rows.slice(first, last - first) if self.order is None else self.rows[np.sort(self.order[first:last])]
+
+    def hashes(self, spans: Sequence[Span]) -> list[str]:
+        """Content hash of the rows of each span, in the order of time."""
+        return frame_hashes(self.rows if self.order is None else self.rows[self.order], self.places(spans))
 
 
 def deliver(declared: Declaration, ask: Ask) -> Delivery:
@@ -57,20 +88,25 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
     """
     held = _held_for(declared, ask)
     return Delivery(
-        rows=_within(held.accepted, TIMES[declared.offer], ask.start, ask.end),
-        rejected=_within(held.rejected, "filed_at", ask.start, ask.end),
+        rows=held.accepted.within(ask.start, ask.end),
+        rejected=held.rejected.within(ask.start, ask.end),
         counts=dict(held.counts),
     )
 
 
 def fingerprint(declared: Declaration, ask: Ask) -> str:
-    """Hash of what `deliver` gives for the ask. The files are read once; each of many months costs its own rows."""
+    """Hash of what `deliver` gives for the ask."""
+    return fingerprints(declared, ask, [(ask.start, ask.end)])[0]
+
+
+def fingerprints(declared: Declaration, ask: Ask, spans: Sequence[Span]) -> list[str]:
+    """`fingerprint` of the ask with each of the spans [start, end) in the place of its own: what is new of all, in one pass."""
     held = _held_for(declared, ask)
-    if (ask.start, ask.end) not in held.hashes:  # asked for again each time that something else has been made
-        rows = _within(held.accepted, TIMES[declared.offer], ask.start, ask.end)
-        rejected = _within(held.rejected, "filed_at", ask.start, ask.end)
-        held.hashes[ask.start, ask.end] = text_hash(frame_hash(rows), frame_hash(rejected))
-    return held.hashes[ask.start, ask.end]
+    new = [span for span in spans if span not in held.hashes]  # asked for again each time that something else has been made
+    if new:
+        found = zip(new, held.accepted.hashes(new), held.rejected.hashes(new), strict=True)
+        held.hashes.update((span, text_hash(rows, rejected)) for span, rows, rejected in found)
+    return [held.hashes[span] for span in spans]
 
 
 def forget() -> None:
@@ -129,8 +165,8 @@ def _held(declared: Declaration, wanted: _Wanted, files: Files) -> Held:
     rejected = screened.rejected.with_columns(filed_at.fill_null(pl.lit(span[0]).cast(TIMESTAMP)))
     first = screened.accepted.group_by("symbol").agg(pl.col("session").min()) if declared.offer == "bars" else None
     return Held(
-        accepted=accepted.sort(TIMES[declared.offer], maintain_order=True),
-        rejected=rejected.sort("filed_at", maintain_order=True),
+        accepted=Timed(accepted, TIMES[declared.offer]),
+        rejected=Timed(rejected, "filed_at"),
         counts={
             "received": asked.height,
             "accepted": accepted.height,
@@ -224,13 +260,6 @@ def _by_calendar(declared: Declaration, wanted: _Wanted, asked: pl.DataFrame) ->
         rejected=pl.concat([one.rejected for one in found]),
         duplicates=sum(one.duplicates for one in found),
     )
-
-
-def _within(frame: pl.DataFrame, column: str, start: datetime, end: datetime) -> pl.DataFrame:
-    """Rows of a frame sorted by `column`, from `start` to before `end`."""
-    # In numpy, because this is asked for each of many months.
-    first, last = np.searchsorted(frame[column].cast(pl.Int64).to_numpy(), [_microseconds(start), _microseconds(end)])
-    return frame.slice(first, max(last - first, 0))
 
 
 def _microseconds(at: datetime) -> int:

@@ -230,8 +230,8 @@ def test_ranges_add_up_and_fingerprints_follow_content(tmp_path):
     assert rejects(*april) == [("bars.csv:9", close, close, reason)]
     whole = delivered(declared, own)
     parts = [delivered(declared, own, start=a, end=b) for a, b in pairwise([START, utc(2000, 4, 1), utc(2012, 11, 1), END])]
-    assert pl.concat([part.rows for part in parts]).equals(whole.rows)
-    assert pl.concat([part.rejected for part in parts]).equals(whole.rejected)
+    assert pl.concat([part.rows for part in parts]).sort("event_at").equals(whole.rows.sort("event_at"))
+    assert pl.concat([part.rejected for part in parts]).sort("origin").equals(whole.rejected.sort("origin"))
 
     before = prints()
     assert prints() == before
