@@ -227,6 +227,8 @@ def test_another_template_or_mask_makes_its_own_family_stale(books):
     assert ("datasets.preference_pairs", "inputs") in found
     found = stale_after(books, "prompts.yaml", "agent_v1, mask: []", "agent_v1, mask: [dates]")
     assert found == {("datasets.instructions", "inputs")}
+    found = stale_after(books, "prompts.yaml", "thesis_v1, mask: []", "thesis_v1, mask: [names]")
+    assert found == {(name, "inputs") for name in ("datasets.theses", "datasets.rl_prompts", "models.tokenizer")}
 
 
 @pytest.mark.parametrize(
