@@ -64,19 +64,20 @@ def recorded(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def draw(book: pl.DataFrame, count: int, tick: float, furthest: int, margin_seconds: float, seed: int = 7) -> pl.DataFrame:
-    """Orders as for `book_outcomes`, decided at whole seconds: a side, and up to `furthest` ticks behind its best quote."""
-    quotes = collected(rebuild([book], BookRules(levels=1), *SPAN)).quotes.filter("valid")
-    heard = book["known_at"].max()
-    quotes = quotes.filter(pl.col("known_at") < heard - pl.duration(milliseconds=round(margin_seconds * 1000)))
+    """Orders as for `book_outcomes`: at any millisecond, a side, and up to `furthest` ticks behind its best quote then."""
+    trace = collected(rebuild([book], BookRules(levels=1), *SPAN, trace=True)).trace
+    known = book.sort("sequence")["known_at"]
+    quotes = trace.select("valid", "bid_price", "ask_price", known_at=known).filter("valid").sort("known_at")
     random = np.random.default_rng(seed)
-    at, side = random.integers(0, len(quotes), count), random.choice([1, -1], count)
-    best = np.where(side > 0, quotes["bid_price"].to_numpy()[at], quotes["ask_price"].to_numpy()[at])
+    first, last = (quotes["known_at"].dt.epoch("ms")[i] for i in (0, -1))
+    times = np.sort(random.integers(first + 1000, last - round(margin_seconds * 1000), count)) * 1000
+    at = pl.DataFrame({"decision_at": pl.Series(times).cast(quotes["known_at"].dtype)})
+    at = at.join_asof(quotes, left_on="decision_at", right_on="known_at")
+    side = random.choice([1, -1], count)
+    best = np.where(side > 0, at["bid_price"], at["ask_price"])
     limit = np.round(np.rint((best - side * tick * random.integers(0, furthest + 1, count)) / tick) * tick, 10)
-    return (
-        quotes[at]
-        .select("symbol", "market", "source", decision_at="known_at")
-        .with_columns(side=pl.Series(side), limit=pl.Series(limit))
-    )
+    of = book.select("symbol", "market", "source")[:1].join(at.select("decision_at"), how="cross")
+    return of.with_columns(side=pl.Series(side), limit=pl.Series(limit))
 
 
 def events_of(book: pl.DataFrame, trades: pl.DataFrame) -> np.ndarray:

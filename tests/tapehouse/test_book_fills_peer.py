@@ -31,12 +31,19 @@ def test_the_same_decisions_as_hftbacktest(file, tick, lot, window):
     assert same.mean() >= 0.99
     for decision in (True, False):
         assert (touched["filled"] == decision).mean() >= 0.2
-    # What differs was crossed by a quote of the other side without a trade beyond the limit: hftbacktest fills that, we do not.
-    unlike = both.filter(pl.col("filled") != pl.col("peer")).sort("peer_at")
-    assert unlike.filter("filled").is_empty()
+    unlike = both.filter(pl.col("filled") != pl.col("peer"))
+    assert unlike.height < 30
+    # One kind of difference: a trade beyond the limit whose taker was on the order's own side. hftbacktest takes no notice.
+    for row in unlike.filter("filled").iter_rows(named=True):
+        near = (pl.col("known_at") - row["exec_at"]).abs() < pl.duration(milliseconds=200)
+        beyond = row["side"] * (row["limit"] - pl.col("price")) > 0
+        own = pl.col("side") == ("buy" if row["side"] > 0 else "sell")
+        assert row["outcome"] == "through" and trades.filter(near, beyond, own).height
+    # The other: the other side's best quote reached the limit, without a trade beyond it. hftbacktest fills that, we do not.
+    missed = unlike.filter(~pl.col("filled")).sort("peer_at")
     trace = collected(rebuild([book], BookRules(levels=1), *SPAN, trace=True)).trace
     quotes = trace.select("bid_price", "ask_price", known_at=book.sort("sequence")["known_at"]).sort("known_at")
-    seen = unlike.join_asof(quotes, left_on="peer_at", right_on="known_at")
+    seen = missed.join_asof(quotes, left_on="peer_at", right_on="known_at")
     against = np.where(seen["side"] > 0, seen["ask_price"], seen["bid_price"])
     assert (seen["side"].to_numpy() * (seen["limit"].to_numpy() - against) >= 0).all()
 
