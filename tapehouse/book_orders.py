@@ -14,11 +14,15 @@ from pathlib import Path
 
 import polars as pl
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tapehouse.book_fills import FillRules
 from tapehouse.errors import TapehouseError
-from tapehouse.orders import BPS, KeepRates, Share, Stratum, Weights, _Frozen
+from tapehouse.orders import BPS, KeepRates, Share, Stratum, Weights
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class BookCosts(_Frozen):
