@@ -114,10 +114,9 @@ def draw_one(key, whats, buy_share, strata):
     """Side, near and far offset of one placement; `whats` are the hashes of side, stratum, near, far, keep, `strata` (m, 4)."""
     side = 1.0 if uniform(key, whats[0]) < buy_share else -1.0
     which = int(uniform(key, whats[1]) * strata.shape[0])
-    near_low, near_high, far_low, far_high = strata[which]
-    near = np.rint((near_low + uniform(key, whats[2]) * (near_high - near_low)) * OFFSET_STEPS) / OFFSET_STEPS
-    far = np.rint((far_low + uniform(key, whats[3]) * (far_high - far_low)) * OFFSET_STEPS) / OFFSET_STEPS
-    return side, near, far
+    near = strata[which, 0] + uniform(key, whats[2]) * (strata[which, 1] - strata[which, 0])
+    far = strata[which, 2] + uniform(key, whats[3]) * (strata[which, 3] - strata[which, 2])
+    return side, np.rint(near * OFFSET_STEPS) / OFFSET_STEPS, np.rint(far * OFFSET_STEPS) / OFFSET_STEPS
 
 
 @njit(cache=True)

@@ -137,10 +137,11 @@ def reason_words(points: pl.DataFrame) -> pl.Series:
     """Reason of each decision point, from `rsi_14` and `ret_20d` as the prompt shows them."""
     _require(points, ("rsi_14", "ret_20d"))
     # The printed values decide, so that the reason is a function of the prompt.
+    rsi = pl.col("rsi_14").round(0, mode="half_to_even")
     return points.select(
-        reason=pl.when(pl.col("rsi_14").round(0) < RSI_LOW)
+        reason=pl.when(rsi < RSI_LOW)
         .then(pl.lit("rsi low"))
-        .when(pl.col("rsi_14").round(0) > RSI_HIGH)
+        .when(rsi > RSI_HIGH)
         .then(pl.lit("rsi high"))
         .when(pl.col("ret_20d") < 0)
         .then(pl.lit("trend down"))

@@ -89,8 +89,9 @@ def test_a_price_that_the_template_cannot_show_is_refused(price):
 
 
 def test_reasons_follow_what_the_prompt_shows():
-    frame = pl.DataFrame({"rsi_14": [29.4, 71.0, 50.0, 50.0], "ret_20d": [0.1, -0.1, -0.1, 0.1]})
-    assert reason_words(frame).to_list() == ["rsi low", "rsi high", "trend down", "trend up"]
+    frame = pl.DataFrame({"rsi_14": [29.4, 71.0, 50.0, 50.0, 70.5, 29.5], "ret_20d": [0.1, -0.1, -0.1, 0.1, 0.1, -0.1]})
+    assert reason_words(frame).to_list() == ["rsi low", "rsi high", "trend down", "trend up", "trend up", "trend down"]
+    assert (f"{70.5:.0f}", f"{29.5:.0f}") == ("70", "30")  # what the prompt prints
 
 
 def test_the_book_is_shown_where_there_is_one_and_the_regime_where_it_is_known():
