@@ -18,6 +18,7 @@ POLARS_TYPES: dict[str, Any] = {
     "timestamptz": pl.Datetime("us", "UTC"),
     "integer[]": pl.List(pl.Int32),
     "bigint[]": pl.List(pl.Int64),
+    "boolean[]": pl.List(pl.Boolean),
     "double[]": pl.List(pl.Float64),
     "varchar[]": pl.List(pl.String),
 }
