@@ -69,8 +69,7 @@ def declared_splits(
 
     A row is of the block in which it is decided, if its label ends before the block's `labels_before`. A training row whose
     [decision_at, end] meets a test block's, from its first decision to its last end, is purged, before and after it, and
-    so is one decided in the embargo, which begins at that last end. Training rows keep clear of a validation block in the same
-    way, and validation rows of the test block.
+    so is one decided in the embargo, which begins at that last end.
 
     Args:
         blocks: rows of `models.splits`. rows: `decision_at` and the columns `ends`, in any order.
@@ -98,29 +97,26 @@ def declared_splits(
 def _parted(blocks: pl.DataFrame, start: np.ndarray, end: np.ndarray, usable: np.ndarray, opens: np.ndarray) -> Split:
     chosen = {role: np.zeros(start.size, bool) for role in (TRAIN, VALIDATION, TEST)}
     decided = np.zeros(start.size, bool)
-    spans: dict[str, list[tuple[int, int]]] = {VALIDATION: [], TEST: []}
-    until: dict[str, list[int]] = {VALIDATION: [], TEST: []}
+    spans: list[tuple[int, int]] = []
+    until: list[int] = []
     for block in blocks.iter_rows(named=True):
         inside = usable & (start >= stamp(block["start_at"])) & (start < stamp(block["end_at"]))
         decided |= inside
         if block["labels_before"] is not None:
             inside &= end < stamp(block["labels_before"])
-        role = block["role"]
-        chosen[role] |= inside
-        if role != TRAIN and inside.any():
-            first, last = int(start[inside].min()), int(end[inside].max())
-            spans[role].append((first, last))
-            until[role].append(_embargo_end(last, block["embargo_sessions"], opens))
-    clear = training_mask(start, end, spans[TEST], until[TEST])
-    chosen[VALIDATION] &= clear
-    chosen[TRAIN] &= clear & training_mask(start, end, spans[VALIDATION], until[VALIDATION])
+        chosen[block["role"]] |= inside
+        if block["role"] == TEST and inside.any():
+            spans.append((int(start[inside].min()), int(end[inside].max())))
+            until.append(_embargo_end(spans[-1][1], block["embargo_sessions"], opens))
+    # What validates lies between training and test: `labels_before` keeps it clear of both.
+    chosen[TRAIN] &= training_mask(start, end, spans, until)
     train, validation, test = (np.flatnonzero(chosen[role]) for role in (TRAIN, VALIDATION, TEST))
     return Split(
         name=blocks["split"][0],
         train=train,
         test=test,
         validation=validation,
-        blocks=tuple((instant(first), instant(last)) for first, last in spans[TEST]),
+        blocks=tuple((instant(first), instant(last)) for first, last in spans),
         purged=int(decided.sum()) - train.size - validation.size - test.size,
     )
 
