@@ -18,8 +18,11 @@ from tapehouse.sources.base import OFFERS
 from tapehouse.warehouse import LAKE, Warehouse
 
 SCHEMA: Final = "datasets."
+DECIDED: Final = "decision_at"
 NAMED_IN: Final = ("template", "tokenizer")  # columns that say what rows were made with
 BALANCES: Final = ("regime", "objective", "side", "symbol")  # told first, where a table has them
+# By when a row's outcome was known, which training rows are purged by: a table by fold is itself known after training alone.
+OUTCOME_KNOWN: Final = ("label_known_at", "reward_known_at")
 LEVELS: Final = 12  # of a balance; the rest is one line
 NOT_DECLARED: Final = "not declared"
 
@@ -27,6 +30,11 @@ NOT_DECLARED: Final = "not declared"
 def is_carded(table: str) -> bool:
     """Whether a table has a card."""
     return table.startswith(SCHEMA)
+
+
+def outcome_known(table: Table) -> str | None:
+    """The column that training rows are purged by: when a row's outcome was known."""
+    return next((column for column in OUTCOME_KNOWN if column in table.types), table.doc.cutoff)
 
 
 def card_path(project: Project, table: str) -> Path:
@@ -70,7 +78,7 @@ def card(
         ("snapshot", str(snapshot)),
         *_made(project, name, cursor),
         ("grain", ", ".join(table.doc.grain)),
-        *([("purged by", table.doc.cutoff)] if table.doc.cutoff else []),
+        *([("purged by", outcome_known(table))] if outcome_known(table) else []),
     ]
     parts = [f"# {name}", doc, _table(("", ""), head)]
     parts += _balances(table, rows, cursor, rows_of)
@@ -114,7 +122,7 @@ def balance_columns(table: Table) -> list[str]:
 
 def _spans(table: Table, cursor: duckdb.DuckDBPyConnection, rows_of: str) -> list[tuple[str, str]]:
     spans = []
-    for what, column in (("decided", table.time), ("outcomes known", table.doc.cutoff)):
+    for what, column in (("decided", table.time or DECIDED), ("outcomes known", outcome_known(table))):
         if column is not None and column in table.types:
             query = f'select min("{column}"), max("{column}") from {rows_of}'
             first, last = cursor.execute(query).fetchone()

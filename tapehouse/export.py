@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import duckdb
 import polars as pl
 
-from tapehouse.dataset_cards import SCHEMA, card
+from tapehouse.dataset_cards import DECIDED, SCHEMA, card, outcome_known
 from tapehouse.errors import TapehouseError
 from tapehouse.folds import Fold
 from tapehouse.hashing import frame_hash
@@ -130,7 +130,7 @@ def _require_made(project: Project, asset: Asset, fold: Fold, state: State) -> N
 def _rows(cursor: duckdb.DuckDBPyConnection, table: Table, fold: Fold, split: Split) -> tuple[pl.DataFrame, str]:
     """The rows of one side of a fold in the order of the grain, and which they are in words."""
     start, end = (fold.train_start, fold.train_end) if split == "train" else (fold.test_start, fold.test_end)
-    time, cutoff = table.time or "decision_at", table.doc.cutoff
+    time, known = table.time or DECIDED, outcome_known(table)
     terms = [f'"{time}" >= $start', f'"{time}" < $end']
     bound: dict[str, Any] = {"start": start, "end": end}
     if table.doc.partition is not None:
@@ -138,13 +138,13 @@ def _rows(cursor: duckdb.DuckDBPyConnection, table: Table, fold: Fold, split: Sp
         bound["fold"] = fold.id
     inside = cursor.execute(f"select count(*) from {LAKE}.{table.name} where {' and '.join(terms)}", bound).fetchone()[0]
     said = f"decided from {start:%Y-%m-%d} until {end:%Y-%m-%d}"
-    if split == "train" and cutoff is not None:
+    if split == "train" and known is not None:
         # As in training: what was not known by the end of the window cannot have taught the fold's model.
-        terms.append(f'"{cutoff}" < $end')
+        terms.append(f'"{known}" < $end')
     columns = ", ".join(f'"{c}"' for c in table.types)
     order = ", ".join(f'"{c}"' for c in table.doc.grain)
     rows = cursor.execute(f"select {columns} from {LAKE}.{table.name} where {' and '.join(terms)} order by {order}", bound).pl()
-    purged = f", {inside - rows.height:,} more purged because {cutoff} was not before its end" if inside > rows.height else ""
+    purged = f", {inside - rows.height:,} more purged because {known} was not before its end" if inside > rows.height else ""
     return rows, f"{rows.height:,} rows {said}{purged}"
 
 

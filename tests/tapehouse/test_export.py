@@ -1,6 +1,9 @@
 """Cards of datasets, and a fold of one as files: purged as for training, whole or not at all, with its card."""
 
 import json
+import os
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -50,6 +53,33 @@ CHECK = """
     contract:
       - expect_column_values_to_be_in_set: {column: side, value_set: [BUY, SELL]}
     """
+VIEWS = '''
+"""One row per (fold, symbol, interval, decision_at): what a fold's fit says of a decision."""
+
+from tapehouse.tables import reads, table
+
+
+@table(reads("datasets.orders", window="fold"))
+def build(b):
+    import polars as pl
+
+    rows = b.read("datasets.orders").select("symbol", "interval", "decision_at", "label_known_at")
+    known = pl.max_horizontal("label_known_at", pl.lit(b.fold.train_end))
+    return rows.with_columns(fold=pl.lit(b.fold.id), known_at=known)
+'''
+VIEWS_CHECK = """
+    grain: [fold, symbol, interval, decision_at]
+    partition: fold
+    cutoff: known_at
+    owner: team:toys
+    columns:
+      fold: {type: varchar, doc: "Fold."}
+      symbol: {type: varchar, doc: "Ticker."}
+      interval: {type: varchar, doc: "Bars."}
+      decision_at: {type: timestamptz, doc: "When, UTC."}
+      label_known_at: {type: timestamptz, doc: "When the outcome was known, UTC."}
+      known_at: {type: timestamptz, doc: "When the fit was known too, UTC."}
+    """
 NAME = "datasets.orders"
 
 
@@ -58,9 +88,13 @@ def toy(tmp_path_factory) -> House:
     house = House(toy_project(tmp_path_factory.mktemp("export") / "home"))
     house.write("assets/datasets/orders.py", ORDERS)
     house.write("checks/datasets/orders.yaml", CHECK)
+    house.write("assets/datasets/views.py", VIEWS)
+    house.write("checks/datasets/views.yaml", VIEWS_CHECK)
     house.reload()
     for name in ("raw.ticks", "staging.ticks", "features.change", NAME):
         assert not house.make(name).failed
+    for fold in house.project.folds:
+        house.make("datasets.views", [fold])
     return house
 
 
@@ -118,6 +152,14 @@ def test_what_is_exported_is_purged_as_for_training(toy, fold, tmp_path):
     assert done.notes["train"] in text and "license: other" in text
 
 
+def test_a_table_by_fold_gives_the_rows_of_its_fold_purged_by_their_outcomes(toy, fold, tmp_path):
+    """Its own cutoff is the end of training or later, when the fit was known: purged by that, nothing would be left."""
+    done = export(toy.project, toy.warehouse, "datasets.views", fold.id, tmp_path / "out", "jsonl")
+    orders = export(toy.project, toy.warehouse, NAME, fold.id, tmp_path / "orders", "jsonl")
+    assert done.rows == orders.rows
+    assert set(pl.read_ndjson(tmp_path / "out" / "train.jsonl")["fold"]) == {fold.id}
+
+
 def test_a_hugging_face_folder_loads_and_repeats(toy, fold, tmp_path):
     from datasets import load_from_disk
 
@@ -147,7 +189,7 @@ def test_balance_and_packing_are_for_the_fold_that_is_exported(toy, fold, tmp_pa
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"name": "datasets.order"}, "no dataset; there are datasets.orders"),
+        ({"name": "datasets.order"}, "no dataset; there are datasets.orders, datasets.views"),
         ({"fold": "2005"}, "--fold 2005: no such fold; there are 2005-"),
         ({"balance": ("regime",)}, "--balance regime: .*no column 'regime'"),
         ({"balance": ("side",), "splits": ("test",)}, "it is for training rows"),
@@ -166,6 +208,30 @@ def test_a_folder_that_holds_something_is_kept(toy, fold, tmp_path):
     with pytest.raises(TapehouseError, match="it holds something already; name a new folder"):
         export(toy.project, toy.warehouse, NAME, fold.id, tmp_path, "jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_command_says_what_it_wrote_and_where(toy, fold, tmp_path):
+    program, to = Path(sys.executable).parent / "tapehouse", tmp_path / "out"
+    arguments = [
+        "export",
+        NAME,
+        "--fold",
+        fold.id,
+        "--to",
+        str(to),
+        "--split",
+        "train",
+        "--format",
+        "jsonl",
+        "--balance",
+        "side",
+    ]
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("TAPEHOUSE_")}
+    variables |= {"TAPEHOUSE_WAREHOUSE": str(toy.settings.root), "TAPEHOUSE_THREADS": "1"}
+    done = subprocess.run([program, *arguments], cwd=toy.home, env=variables, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = pl.read_ndjson(to / "train.jsonl").height
+    assert f"train  {rows} rows" in done.stdout and f"Folder    {to}" in done.stdout and "balanced: " in done.stdout
 
 
 def test_a_stale_dataset_is_not_exported(toy, fold, tmp_path):
