@@ -106,7 +106,8 @@ def book_outcomes(
     Args:
         messages: rows of `raw.book_events`, from a day before the first decision's day on to `SETTLEMENT` after the last
             order's end and markout, each book's in the order of `sequence`. One frame is held at a time.
-        trades: rows of `raw.trades` of the same time, in any order; five numbers of each are held.
+        trades: rows of `raw.trades` of the same time, in any order, all taken before the first message; five numbers of each
+            are held.
         orders: `symbol, market, source, decision_at, side` (1 buy, -1 sell), `limit`; limits are on the exchange's tick. An
             order's own `window_seconds`, where there is such a column, stands before that of the rules.
         rules: latency, window and the rest.
@@ -174,21 +175,19 @@ def _no_trades() -> Tape:
 
 
 def _tape(trades: Iterable[pl.DataFrame]) -> dict[tuple, Tape]:
-    wanted = (*KEY, "event_at", "known_at", "trade_id", "price", "size", "side")
-    frames = [frame.select(wanted) for frame in trades]
-    if not frames:
-        return {}
-    rows = pl.concat(frames).sort("event_at", "trade_id", "known_at")
-    return {
-        key: Tape(
-            microseconds(own["event_at"]),
-            microseconds(own["known_at"]),
-            own["price"].to_numpy(writable=True),
-            np.rint(own["size"].to_numpy() * UNITS),
-            (own["side"] == "buy").to_numpy(),
-        )
-        for key, own in rows.partition_by(*KEY, as_dict=True, maintain_order=True).items()
-    }
+    """Of each book its tape. Of a frame only five numbers a trade are kept."""
+    parts: dict[tuple, list[tuple[np.ndarray, ...]]] = {}
+    for frame in trades:
+        for key, own in frame.partition_by(*KEY, as_dict=True, maintain_order=True).items():
+            times = (microseconds(own[name]) for name in ("event_at", "known_at"))
+            numbers = (own["trade_id"].to_numpy(), own["price"].to_numpy(), np.rint(own["size"].to_numpy() * UNITS))
+            parts.setdefault(key, []).append((*times, *numbers, (own["side"] == "buy").to_numpy()))
+    tapes = {}
+    for key, frames in parts.items():
+        event, known, number, price, size, bought = (np.concatenate(column) for column in zip(*frames, strict=True))
+        order = np.lexsort((known, number, event))
+        tapes[key] = Tape(event[order], known[order], price[order], size[order], bought[order])
+    return tapes
 
 
 class _Desk:

@@ -119,7 +119,7 @@ def draw_orders(points: pl.DataFrame, declared: BookObjectives) -> pl.DataFrame:
 def book_pairs(
     features: pl.DataFrame,
     messages: Iterable[pl.DataFrame],
-    trades: pl.DataFrame,
+    trades: Iterable[pl.DataFrame],
     declared: BookObjectives,
     shown: Selection,
     start: datetime,
@@ -129,7 +129,8 @@ def book_pairs(
 
     Args:
         features: `features.book`, from a minute before `start` on.
-        messages, trades: `raw.book_events` (in frames) and `raw.trades`, from a day before `start` to a day after `end`.
+        messages, trades: frames of `raw.book_events` and `raw.trades`, from a day before `start` to a day after `end`; all
+            trades are taken before the first message.
         declared: `book_objectives.yaml`. shown: the template and what is hidden in it.
         start, end: UTC bounds of `decision_at`; days.
 
@@ -156,7 +157,7 @@ def book_pairs(
 
 
 def _told_apart(
-    placed: pl.DataFrame, messages: Iterable[pl.DataFrame], trades: pl.DataFrame, declared: BookObjectives
+    placed: pl.DataFrame, messages: Iterable[pl.DataFrame], trades: Iterable[pl.DataFrame], declared: BookObjectives
 ) -> BookPairs:
     """Both orders of each pair let live and paid, and those dropped that are not told apart."""
     weights = {
@@ -172,7 +173,7 @@ def _told_apart(
         )
         for part in ("near", "far")
     )
-    outcomes = pl.concat([orders, book_outcomes(messages, [trades], orders, declared.fills)], how="horizontal")
+    outcomes = pl.concat([orders, book_outcomes(messages, trades, orders, declared.fills)], how="horizontal")
     done = paid(outcomes, declared.costs).rename({"reward_bps": "reward"})
     both = (
         placed.join(_named(done[: len(placed)], "near"), on="pair", maintain_order="left")

@@ -22,9 +22,10 @@ def build(b):
     from tapehouse.book_pairs import book_pairs
     from tapehouse.prompts.templates import selected
 
-    home = b.settings.home
-    features, trades = b.read("features.book"), b.read("raw.trades")
-    declared = load_book_objectives(home / "book_objectives.yaml")
-    pairs = book_pairs(features, b.stream("raw.book_events"), trades, declared, selected(home, "book"), b.start, b.end)
+    home, features = b.settings.home, b.read("features.book")
+    declared, shown = load_book_objectives(home / "book_objectives.yaml"), selected(home, "book")
+    # One stream after the other, since they share a cursor: the trades are taken before the first message is asked for.
+    messages, trades = b.stream("raw.book_events"), b.stream("raw.trades")
+    pairs = book_pairs(features, messages, trades, declared, shown, b.start, b.end)
     b.note(**pairs.counts(), farther_wins=pairs.farther_wins)
     return pairs.rows
