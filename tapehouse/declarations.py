@@ -85,6 +85,7 @@ def _python_asset(path: Path, home: Path, docs: dict[str, TableDoc]) -> Asset:
         code_version=code_version(path, *((home / name).read_text() for name in declared.files)),
         fingerprint=declared.fingerprint,
         source=path,
+        most_rows=declared.most_rows,
     )
 
 

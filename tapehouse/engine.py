@@ -21,6 +21,7 @@ from tapehouse.project import ONCE, Asset, Output, Project, Table
 from tapehouse.reading import query, read_table, stream_table
 from tapehouse.settings import Settings
 from tapehouse.shown_values import scan_prompts
+from tapehouse.slices import added, joined, slices
 from tapehouse.sqlfile import SqlFile
 from tapehouse.tables import Read
 from tapehouse.warehouse import LAKE, Change, Warehouse, apply_change, is_empty
@@ -143,7 +144,8 @@ def materialise(
     """Make the partitions of one asset (contiguous, for months and days): read, build, judge, swap, in one commit.
 
     New rows are judged before they are visible. Partitions that break the contract keep their last good rows; the others are
-    committed. Rows that come out as they were are not written again.
+    committed. Rows that come out as they were are not written again. A table that declares `most_rows` is made in slices, each
+    in a commit of its own.
 
     Args:
         partitions: keys of months or days, or one fold; default: all of them, or the single partition.
@@ -159,6 +161,20 @@ def materialise(
     needed = [*(r.table for r in asset.reads), *(o.table for o in asset.outputs)]
     if not warehouse.knows(needed):
         create_tables(project, warehouse, needed)
+    parts = [partitions]
+    if asset.most_rows is not None:
+        with warehouse.reading() as (cursor, snapshot):
+            parts = slices(project, asset, partitions, newest_state(warehouse, cursor, snapshot))
+    made = [_make(project, warehouse, asset, part, run_id, build_options) for part in parts]
+    if len(made) == 1:
+        return made[0]
+    return Outcome(joined([m.outputs for m in made]), made[-1].snapshot, added([m.notes for m in made]))
+
+
+def _make(
+    project: Project, warehouse: Warehouse, asset: Asset, partitions: list[str], run_id: str, build_options: dict[str, Any]
+) -> Outcome:
+    """Make some partitions in one commit."""
     with warehouse.reading() as (cursor, snapshot):
         stored, filled = warehouse.look(cursor, snapshot)
         state = newest_state(warehouse, cursor, snapshot) if "meta.partitions" in filled else {}
@@ -184,7 +200,7 @@ def materialise(
     _swap(warehouse, asset, outcomes, frames, reshaped, project, state, hashes, snapshot, run_id, filled)
     rows = sum(m.rows for o in outcomes for m in o.made)
     where = _said(partitions)
-    log.info("%s %s: %s rows in %.1f s", name.replace(".", "/"), where, f"{rows:,}", time.monotonic() - started)
+    log.info("%s %s: %s rows in %.1f s", asset.name.replace(".", "/"), where, f"{rows:,}", time.monotonic() - started)
     return Outcome(outcomes, snapshot, build.notes)
 
 

@@ -50,6 +50,7 @@ class Asset:
     source: Path | None = None
     sql: SqlFile | None = None
     kind: str = "python"
+    most_rows: int | None = None  # a range is made in slices that read at most so many rows
 
     @property
     def pinned(self) -> bool:

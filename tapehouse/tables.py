@@ -40,6 +40,7 @@ class Declaration:
     files: tuple[str, ...] = ()
     cadence: Cadence | None = None
     rejects: bool = False
+    most_rows: int | None = None
 
 
 def reads(
@@ -68,6 +69,7 @@ def table(
     files: tuple[str, ...] = (),
     cadence: Literal["days", "months"] | None = None,
     rejects: bool = False,
+    most_rows: int | None = None,
 ):
     """Mark the build function of the table that the file is named after.
 
@@ -82,10 +84,12 @@ def table(
         cadence: by `days` for what is made from books and trades; a table with a time column is made by `months`.
         rejects: the function returns two frames, `{"raw.<table>": rows, "raw.quarantine": records that cannot be used}`,
             which change in one commit.
+        most_rows: a range of partitions is made in slices that read at most so many rows, so that memory does not grow with it;
+            what the function notes are then counts, which add up.
     """
 
     def mark(build: Callable) -> Callable:
-        build.declaration = Declaration(inputs, fingerprint, tuple(files), cadence, rejects)
+        build.declaration = Declaration(inputs, fingerprint, tuple(files), cadence, rejects, most_rows)
         return build
 
     return mark

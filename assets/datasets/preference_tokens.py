@@ -7,7 +7,7 @@ quarantine.
 from tapehouse.tables import reads, table
 
 
-@table(reads("datasets.preference_pairs"), reads("models.tokenizer"), rejects=True)
+@table(reads("datasets.preference_pairs"), reads("models.tokenizer"), rejects=True, most_rows=100_000)
 def build(b):
     import polars as pl
 

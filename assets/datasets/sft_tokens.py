@@ -14,6 +14,7 @@ from tapehouse.tables import reads, table
     reads("datasets.instructions"),
     reads("models.tokenizer"),
     rejects=True,
+    most_rows=100_000,
 )
 def build(b):
     import polars as pl
@@ -35,6 +36,6 @@ def build(b):
     rows = pl.concat([part.rows for part in parts])
     for name, part in zip(("orders", "instructions"), parts, strict=True):
         b.note(**{f"{name}_{fact}": count for fact, count in part.facts.items()})
-    b.note(longest=rows["input_ids"].list.len().max(), **dict(rows["action"].value_counts(sort=True).iter_rows()))
+    b.note(**dict(rows["action"].value_counts(sort=True).iter_rows()))
     refused = quarantined([part.refused for part in parts], b.existing("raw.quarantine"), b.ingested_at)
     return {table: rows, "raw.quarantine": refused}
