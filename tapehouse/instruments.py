@@ -149,14 +149,14 @@ def declared_instruments(settings: "Settings", stored: pl.DataFrame | None = Non
 
 def instruments_fingerprint(settings: "Settings", start: datetime | None = None, end: datetime | None = None) -> str:
     """Hash of the instruments; they have no range."""
-    from tapehouse.feeds import first_sessions
+    from tapehouse.chains import first_sessions
 
     first, unknown = first_sessions(settings, undated(settings.universe))
     return text_hash(frame_hash(instrument_rows(settings.universe, first)), *sorted(unknown))
 
 
 def _first_sessions(settings: "Settings", stored: pl.DataFrame | None) -> dict[str, date]:
-    from tapehouse.feeds import first_sessions
+    from tapehouse.chains import first_sessions
 
     first, unknown = first_sessions(settings, undated(settings.universe))
     known: dict[str, date] = {}

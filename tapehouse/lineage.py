@@ -79,7 +79,7 @@ def outside_hashes(project: Project, asset: Asset, partitions: Sequence[str]) ->
     if asset.by not in DATED:
         return dict.fromkeys(partitions, asset.fingerprint(settings, universe.start, universe.end))
     spans = [project.span(partition, partition, asset.by) for partition in partitions]
-    many = getattr(asset.fingerprint, "ranges", None)  # `tapehouse.feeds.Ranged`
+    many = getattr(asset.fingerprint, "ranges", None)  # `tapehouse.chains.Ranged`
     found = many(settings, spans) if many else [asset.fingerprint(settings, *span) for span in spans]
     return dict(zip(partitions, found, strict=True))
 

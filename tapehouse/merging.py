@@ -58,10 +58,11 @@ def merge_versions(
     schema = {**incoming.schema, "ingested_at": TIMESTAMP}
     stored = existing.select(columns).cast(schema) if existing.height else pl.DataFrame(schema=schema)
     content = [name for name in incoming.columns if name not in (*key, "known_at", *provenance)]
-    versions = incoming.select(key).is_duplicated().any()
+    incoming = incoming.with_columns(ingested_at=pl.lit(ingested_at).cast(TIMESTAMP)).sort([*key, "known_at"])
+    like_last = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in key)
+    versions = incoming.select(like_last)[key[0]].slice(1).any()  # sorted by them, equal keys stand side by side
     if versions:
         _refuse_repeated(incoming, [*key, "known_at"])
-    incoming = incoming.with_columns(ingested_at=pl.lit(ingested_at).cast(TIMESTAMP)).sort([*key, "known_at"])
     if not stored.height and not versions:
         return incoming  # a first arrival, each record in one version: nothing to compare with
     latest = stored.sort([*key, "known_at"]).unique(subset=key, keep="last", maintain_order=True)

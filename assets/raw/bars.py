@@ -3,7 +3,7 @@
 Prices and volume are those of the day, never adjusted. A correction is a further row with a later `known_at`.
 """
 
-from tapehouse.feeds import feed_fingerprint
+from tapehouse.chains import feed_fingerprint
 from tapehouse.tables import table
 
 

@@ -4,7 +4,7 @@ A snapshot of the book, a difference (the new sizes at the prices that changed, 
 best quotes). Messages are never corrected, so rows are only added. A row belongs to the day of its receipt.
 """
 
-from tapehouse.feeds import feed_fingerprint
+from tapehouse.chains import feed_fingerprint
 from tapehouse.tables import table
 
 

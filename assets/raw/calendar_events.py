@@ -3,7 +3,7 @@
 What was scheduled is known long before it happens; what was not, a closure above all, when it became known.
 """
 
-from tapehouse.feeds import feed_fingerprint
+from tapehouse.chains import feed_fingerprint
 from tapehouse.tables import table
 
 

@@ -3,7 +3,7 @@
 All text of the primary document is in one of its sections; exhibits are not taken.
 """
 
-from tapehouse.feeds import feed_fingerprint
+from tapehouse.chains import feed_fingerprint
 from tapehouse.tables import table
 
 

@@ -3,7 +3,7 @@
 A restated figure is a further row with the filing that restates it; one that a later filing only repeats is not.
 """
 
-from tapehouse.feeds import feed_fingerprint
+from tapehouse.chains import feed_fingerprint
 from tapehouse.tables import table
 
 

@@ -1,6 +1,6 @@
 """One row per (symbol, event_at, known_at, source): what holders of a perpetual future paid each other at one funding."""
 
-from tapehouse.feeds import feed_fingerprint
+from tapehouse.chains import feed_fingerprint
 from tapehouse.tables import table
 
 

@@ -3,7 +3,7 @@
 It is known when the form was accepted, days after the trade or years.
 """
 
-from tapehouse.feeds import feed_fingerprint
+from tapehouse.chains import feed_fingerprint
 from tapehouse.tables import table
 
 

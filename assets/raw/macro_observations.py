@@ -3,7 +3,7 @@
 A revision is a further row with a later `known_at`. `known_as` says how sure that time is.
 """
 
-from tapehouse.feeds import feed_fingerprint
+from tapehouse.chains import feed_fingerprint
 from tapehouse.tables import table
 
 

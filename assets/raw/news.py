@@ -4,7 +4,7 @@ A headline that is corrected under the same publication time is a further row, k
 is published again at another time is an article of that time.
 """
 
-from tapehouse.feeds import feed_fingerprint
+from tapehouse.chains import feed_fingerprint
 from tapehouse.tables import table
 
 

@@ -3,7 +3,7 @@
 A thesis that is corrected where it stands in its file is a further row, known when the correction arrived.
 """
 
-from tapehouse.feeds import feed_fingerprint
+from tapehouse.chains import feed_fingerprint
 from tapehouse.tables import table
 
 

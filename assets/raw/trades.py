@@ -5,7 +5,7 @@ than once is stored once, as first received. Where an earlier receipt reaches th
 the stored row stays what it is; the earlier one is a row beside it only if it is of another day and that day is made alone.
 """
 
-from tapehouse.feeds import feed_fingerprint
+from tapehouse.chains import feed_fingerprint
 from tapehouse.tables import table
 
 

@@ -8,7 +8,7 @@ A source is one module of `tapehouse/sources/`; `kind:` in `sources.yaml` is its
 - `fingerprint(declared, ask) -> str`, which changes when `deliver` would return something else for the same ask;
 - where that is cheaper, `fingerprints(declared, ask, spans) -> list[str]`, the same of the ask with each of many spans.
 
-Nothing else is registered anywhere: `tapehouse.feeds` finds the module by its name.
+Nothing else is registered anywhere: `tapehouse.chains` finds the module by its name.
 """
 
 from dataclasses import dataclass, field

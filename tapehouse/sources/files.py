@@ -156,10 +156,11 @@ def _kept(wanted: _Wanted) -> dict[Files, Held]:
 def _held(declared: Declaration, wanted: _Wanted, files: Files) -> Held:
     span = wanted.span
     records = _records(declared, wanted.source, files)
-    asked = records.filter(~_not_asked(declared, wanted.symbols))
+    passed = _not_asked(declared, wanted.symbols)
+    asked = records if passed is None else records.filter(~passed)
     screened = _screened(declared, wanted, asked, records)
     inside = screened.accepted[TIMES[declared.offer]].is_between(*span, closed="left")
-    accepted = screened.accepted.filter(inside)
+    accepted = screened.accepted if inside.all() else screened.accepted.filter(inside)
     # Filed under its own date, a record from outside the span would be in no partition, and so in no table.
     filed_at = pl.when(pl.col("filed_at").is_between(*span, closed="left")).then("filed_at")
     rejected = screened.rejected.with_columns(filed_at.fill_null(pl.lit(span[0]).cast(TIMESTAMP)))
@@ -189,13 +190,13 @@ def _records(declared: Declaration, source: str, files: Files) -> pl.DataFrame:
     return pl.concat(parts, how="diagonal") if len(parts) > 1 else parts[0]
 
 
-def _not_asked(declared: Declaration, symbols: Sequence[str]) -> pl.Expr:
-    """Whole records of a symbol that may occur and was not asked for. A broken line may hide any symbol: it is never passed
-    over, and nor is a record of a symbol that may not occur."""
-    if not symbols:
-        return pl.lit(False)
-    symbol = pl.col("symbol").str.strip_chars()
+def _not_asked(declared: Declaration, symbols: Sequence[str]) -> pl.Expr | None:
+    """Whole records of a symbol that may occur and was not asked for; None where there are none. A broken line may hide any
+    symbol: it is never passed over, and nor is a record of a symbol that may not occur."""
     held = declared.symbols
+    if not symbols or (held is not None and set(held) <= set(symbols)):
+        return None
+    symbol = pl.col("symbol").str.strip_chars()
     passed = symbol.is_in(set(held) - set(symbols)) if held is not None else ~symbol.is_in(symbols)
     return (pl.col("fault").is_null() & passed).fill_null(False)
 

@@ -174,7 +174,8 @@ def another_future(bars: pl.DataFrame, actions: pl.DataFrame, cut: datetime, see
 def real_market() -> tuple[pl.DataFrame, pl.DataFrame]:
     """Bars and actions of the default data: 2000-03 to 2013-03."""
     from tapehouse.actions import derive_actions
-    from tapehouse.feeds import adjustments, receive
+    from tapehouse.chains import receive
+    from tapehouse.feeds import adjustments
     from tapehouse.settings import load_settings
 
     settings = load_settings(Path(__file__).parents[2])

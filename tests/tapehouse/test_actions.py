@@ -18,7 +18,8 @@ from tapehouse.actions import (
     unexplained_as_rejects,
 )
 from tapehouse.calendars import TIMESTAMP, sessions
-from tapehouse.feeds import adjustments, receive
+from tapehouse.chains import receive
+from tapehouse.feeds import adjustments
 from tapehouse.ingest import REJECT_COLUMNS
 from tapehouse.settings import load_settings
 from tapehouse.universe import load_universe

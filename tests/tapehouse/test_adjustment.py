@@ -12,9 +12,9 @@ from polars.testing import assert_frame_equal
 
 from tapehouse.adjustment import adjusted_prices
 from tapehouse.calendars import all_sessions
+from tapehouse.chains import receive
 from tapehouse.errors import TapehouseError
 from tapehouse.features.price import price_features
-from tapehouse.feeds import receive
 from tapehouse.labels.triple_barrier import triple_barrier
 from tapehouse.orders import BUY, SELL, Costs, Weights, order_outcomes
 from tapehouse.paths import settled_paths

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from tapehouse.calendars import sessions
+from tapehouse.chains import receive
 from tapehouse.engine import materialise
 from tapehouse.errors import TapehouseError
-from tapehouse.feeds import receive
 from tapehouse.lineage import stale
 from tapehouse.settings import load_settings
 from tests.house import ROOT, House

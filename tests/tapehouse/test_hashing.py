@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapehouse.hashing import frame_hash, text_hash
+from tapehouse.hashing import frame_hash, frame_hashes, text_hash
 
 NOON = datetime(2005, 2, 28, 12, tzinfo=UTC)
 VALUES = {
@@ -49,6 +49,14 @@ def test_chunks_do_not_count(column, cut):
     chunked = pl.concat([column[:cut], column[cut:]], rechunk=False)
     sliced = pl.concat([column, column])[column.len() :]
     assert frame_hash(column.to_frame()) == frame_hash(chunked.to_frame()) == frame_hash(sliced.to_frame())
+
+
+@settings(max_examples=60, deadline=None)
+@given(columns, st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=4))
+def test_pieces_hash_as_frames_of_their_own(column, pieces):
+    frame = column.to_frame().with_columns(number=pl.int_range(pl.len()))
+    pieces = [(min(first, frame.height), min(last, frame.height)) for first, last in pieces]
+    assert frame_hashes(frame, pieces) == [frame_hash(frame[first : max(first, last)]) for first, last in pieces]
 
 
 @settings(max_examples=100, deadline=None)

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from tapehouse.declarations import load_project
 from tapehouse.errors import TapehouseError
-from tapehouse.lineage import Made, in_hash, require_upstream, stale
+from tapehouse.lineage import Made, Stale, in_hash, newest_state, read_state, require_upstream, stale
 from tapehouse.partitions import contiguous
+from tapehouse.planning import next_wave
 from tapehouse.project import ONCE
 from tapehouse.settings import load_settings
 from tests.house import TOY_MONTHS, House, copy_project, set_span, toy_project
@@ -65,6 +66,30 @@ def test_rows_that_come_out_the_same_stop_it_from_spreading(made):
     made.edit("sql/staging/ticks.sql", "where event_at >= $start", "where event_at >= $start and price is not null")
     made.reload()
     assert made.refresh() == [("staging.ticks", month) for month in TOY_MONTHS]
+
+
+def test_what_is_kept_between_looks_is_what_a_first_look_finds(made):
+    set_price(made, "2005-03-25", "12.9")
+    waves = 0
+    while True:
+        with made.warehouse.reading() as (cursor, snapshot):
+            state = newest_state(made.warehouse, cursor, snapshot)
+            assert state == read_state(cursor)
+        found = stale(made.project, state)
+        assert found == stale(load_project(made.settings), state)
+        wave = next_wave(made.project, found)
+        if wave is None:
+            break
+        waves += 1
+        for name in wave.assets:
+            assert not made.make(name, wave.partitions(made.project)).failed
+    assert waves > 2
+    # What another process has written, or the outside has changed back, is seen as well.
+    House(made.home).make("features.whole", [FEB])
+    with made.warehouse.reading() as (cursor, snapshot):
+        assert newest_state(made.warehouse, cursor, snapshot) == read_state(cursor)
+    set_price(made, "2005-03-25", "13.0")
+    assert stale(made.project, made.state()) == [Stale("raw.ticks", MAR, "inputs")]
 
 
 def test_a_correction_makes_the_months_whose_window_covers_it(made):
