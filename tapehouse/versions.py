@@ -48,7 +48,8 @@ def require_declared_intervals(bars: pl.DataFrame, table: str) -> None:
         raise TapehouseError(
             f"{table}: {symbol} has a bar of interval {interval!r} on {session}, but anchors, windows and horizons are "
             f"declared for {', '.join(INTERVALS)} alone; keep other bars out of raw.bars (`interval` in "
-            "sources.yaml, `interval` in checks/raw/bars.yaml), or declare the interval in tapehouse/versions.py with an anchor and windows of its own"
+            "sources.yaml, `interval` in checks/raw/bars.yaml), or declare the interval in tapehouse/versions.py with an "
+            "anchor and windows of its own"
         )
 
 
