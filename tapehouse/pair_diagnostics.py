@@ -1,9 +1,10 @@
 """What a model could learn from preference pairs without reading a prompt, and how balanced they are.
 
-A pair is told apart by three rules that know nothing of the market: which answer is longer, which limit is farther away,
-and, for each side, both offsets by terciles. Each is fitted on the pairs of a fold's training window whose reward was known
-by its end, and scored on the fold's test block; where a rule does better than even there, the pairs teach it. In-sample
-accuracies by objective, on all pairs, say how much there is to learn at most: a rule of many cells fits chance, too.
+A pair is told apart by four rules that know nothing of the market: which answer is longer, which limit is farther away,
+both offsets by terciles for each side, and boosted trees on offsets, side and objective. Each is fitted on the pairs of a
+fold's training window whose reward was known by its end, and scored on the fold's test block; where a rule does better
+than even there, the pairs teach it. In-sample accuracies by objective, on all pairs, say how much there is to learn at
+most: a rule of many cells fits chance, too, and of trees, which fit anything, none is told.
 
 The interval of an accuracy takes the pairs of a fortnight (on books, of an hour) as one draw: their windows overlap, and
 symbols move together (cluster-robust deviation of a ratio, K.-Y. Liang, S. Zeger, Biometrika 73, 1986).
@@ -12,7 +13,7 @@ symbols move together (cluster-robust deviation of a ratio, K.-Y. Liang, S. Zege
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -32,7 +33,10 @@ BASELINES: Final = {
     "length": "picks the longer (or the shorter) answer",
     "offset": "picks the farther (or the nearer) limit of an objective",
     "offset_cells": "picks by the terciles of both offsets within an objective and a side",
+    "offset_trees": "picks by boosted trees on both offsets, side and objective",
 }
+TREES_RULE: Final = "offset_trees"
+TREES: Final = {"n_estimators": 200, "max_depth": 3, "learning_rate": 0.05, "n_jobs": 1, "random_state": 0}
 BALANCED: Final = ("regime", "objective", "side", "symbol")
 SCHEMA: Final = {
     "dataset": pl.String,
@@ -65,6 +69,15 @@ class Rule:
     cells: np.ndarray
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """What was learnt from pairs without their prompts: a `Rule` by objective, and trees over all objectives (`names`)."""
+
+    rules: dict[str, Rule]
+    trees: Any
+    names: tuple[str, ...]
+
+
 def diagnostics(dataset: str, told: pl.DataFrame, folds: Sequence[Fold]) -> pl.DataFrame:
     """Rows of `reports.pair_diagnostics` for one dataset, sorted by their grain.
 
@@ -79,15 +92,15 @@ def diagnostics(dataset: str, told: pl.DataFrame, folds: Sequence[Fold]) -> pl.D
     """
     if told.is_empty():
         raise TapehouseError(f"{dataset} has no rows to diagnose; materialise it first")
-    rows = _whole(told)
+    rows, fitted = _whole(told), fit(told)
     for name, part in _by_objective(told):
-        rows += [(ALL, name, *row) for row in _accuracies(part, fit(part))]
+        rows += [(ALL, name, *row) for row in _accuracies(part, fitted) if row[0] != f"{TREES_RULE}_accuracy"]
     tested = [(f.id, training_rows(told, f, "reward_known_at"), block_rows(told, f)) for f in folds]
     tested = [part for part in tested if part[1].height and part[2].height] or _last_third(told)
     for fold, train, test in tested:
-        rules = fit(train)
+        fitted = fit(train)
         for name, part in _by_objective(test):
-            rows += [(fold, name, *row) for row in _accuracies(part, rules)]
+            rows += [(fold, name, *row) for row in _accuracies(part, fitted)]
             trained = _of(train, name).height
             rows.append((fold, name, "train_pairs", "", float(trained), None, None, trained))
     schema = {name: kind for name, kind in SCHEMA.items() if name != "dataset"}
@@ -134,9 +147,22 @@ def described(pairs: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def fit(train: pl.DataFrame) -> dict[str, Rule]:
-    """The rules of each objective, fitted on described pairs."""
-    return {name: _fit_one(part) for name, part in _by_objective(train) if name != ALL}
+def fit(train: pl.DataFrame) -> Fitted:
+    """The rules, fitted on described pairs."""
+    from xgboost import XGBClassifier
+
+    rules = {name: _fit_one(part) for name, part in _by_objective(train) if name != ALL}
+    wins = train["far_wins"].to_numpy()
+    # Of pairs that are all alike there is nothing for trees to split.
+    trees = XGBClassifier(**TREES).fit(_seen(train, tuple(rules)), wins) if wins.any() and not wins.all() else None
+    return Fitted(rules, trees, tuple(rules))
+
+
+def _seen(rows: pl.DataFrame, names: tuple[str, ...]) -> np.ndarray:
+    """What trees see of each pair: both offsets, their difference, the side, and the objective."""
+    near, far = rows["near"].to_numpy(), rows["far"].to_numpy()
+    objectives = rows["objective"].to_numpy()
+    return np.column_stack([near, far, far - near, _buys(rows), *(objectives == name for name in names)]).astype(np.float64)
 
 
 def _fit_one(train: pl.DataFrame) -> Rule:
@@ -149,19 +175,24 @@ def _fit_one(train: pl.DataFrame) -> Rule:
     return Rule(longer, int(np.sign(signed.sum())), near_cuts, far_cuts, np.sign(cells))
 
 
-def scores(rows: pl.DataFrame, rules: dict[str, Rule]) -> dict[str, np.ndarray]:
+def scores(rows: pl.DataFrame, fitted: Fitted) -> dict[str, np.ndarray]:
     """For each rule 1 where it picks the chosen answer, 0 where the other, 1/2 where it cannot tell: (n,) each."""
     found = {name: np.full(rows.height, EVEN) for name in BASELINES}
     objectives = rows["objective"].to_numpy()
     difference, far_wins = rows["length_difference"].to_numpy(), rows["far_wins"].to_numpy()
     near, far, buys = rows["near"].to_numpy(), rows["far"].to_numpy(), _buys(rows)
     signed = np.where(far_wins, 1, -1)
-    for objective, rule in rules.items():
+    for objective, rule in fitted.rules.items():
         mine = objectives == objective
         cells = rule.cells[buys[mine], _tercile(near[mine], rule.near_cuts), _tercile(far[mine], rule.far_cuts)]
         found["length"][mine] = (1 + rule.longer * np.sign(difference[mine])) / 2
         found["offset"][mine] = (1 + rule.farther * signed[mine]) / 2
         found["offset_cells"][mine] = (1 + cells * signed[mine]) / 2
+    if fitted.trees is None:
+        found[TREES_RULE] = found["offset"].copy()
+    else:
+        chance = fitted.trees.predict_proba(_seen(rows, fitted.names))[:, 1]
+        found[TREES_RULE] = (1 + np.sign(chance - EVEN) * signed) / 2
     return found
 
 
@@ -173,10 +204,10 @@ def _tercile(values: np.ndarray, cuts: np.ndarray) -> np.ndarray:
     return np.searchsorted(cuts, values, side="right")
 
 
-def _accuracies(rows: pl.DataFrame, rules: dict[str, Rule]) -> list[tuple]:
+def _accuracies(rows: pl.DataFrame, fitted: Fitted) -> list[tuple]:
     clusters = rows["cluster"].to_numpy()
     found = []
-    for name, score in scores(rows, rules).items():
+    for name, score in scores(rows, fitted).items():
         value, half = accuracy(score, clusters)
         low, high = (None, None) if half is None else (max(0.0, value - half), min(1.0, value + half))
         found.append((f"{name}_accuracy", "", value, low, high, len(score)))

@@ -38,7 +38,7 @@ def build(b):
         stem = dataset.removeprefix("datasets.")
         page, preview = (b.settings.reports_dir / f"{stem}{suffix}" for suffix in (".html", ".png"))
         replace_file(page, pairs_html(dataset, told, rows, origin, shares).encode())
-        replace_file(preview, preview_png(dataset, told, rows, shares))
+        replace_file(preview, preview_png(told, rows, shares))
         b.note(**{f"{stem}_says": headline(rows), f"{stem}_page": page, f"{stem}_preview": preview})
         parts.append(rows)
     return pl.concat(parts)

@@ -66,11 +66,8 @@ def headline(rows: pl.DataFrame) -> str:
     (rule, value), tested = _best(rows)
     pairs = "unseen pairs" if tested else "pairs, in sample,"
     if all(_even(_scored(rows, name)) for name in BASELINES):
-        inside = max(_inside(rows, name) for name in BASELINES)
-        return (
-            f"Without the prompt no rule tells {pairs} apart by more than chance; in sample the best reaches {_share(inside)}."
-        )
-    return f"Without the prompt, {figures.NAMES[rule]} tells {_share(value)} of {pairs} apart; even odds are 50 %."
+        return f"Without the prompt no rule tells {pairs} apart by more than chance."
+    return f"Without the prompt {_share(value)} of {pairs} are told apart by {figures.NAMES[rule]}; even odds are 50 %."
 
 
 def word(rows: pl.DataFrame, rule: str) -> str:
@@ -102,22 +99,19 @@ def _joined(scored: pl.DataFrame) -> float:
     return sum(v * n for v, n in scored.select("value", "pairs").iter_rows()) / scored["pairs"].sum()
 
 
-def _inside(rows: pl.DataFrame, rule: str) -> float:
-    one = rows.filter((pl.col("measure") == f"{rule}_accuracy") & (pl.col("objective") == ALL) & (pl.col("fold") == ALL))
-    return one["value"][0]
-
-
 def _best(rows: pl.DataFrame) -> tuple[tuple[str, float], bool]:
     """The rule that tells most apart with its accuracy, and whether that is of test blocks."""
     scored = {rule: _scored(rows, rule) for rule in BASELINES}
     tested = any((part["fold"] != ALL).any() for part in scored.values())
-    return max(((rule, _joined(part)) for rule, part in scored.items()), key=lambda item: item[1]), tested
+    return max(((rule, _joined(part)) for rule, part in scored.items() if part.height), key=lambda item: item[1]), tested
 
 
 def _verdicts(rows: pl.DataFrame) -> str:
     items = []
     for rule, does in BASELINES.items():
         scored, said = _scored(rows, rule), word(rows, rule)
+        if scored.is_empty():
+            continue
         each = "; ".join(f"{_share(r['value'])}{_between(r)} {_where(r['fold'])}" for r in scored.iter_rows(named=True))
         some = "; ".join(
             f"{r['objective']} {_share(r['value'])}{_between(r)} {_where(r['fold'])}"
@@ -135,8 +129,8 @@ def _accuracies(rows: pl.DataFrame) -> str:
         by = {row["measure"]: row for row in part.iter_rows(named=True)}
         cells = []
         for rule in BASELINES:
-            row = by[f"{rule}_accuracy"]
-            cells.append(f"{_share(row['value'])} <small>{escape(_between(row).strip(' ()'))}</small>")
+            row = by.get(f"{rule}_accuracy")
+            cells.append(f"{_share(row['value'])} <small>{escape(_between(row).strip(' ()'))}</small>" if row else number(None))
         body.append((escape(_where(fold)), escape(objective), f"{by['length_accuracy']['pairs']:,}", *cells))
     return table(("tested on", "objective", "pairs", *figures.NAMES.values()), body)
 
@@ -205,7 +199,7 @@ def _between(row: dict) -> str:
     return "" if row["low"] is None else f" ({row['low'] * 100:.0f} to {row['high'] * 100:.0f})"
 
 
-def preview_png(dataset: str, told: pl.DataFrame, rows: pl.DataFrame, declared: Mapping[str, float]) -> bytes:
+def preview_png(told: pl.DataFrame, rows: pl.DataFrame, declared: Mapping[str, float]) -> bytes:
     """A PNG of 1000 x 420 pixels of the page's main figures; the same input gives the same bytes on the same matplotlib."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -241,7 +235,7 @@ def preview_png(dataset: str, told: pl.DataFrame, rows: pl.DataFrame, declared: 
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(labelsize=8, colors="#5b616b")
-    figure.suptitle(f"{dataset}: {headline(rows)}", fontsize=11)
+    figure.suptitle(headline(rows), fontsize=10)
     out = BytesIO()
     # Without these two the file names the library's version and the time.
     figure.savefig(out, format="png", metadata={"Software": None, "Creation Time": None})

@@ -103,14 +103,15 @@ def test_a_longer_answer_that_is_the_better_one_is_told():
     assert value(table, "length_accuracy", "test") == 1.0
     assert value(table, "same_form") == 0.0 and value(table, "length_difference_largest") == 3
     assert word(table, "length") == LEARNABLE and word(table, "offset") == NOTHING
-    assert headline(table) == "Without the prompt, length alone tells 100.0 % of unseen pairs apart; even odds are 50 %."
+    assert headline(table) == "Without the prompt 100.0 % of unseen pairs are told apart by length alone; even odds are 50 %."
 
 
 def test_a_rule_by_side_is_found_where_offsets_alone_are_even():
-    buys, sells = pairs(range(200), [True] * 200), pairs(range(200), [False] * 200, side="SELL")
-    table = table_of(pl.concat([buys, sells]))
+    buys, sells = pairs(range(300), [True] * 300), pairs(range(300), [False] * 300, side="SELL")
+    table = table_of(pl.concat([buys, sells]), FOLD)
     assert value(table, "offset_accuracy") == 0.5
-    assert value(table, "offset_cells_accuracy") == 1.0
+    assert value(table, "offset_cells_accuracy") == value(table, "offset_trees_accuracy", "test") == 1.0
+    assert table.filter(measure="offset_trees_accuracy", fold=ALL).is_empty()  # trees fit anything
 
 
 def test_pairs_of_a_fortnight_are_one_draw():
@@ -128,8 +129,9 @@ def test_in_sample_no_rule_is_worse_than_even_and_mirrored_pairs_score_the_same(
     rows = described(pairs(range(len(wins)), wins, [longer and w for w in wins]))
     found = scores(rows, fit(rows))
     assert set(found) == set(BASELINES)
-    for score in found.values():
-        assert score.mean() >= 0.5 and set(np.unique(score)) <= {0.0, 0.5, 1.0}
+    for rule, score in found.items():
+        assert set(np.unique(score)) <= {0.0, 0.5, 1.0}
+        assert score.mean() >= 0.5 or rule == "offset_trees"  # which lower the log loss, not the count of errors
     mirrored = described(pairs(range(len(wins)), [not w for w in wins]))
     assert scores(mirrored, fit(mirrored))["offset"].mean() == found["offset"].mean()
 
@@ -148,8 +150,8 @@ def test_the_page_needs_no_network_and_repeats(turned):
     assert made[0] == made[1]
     body = made[0].partition("<main>")[2].partition("</main>")[0]
     assert "</script><b>" not in made[0] and "http" not in body
-    assert "<h1>Without the prompt, offset alone tells 75.0 % of unseen pairs apart; even odds are 50 %.</h1>" in body
+    assert "<h1>Without the prompt 75.0 % of unseen pairs are told apart by offset alone; even odds are 50 %.</h1>" in body
     for figure in ("accuracy", "margin", "length", "farther", "sides"):
         assert f'id="{figure}"' in made[0]
-    pictures = [preview_png(NAME, told, rows, {}) for _ in range(2)]
+    pictures = [preview_png(told, rows, {}) for _ in range(2)]
     assert pictures[0] == pictures[1] and pictures[0].startswith(b"\x89PNG")
