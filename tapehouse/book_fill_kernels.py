@@ -17,6 +17,10 @@ WAITING, RESTING, THROUGH, QUEUED, TAKEN, ENDED, UNKNOWN = range(7)
 OUTCOMES = ("waiting", "resting", "through", "queue", "taken", "ended", "unknown")
 BEHIND, PROPORTIONAL, AHEAD = range(3)  # where sizes are taken to vanish that no trade explains
 UNITS = 1e8  # of a size: exchanges print at most eight decimals
+# What the tuples of arrays hold; see `play_orders`.
+ARRIVES, ENDS, SIDE, LIMIT, PLACE, NEXT, BY_ARRIVAL, BY_END = range(8)
+CODE, PRICE, TIME, MID, WORST, SHOWN, BY_TIME, SIZE_AHEAD, TRADED, MARKOUT, TOUCHED = range(11)
+PRICES, SIZES, HEADS = range(3)
 # Positions in a book's vector of whole numbers.
 (
     USABLE,  # 1 where the book is valid
@@ -63,41 +67,41 @@ def worst_since(stack, held, at):
 
 
 @njit(cache=True)
-def close_order(state, quote, stacks, orders, results, i, code, price, at):
-    """An order is over: `code` says how. Results 4 is the worst mid for it since its arrival, that at arrival included."""
-    results[0][i] = code
+def close_order(state, stacks, orders, results, i, code, price, at):
+    """An order is over: `code` says how. WORST is the worst mid for it since its arrival, that at arrival included."""
+    results[CODE][i] = code
     if code == UNKNOWN:
         return
-    side = orders[2][i]
-    results[1][i], results[2][i] = price, at
+    side = orders[SIDE][i]
+    results[PRICE][i], results[TIME][i] = price, at
     held = state[HIGHS] if side > 0 else state[LOWS]
-    worst = worst_since(stacks[0] if side > 0 else stacks[1], held, orders[0][i])
-    began = results[3][i]  # the mid at arrival
-    results[4][i] = began if math.isnan(worst) else side * max(side * began, side * worst)
+    worst = worst_since(stacks[0] if side > 0 else stacks[1], held, orders[ARRIVES][i])
+    began = results[MID][i]  # the mid at arrival
+    results[WORST][i] = began if math.isnan(worst) else side * max(side * began, side * worst)
     if code != ENDED:
-        results[6][state[FILLS]] = i
+        results[BY_TIME][state[FILLS]] = i
         state[FILLS] += 1
 
 
 @njit(cache=True)
 def arrive(state, quote, stacks, orders, ladder, results, silence, i):
     """Order i reaches the book: it takes at once what it crosses, else it joins the end of the queue at its price."""
-    at, side, limit = orders[0][i], orders[2][i], orders[3][i]
+    at, side, limit = orders[ARRIVES][i], orders[SIDE][i], orders[LIMIT][i]
     mid = mid_of(quote)
     if state[USABLE] == 0 or at - state[HEARD] > silence or math.isnan(mid):
-        results[0][i] = UNKNOWN
+        results[CODE][i] = UNKNOWN
         return
-    results[3][i] = mid
+    results[MID][i] = mid
     against = quote[1] if side > 0 else quote[0]
     if side * (limit - against) >= 0.0:
-        close_order(state, quote, stacks, orders, results, i, TAKEN, against, at)
+        close_order(state, stacks, orders, results, i, TAKEN, against, at)
         return
-    sizes, heads = ladder[1], ladder[2]
-    place, row = orders[4][i], 0 if side > 0 else 1
-    results[0][i] = RESTING
-    results[5][i] = results[7][i] = sizes[row, place]
-    results[8][i] = 0.0
-    orders[6][i] = heads[row, place]
+    sizes, heads = ladder[SIZES], ladder[HEADS]
+    place, row = orders[PLACE][i], 0 if side > 0 else 1
+    results[CODE][i] = RESTING
+    results[SHOWN][i] = results[SIZE_AHEAD][i] = sizes[row, place]
+    results[TRADED][i] = 0.0
+    orders[NEXT][i] = heads[row, place]
     heads[row, place] = i
     if side > 0:
         state[TOP_BUY] = max(state[TOP_BUY], place)
@@ -113,13 +117,13 @@ def advance(state, quote, stacks, orders, ladder, results, rules, until):
     end, the instants included, come before. The stream must be seen to go on after an end, else what was missed is unknown.
     """
     silence, markout, goes_on = rules
-    by_arrival, by_end = orders[7], orders[8]
+    by_arrival, by_end = orders[BY_ARRIVAL], orders[BY_END]
     count = by_arrival.size
     never = np.iinfo(np.int64).max
     while True:
-        first = orders[0][by_arrival[state[ARRIVED]]] if state[ARRIVED] < count else never
-        second = orders[1][by_end[state[OVER]]] if state[OVER] < count else never
-        third = results[2][results[6][state[MARKED]]] + markout if state[MARKED] < state[FILLS] else never
+        first = orders[ARRIVES][by_arrival[state[ARRIVED]]] if state[ARRIVED] < count else never
+        second = orders[ENDS][by_end[state[OVER]]] if state[OVER] < count else never
+        third = results[TIME][results[BY_TIME][state[MARKED]]] + markout if state[MARKED] < state[FILLS] else never
         if min(first, second, third) >= until:
             return
         if first <= second and first <= third:
@@ -131,19 +135,19 @@ def advance(state, quote, stacks, orders, ladder, results, rules, until):
         if second <= third:
             i = by_end[state[OVER]]
             state[OVER] += 1
-            if results[0][i] == RESTING:
-                against = quote[1] if orders[2][i] > 0 else quote[0]
+            if results[CODE][i] == RESTING:
+                against = quote[1] if orders[SIDE][i] > 0 else quote[0]
                 code = ENDED if known and against > 0.0 else UNKNOWN
-                close_order(state, quote, stacks, orders, results, i, code, against, second)
+                close_order(state, stacks, orders, results, i, code, against, second)
         else:
-            i = results[6][state[MARKED]]
+            i = results[BY_TIME][state[MARKED]]
             state[MARKED] += 1
-            results[9][i] = mid_of(quote) if known else math.nan
+            results[MARKOUT][i] = mid_of(quote) if known else math.nan
 
 
 @njit(cache=True)
 def place_of(prices, price, near):
-    """Place of a price among ascending ones, or -1; it is looked for further and further away from `near`."""
+    """Place of a price among ascending ones, or -1 less that of the first above it; looked for from `near` outwards."""
     n = prices.size
     low, high, step = 0, n, 1
     if near < n and prices[near] < price:
@@ -171,17 +175,17 @@ def place_of(prices, price, near):
 @njit(cache=True)
 def resting(orders, ladder, results, row, place):
     """First order that rests at a place, those that are over being taken off the list; -1 for none."""
-    heads = ladder[2]
+    heads = ladder[HEADS]
     i = heads[row, place]
-    while i >= 0 and results[0][i] != RESTING:
-        i = orders[6][i]
+    while i >= 0 and results[CODE][i] != RESTING:
+        i = orders[NEXT][i]
     heads[row, place] = i
     j = i
     while j >= 0:
-        following = orders[6][j]
-        while following >= 0 and results[0][following] != RESTING:
-            following = orders[6][following]
-        orders[6][j] = following
+        following = orders[NEXT][j]
+        while following >= 0 and results[CODE][following] != RESTING:
+            following = orders[NEXT][following]
+        orders[NEXT][j] = following
         j = following
     return i
 
@@ -191,20 +195,20 @@ def shift(orders, ladder, results, cancellations, row, place, before, size):
     """The displayed size at a price has changed: what is ahead of each order there follows by the declared rule."""
     i = resting(orders, ladder, results, row, place)
     while i >= 0:
-        ahead, gone = results[7][i], before - size - results[8][i]  # what vanished and was not traded
-        results[8][i] = 0.0
+        ahead, gone = results[SIZE_AHEAD][i], before - size - results[TRADED][i]  # what vanished and was not traded
+        results[TRADED][i] = 0.0
         if gone > 0.0 and cancellations == AHEAD:
             ahead = max(ahead - gone, 0.0)
         elif gone > 0.0 and cancellations == PROPORTIONAL and before > 0.0:
             ahead -= gone * min(max(ahead, 0.0) / before, 1.0)
-        results[7][i] = min(ahead, size)
-        i = orders[6][i]
+        results[SIZE_AHEAD][i] = min(ahead, size)
+        i = orders[NEXT][i]
 
 
 @njit(cache=True)
 def trade(state, quote, stacks, orders, ladder, results, at, price, size, bought):
     """A trade: it fills what it goes through, and eats the queue of what rests at its price on the side that it took."""
-    prices, m = ladder[0], ladder[0].size
+    prices, m = ladder[PRICES], ladder[PRICES].size
     found = place_of(prices, price, max(min(state[TOP_BUY], m - 1), 0))
     first = found if found >= 0 else -1 - found  # the first price not below that of the trade
     above = first + 1 if found >= 0 else first  # the first price above it
@@ -214,28 +218,28 @@ def trade(state, quote, stacks, orders, ladder, results, at, price, size, bought
         else:
             low, high = state[LOW_SELL], first - 1  # sells below it
         for place in range(low, high + 1):
-            if ladder[2][row, place] >= 0:
+            if ladder[HEADS][row, place] >= 0:
                 i = resting(orders, ladder, results, row, place)
                 while i >= 0:
-                    results[10][i] = 1
-                    close_order(state, quote, stacks, orders, results, i, THROUGH, prices[place], at)
-                    i = orders[6][i]
-                ladder[2][row, place] = -1
+                    results[TOUCHED][i] = 1
+                    close_order(state, stacks, orders, results, i, THROUGH, prices[place], at)
+                    i = orders[NEXT][i]
+                ladder[HEADS][row, place] = -1
         if row == 0:
             state[TOP_BUY] = min(state[TOP_BUY], above - 1)
         else:
             state[LOW_SELL] = max(state[LOW_SELL], first)
     row = 1 if bought else 0
-    if found < 0 or ladder[2][row, found] < 0:
+    if found < 0 or ladder[HEADS][row, found] < 0:
         return
     i = resting(orders, ladder, results, row, found)
     while i >= 0:
-        results[10][i] = 1
-        results[7][i] -= size
-        results[8][i] += size
-        if results[7][i] < 0.0:
-            close_order(state, quote, stacks, orders, results, i, QUEUED, prices[found], at)
-        i = orders[6][i]
+        results[TOUCHED][i] = 1
+        results[SIZE_AHEAD][i] -= size
+        results[TRADED][i] += size
+        if results[SIZE_AHEAD][i] < 0.0:
+            close_order(state, stacks, orders, results, i, QUEUED, prices[found], at)
+        i = orders[NEXT][i]
 
 
 @njit(cache=True)
@@ -248,13 +252,12 @@ def play_orders(
     Args:
         state (FIELDS,), quote (2,): of the book, changed in place: best bid and ask, 0 for none.
         stacks: two (_, 2) of time and mid, for the worst mids of buys and of sells.
-        orders: arrival and end (us), side, limit, place of the limit, arrival price, next in its list; then the orders by
-            arrival and by end; each (k,).
-        ladder: the limits, ascending (m,); displayed sizes (2, m); first order resting at each (2, m).
-        results: code, price and time (us) of execution, mid at arrival, worst mid, displayed size at arrival, orders by
-            execution, size ahead, size traded since the level last changed, mid at the markout, whether a trade reached
-            the limit; each (k,).
-        rules: how long a book may be silent, after an execution the markout, and how soon the stream must go on, us.
+        orders: ARRIVES and ENDS (us), SIDE, LIMIT, PLACE of the limit on the ladder, NEXT in its list; then the orders
+            BY_ARRIVAL and BY_END; each (k,).
+        ladder: PRICES, the limits, ascending (m,); displayed SIZES (2, m); HEADS, the first order resting at each (2, m).
+        results: CODE, PRICE and TIME (us) of execution, MID at arrival, WORST mid, size SHOWN at arrival, orders BY_TIME of
+            execution, SIZE_AHEAD, TRADED since the level last changed, mid at the MARKOUT, TOUCHED by a trade; each (k,).
+        rules: how long a book may be silent, when after an execution its markout is, how soon the stream must go on, us.
         cancellations: BEHIND, PROPORTIONAL or AHEAD.
         known (n,): clock of the messages, us, ascending. heard, applied, usable, emptied (n,): whether it is a difference,
             changed the book, left it valid, and began it from nothing. best (n, 4), ends, levels: as in
@@ -277,7 +280,7 @@ def play_orders(
         if heard[i]:
             state[HEARD] = at
         if emptied[i]:
-            ladder[1][:] = 0.0
+            ladder[SIZES][:] = 0.0
         if applied[i]:
             for row in range(2):
                 near, told, amounts = 0, levels[2 * row], levels[2 * row + 1]
@@ -302,5 +305,5 @@ def play_orders(
         elif state[USABLE] == 1:
             state[USABLE] = 0
             for k in range(state[ARRIVED]):
-                if results[0][orders[7][k]] == RESTING:
-                    results[0][orders[7][k]] = UNKNOWN  # what went on meanwhile is not known
+                if results[CODE][orders[BY_ARRIVAL][k]] == RESTING:
+                    results[CODE][orders[BY_ARRIVAL][k]] = UNKNOWN  # what went on meanwhile is not known

@@ -213,7 +213,7 @@ class _Desk:
         self.stacks = [np.zeros((1024, 2)), np.zeros((1024, 2))]
         self.orders = (
             arrival, end, orders["side"].cast(pl.Int64).to_numpy(writable=True), limit, np.searchsorted(prices, limit),
-            np.zeros(k), np.full(k, -1), np.argsort(arrival, kind="stable"), np.argsort(end, kind="stable"),
+            np.full(k, -1), np.argsort(arrival, kind="stable"), np.argsort(end, kind="stable"),
         )  # fmt: skip
         self.ladder = prices, np.zeros((2, m)), np.full((2, m), -1)
         nan = [np.full(k, np.nan) for _ in range(7)]
@@ -245,7 +245,7 @@ class _Desk:
         clocks, places, which = self._next_trades(known[start:], happened)
         self._make_room(messages.size)
         play_orders(
-            self.state, self.quote, self.stacks, self.orders, self.ladder, self.results, self.silences,
+            self.state, self.quote, tuple(self.stacks), self.orders, self.ladder, self.results, self.silences,
             CANCELLATIONS[self.rules.cancellations],
             known, differs, differs & (played.tidings.fates == APPLIED), notes[:, 0] == VALID,
             (notes[:, 0] == WARM_UP) & (notes[:, 3] == 1), played.best, everything.ends, everything.levels, start,
