@@ -4,13 +4,14 @@ import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
-from tapehouse.codeversion import code_version, environment_version
+from tapehouse.codeversion import code_version, environment_version, modules_version
 from tapehouse.errors import TapehouseError
 from tapehouse.folds import load_folds
 from tapehouse.hashing import text_hash
 from tapehouse.project import Asset, Output, Project
 from tapehouse.recipe_assets import recipe_assets
 from tapehouse.settings import Settings
+from tapehouse.shown_values import is_scanned
 from tapehouse.sqlfile import parse_sql_file
 from tapehouse.tables import TIME_COLUMNS, Cadence, Declaration, Read, TableDoc, header_grain, load_doc
 
@@ -46,6 +47,8 @@ def _versioned(asset: Asset, docs: dict[str, TableDoc], threads: int) -> Asset:
         for doc in (docs.get(o.table) for o in asset.outputs)
         if doc is not None
     ]
+    if any(is_scanned(o.table, docs[o.table].columns) for o in asset.outputs if o.table in docs):
+        contracts.append(modules_version(("tapehouse.prompt_scan",)))  # the words of the scan are part of the contract
     inputs = repr(asset.reads)
     fitted = asset.name.startswith("models.")
     # The number of threads decides the order of sums, and so the last bits of weights.

@@ -232,3 +232,14 @@ def test_prompts_without_a_template_or_a_decision_point_prove_nothing(toy):
     toy.reload()
     assert "add the version of each prompt's template" in str(toy.make("datasets.orders").failed["datasets.orders"])
     toy.write("checks/datasets/orders.yaml", CHECK)
+
+
+def test_another_list_of_words_makes_the_prompts_stale_and_nothing_else(toy, monkeypatch):
+    """The scan is part of the contract: rows that an older one judged are judged anew."""
+    from tapehouse import declarations
+
+    plant(toy)
+    before = {name: asset.code_version for name, asset in toy.project.assets.items()}
+    monkeypatch.setattr(declarations, "modules_version", lambda modules: "another scan")
+    changed = {name for name, asset in toy.reload().assets.items() if asset.code_version != before[name]}
+    assert changed == {"datasets.orders"}
