@@ -56,7 +56,18 @@ CHECKS = ("checks/raw", "checks/staging", "checks/features", "checks/labels")
 NOW, BEFORE = "2013-03-01", "2013-02-01"
 EARLIER = ("2012-12-01", "2013-01-01")
 OF_A_DAY = ("raw.bars", "raw.corporate_actions", "staging.bars")
-FEATURES = ("price", "decision_points", "cusum_events", "fractional", "macro", "normalised", "regime", "text")
+FEATURES = (
+    "price",
+    "decision_points",
+    "company",
+    "policy_state",
+    "cusum_events",
+    "fractional",
+    "macro",
+    "normalised",
+    "regime",
+    "text",
+)
 # Their windows end after the month of the decision.
 AHEAD = ("labels.triple_barrier", "labels.signal", "labels.concurrency", "labels.forward_returns", "datasets.preference_pairs")
 # A day reaches its own month, the labels and pairs of the month before, whose windows end in it, forward returns of 30
