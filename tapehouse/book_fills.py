@@ -86,12 +86,14 @@ class FillRules(BaseModel):
         markout_seconds: after a fill, when the mid is looked at.
         cancellations: where sizes are taken to vanish that no trade explains: behind the order, in proportion to what lies
             ahead of it and behind it, or ahead of it.
+
+    All times are bounded, so that a day's orders are over on the day after.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    latency_ms: float = Field(ge=0)
-    window_seconds: float = Field(300, gt=0)
-    markout_seconds: float = Field(10, gt=0)
+    latency_ms: float = Field(ge=0, le=60_000)
+    window_seconds: float = Field(300, gt=0, le=3600)
+    markout_seconds: float = Field(10, gt=0, le=3600)
     cancellations: Literal["behind", "proportional", "ahead"] = "behind"
 
 
