@@ -1,4 +1,4 @@
-"""CPU seconds to load 53,240 real daily bars from a gzip CSV into the warehouse (ours), and to turn the same file into Parquet with
+"""CPU seconds to load 53,240 real daily bars from a gzip CSV into the warehouse (ours), and to turn it into Parquet with
 `polars.read_csv` and `write_parquet` (peer); ratio = peer / ours.
 
 Ours reads the text line by line, judges each record, hashes what every month would read, merges it with what is stored, holds
