@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapehouse.book_fills import LATE, SETTLEMENT, FillRules, book_outcomes
-from tapehouse.book_messages import TRADE_SCHEMA
+from tapehouse.book_fill_kernels import UNITS, USABLE
+from tapehouse.book_fills import LATE, SETTLEMENT, FillRules, _Desk, _tape, book_outcomes
+from tapehouse.book_messages import TRADE_SCHEMA, Messages
 from tapehouse.errors import TapehouseError
 from tapehouse.simulated_books import StreamShape, simulate_day
+from tapehouse.simulated_streams import disturb
 from tests.tapehouse.book_stories import NOON, diff, frame, snapshot
 
 BIDS, ASKS = [(100.0, 2.0), (99.0, 5.0)], [(101.0, 1.0), (102.0, 4.0)]
@@ -269,3 +271,22 @@ def test_what_is_received_after_an_order_is_settled_changes_nothing(stream, seed
     assert settled.any()
     assert before.filter(settled).equals(after.filter(settled))
     assert not before.equals(after)
+
+
+@pytest.mark.parametrize("market", ["spot", "futures"])
+def test_the_sizes_that_orders_meet_are_those_of_the_book(market):
+    """Also after gaps, copies and messages out of order: whenever the book is valid, at every price where an order may rest."""
+    shape = StreamShape(market=market, messages_per_second=3.0, snapshot_seconds=300)
+    day = simulate_day(5, "SIM:D", date(2024, 1, 2), shape)
+    book = disturb(day.book[:4000], 1, lose=0.001, swap=0.001, copy=0.01).book
+    orders = drawn(2, 80, book).with_columns(window=pl.lit(10.0)).with_row_index("number")
+    days = int(datetime(2024, 1, 2, tzinfo=UTC).timestamp()) // 86_400
+    tape_of = _tape([day.trades])[("SIM:D", market, "simulator")]
+    desk, seen = _Desk(("SIM:D", market, "simulator"), days, orders, tape_of, FillRules(latency_ms=40)), {0: 0, 1: 0}
+    for at in range(0, book.height, 37):
+        desk.feed(Messages.of(book[at : at + 37]))
+        usable = int(desk.state[USABLE])
+        seen[usable] += 1
+        for side in (0, 1) if usable else ():
+            assert np.array_equal(desk.ladder[1][side], np.rint(desk.book.sizes_at(side, desk.ladder[0]) * UNITS))
+    assert min(seen.values()) > 5
