@@ -5,7 +5,7 @@ import shutil
 import dagster as dg
 import pytest
 
-from tests.house import ROOT, TOY_MONTHS, House
+from tests.house import FILES, ROOT, TOY_MONTHS, House
 from tests.loaders.in_process import definitions, run
 
 JAN, FEB, MAR = TOY_MONTHS[:3]
@@ -114,7 +114,7 @@ def test_one_new_python_file_is_an_asset(toy):
 def test_one_new_recipe_is_four_assets(tmp_path):
     for folder in ("assets", "sql", "checks", "models_registry"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("sources.yaml", "objectives.yaml", "prompts.yaml", "workspace.yaml"):
+    for file in FILES:
         shutil.copy(ROOT / file, tmp_path)
     house = House(tmp_path)
     before = {k.to_user_string() for k in definitions(house).resolve_asset_graph().get_all_asset_keys()}
