@@ -84,10 +84,11 @@ class Points:
         direct = [read.table for read in asset.reads]
         # The nearest first: what a table takes over from the one before it is the same value.
         order = [*direct, *(name for name in reversed(project.assets) if name in behind and name not in direct)]
+        dated = [name for name in order if name in project.tables and "decision_at" in project.tables[name].types]
         self._tables = [
-            name for name in order if name.startswith("features.") and set(project.tables[name].doc.grain) <= set(rows.columns)
+            name for name in dated if name.startswith("features.") and set(project.tables[name].doc.grain) <= set(rows.columns)
         ]
-        self._later = [name for name in order if name.startswith("labels.")]
+        self._later = [name for name in dated if name.startswith("labels.")]
 
     @property
     def key(self) -> list[str]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tapehouse.prompt_scan import NO_OUTCOME, ONLY_ITS_POINT, OUTCOME_WORDS, foreign_numbers, scan, words_of
 from tapehouse.prompts.templates import Template
-from tapehouse.shown_values import point_numbers
+from tapehouse.shown_values import objective_words, point_numbers
 from tests.house import TOY_MONTHS, House, toy_project
 
 AT = datetime(2005, 1, 5, 21, 5, tzinfo=UTC)
@@ -62,6 +62,13 @@ def test_a_number_that_the_point_does_not_show_is_foreign(prompt, foreign):
     (numbers_ok, detail), (words_ok, _) = found(prompt)
     assert numbers_ok == (not foreign) and words_ok
     assert foreign in detail
+
+
+def test_numbers_of_an_objective_s_words_are_shown_for_it_alone(tmp_path):
+    declared = "objectives: {quick: {words: done within 3 sessions}, patient: {words: a better price}}"
+    (tmp_path / "objectives.yaml").write_text(declared)
+    (tmp_path / "book_objectives.yaml").write_text("objectives: {quick: {words: done in 30 s}}")
+    assert objective_words(tmp_path) == {"quick": ["30", "3"], "patient": []}
 
 
 def test_no_prompt_is_no_proof():
