@@ -210,6 +210,9 @@ def export(
         str | None, typer.Option("--balance", help="Equally many training rows of each: regime,objective,side,symbol.")
     ] = None,
     packed: Annotated[int | None, typer.Option("--packed", help="Pack a table of tokens into rows of at most so many.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", help="Of a table of tokens the rows of this one, a digest of models.tokenizer.")
+    ] = None,
 ) -> None:
     """Write a fold of a dataset, purged as for training, with its card: a Hugging Face datasets folder, or JSON lines."""
     settings = _settings()
@@ -220,7 +223,7 @@ def export(
 
     splits = (split.value,) if split else SPLITS
     by = tuple(part.strip() for part in balance.split(",")) if balance else ()
-    done = write(load_project(settings), Warehouse(settings), table, fold, to, format.value, splits, by, packed)
+    done = write(load_project(settings), Warehouse(settings), table, fold, to, format.value, splits, by, packed, tokenizer)
     for name, rows in done.rows.items():
         out.print(f"[bold]{name}[/]  {rows:,} rows", highlight=False)
     for name, said in done.notes.items():

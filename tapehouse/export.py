@@ -28,6 +28,7 @@ from tapehouse.warehouse import LAKE, Warehouse
 Split = Literal["train", "test"]
 Form = Literal["hf", "jsonl"]
 REWARDED, CLASSES = "datasets.rl_prompts", "models.signal_classes"
+TOKENIZER: Final = "tokenizer"
 SPLITS: Final[tuple[Split, ...]] = ("train", "test")
 MICROSECOND: Final = timedelta(microseconds=1)
 SMALLEST_CELL: Final = 20  # rows of a combination of classes below which a symbol is left out of what is balanced by symbol
@@ -59,6 +60,7 @@ def export(
     splits: Sequence[Split] = SPLITS,
     balance: Sequence[str] = (),
     packed: int | None = None,
+    tokenizer: str | None = None,
 ) -> Exported:
     """Write a fold of a dataset to the folder `to`, which must not exist yet (or be empty).
 
@@ -68,6 +70,7 @@ def export(
         form: `hf` for a folder that `datasets.load_from_disk` reads, `jsonl` for one file of JSON lines a split.
         balance: columns of which the training rows shall have equally many of each combination of values.
         packed: most tokens of a row into which the examples of a table of tokens are packed, training and test rows alike.
+        tokenizer: of a table of tokens the rows of this tokenizer alone, a digest of `models.tokenizer`.
 
     Raises:
         TapehouseError: no such dataset, fold or column; the folder holds something; the dataset or what is behind it is
@@ -82,7 +85,7 @@ def export(
         frames: dict[str, pl.DataFrame] = {}
         notes = {"fold": fold}
         for split in splits:
-            rows, notes[split] = _rows(cursor, table, window, split)
+            rows, notes[split] = _rows(cursor, table, window, split, tokenizer)
             rows = _with_classes(cursor, name, rows, fold)
             if rows.is_empty():
                 raise TapehouseError(f"{name}: no {split} row in fold {fold} ({notes[split]}); choose another fold or --split")
@@ -127,7 +130,9 @@ def _require_made(project: Project, asset: Asset, fold: Fold, state: State) -> N
     require_fresh(project, asset, keys, state)
 
 
-def _rows(cursor: duckdb.DuckDBPyConnection, table: Table, fold: Fold, split: Split) -> tuple[pl.DataFrame, str]:
+def _rows(
+    cursor: duckdb.DuckDBPyConnection, table: Table, fold: Fold, split: Split, tokenizer: str | None
+) -> tuple[pl.DataFrame, str]:
     """The rows of one side of a fold in the order of the grain, and which they are in words."""
     start, end = (fold.train_start, fold.train_end) if split == "train" else (fold.test_start, fold.test_end)
     time, known = table.time or DECIDED, outcome_known(table)
@@ -136,6 +141,11 @@ def _rows(cursor: duckdb.DuckDBPyConnection, table: Table, fold: Fold, split: Sp
     if table.doc.partition is not None:
         terms.append(f'"{table.doc.partition}" = $fold')
         bound["fold"] = fold.id
+    if tokenizer is not None:
+        if TOKENIZER not in table.types:
+            raise TapehouseError(f"--tokenizer {tokenizer}: {table.name} holds no tokens; leave it out")
+        terms.append(f"{TOKENIZER} = $tokenizer")
+        bound["tokenizer"] = tokenizer
     inside = cursor.execute(f"select count(*) from {LAKE}.{table.name} where {' and '.join(terms)}", bound).fetchone()[0]
     said = f"decided from {start:%Y-%m-%d} until {end:%Y-%m-%d}"
     if split == "train" and known is not None:
@@ -184,6 +194,9 @@ def _packed(frames: dict[str, pl.DataFrame], name: str, capacity: int) -> tuple[
     from tapehouse.packing import pack_examples
 
     first = next(iter(frames.values()))
+    digests = sorted({d for rows in frames.values() for d in rows[TOKENIZER]}) if TOKENIZER in first.columns else []
+    if len(digests) > 1:  # ids of two vocabularies have no place in one row
+        raise TapehouseError(f"{name} --packed: it has tokens of {digests}; choose one with --tokenizer")
     lists = [column for column, kind in first.schema.items() if isinstance(kind, pl.List)]
     if "input_ids" not in lists:
         raise TapehouseError(

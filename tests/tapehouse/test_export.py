@@ -32,6 +32,7 @@ def build(b):
     return rows.select(
         "symbol", "decision_at", interval=pl.lit("1d"), side=pl.when(day == 15).then(pl.lit("SELL")).otherwise(pl.lit("BUY")),
         filled=day > 10, reward=pl.col("price"), input_ids=pl.concat_list(day.cast(pl.Int32), pl.lit(7, pl.Int32)),
+        tokenizer=pl.when(pl.col("symbol") == "AAA").then(pl.lit("d1")).otherwise(pl.lit("d2")),
         label_known_at=pl.col("decision_at").dt.offset_by("20d"), template=pl.lit("toy|v1"),
     )
 '''
@@ -50,6 +51,7 @@ CHECK = """
       input_ids: {type: "integer[]", doc: "Tokens."}
       label_known_at: {type: timestamptz, doc: "When that was known, UTC."}
       template: {type: varchar, doc: "Version of the template."}
+      tokenizer: {type: varchar, doc: "Digest of the tokenizer."}
     contract:
       - expect_column_values_to_be_in_set: {column: side, value_set: [BUY, SELL]}
     """
@@ -180,7 +182,7 @@ def test_balance_and_packing_are_for_the_fold_that_is_exported(toy, fold, tmp_pa
     done = export(toy.project, toy.warehouse, NAME, fold.id, tmp_path / "even", "jsonl", ("train",), ("side",))
     assert set(pl.read_ndjson(tmp_path / "even" / "train.jsonl")["side"].value_counts()["count"]) == {done.rows["train"] // 2}
     assert "of each combination of side" in done.notes["balanced"]
-    packed = export(toy.project, toy.warehouse, NAME, fold.id, tmp_path / "packed", "jsonl", packed=5)
+    packed = export(toy.project, toy.warehouse, NAME, fold.id, tmp_path / "packed", "jsonl", packed=5, tokenizer="d1")
     rows = [json.loads(line) for line in (tmp_path / "packed" / "train.jsonl").read_text().splitlines()]
     assert rows[0]["position_ids"] == [0, 1, 0, 1] and rows[0]["block_lengths"] == [2, 2]
     assert packed.rows["train"] == len(rows) and "rows of at most 5 tokens" in packed.notes["packed"]
@@ -193,7 +195,10 @@ def test_balance_and_packing_are_for_the_fold_that_is_exported(toy, fold, tmp_pa
         ({"fold": "2005"}, "--fold 2005: no such fold; there are 2005-"),
         ({"balance": ("regime",)}, "--balance regime: .*no column 'regime'"),
         ({"balance": ("side",), "splits": ("test",)}, "it is for training rows"),
-        ({"packed": 1}, "--packed 1: .*nor is|no example is cut"),
+        ({"packed": 5}, r"it has tokens of \['d1', 'd2'\]; choose one with --tokenizer"),
+        ({"name": "datasets.views", "tokenizer": "d1"}, "--tokenizer d1: datasets.views holds no tokens"),
+        ({"tokenizer": "d3"}, "no train row in fold"),
+        ({"packed": 1, "tokenizer": "d2"}, "--packed 1: .*nor is|no example is cut"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(toy, fold, tmp_path, change, said):
