@@ -249,7 +249,7 @@ def test_a_stale_dataset_is_not_exported(toy, fold, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(days=st.integers(0, 90))
 def test_no_exported_training_row_was_known_after_the_window(toy, fold, tmp_path_factory, days):
     """Whatever the lag of the labels: a row is exported just where its outcome was known in the training window."""
