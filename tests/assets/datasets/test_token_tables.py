@@ -36,7 +36,7 @@ def test_every_row_is_a_whole_prompt_and_a_whole_answer(real, tokenizer_folder):
     orders = tokens.filter(dataset="orders").join(prompts, on=[*KEY, "objective"], how="left")
     trader = tokens.filter(dataset="instructions").join(agent, on=KEY, how="left")
     assert orders.height > 500 and trader.height == agent.height
-    for row in [*orders.gather_every(7).iter_rows(named=True), *trader.gather_every(7).iter_rows(named=True)]:
+    for row in [*orders.gather_every(29).iter_rows(named=True), *trader.gather_every(29).iter_rows(named=True)]:
         ids, length = row["input_ids"], row["prompt_length"]
         assert tokenizer.decode(ids[:length]) == row["prompt"]
         assert ids[:length] == served(row["prompt"])["input_ids"]
@@ -44,14 +44,14 @@ def test_every_row_is_a_whole_prompt_and_a_whole_answer(real, tokenizer_folder):
         assert answer.startswith(row["action"]) and answer == row.get("said", answer)
         assert ids.count(tokenizer.stop) == 1 and tokenizer.pad not in ids
         assert row["loss_mask"] == [place >= length for place in range(len(ids))]
-    preferred = real.frame("datasets.preference_tokens").join(pairs, on=[*KEY, "objective", "placement"]).gather_every(9)
+    preferred = real.frame("datasets.preference_tokens").join(pairs, on=[*KEY, "objective", "placement"]).gather_every(37)
     for row in preferred.iter_rows(named=True):
         assert row["prompt_ids"] == served(row["prompt"])["input_ids"]
         assert decode_answer(tokenizer, row["chosen_ids"]) == row["chosen"]
         assert decode_answer(tokenizer, row["rejected_ids"]) == row["rejected"]
     asked = real.frame("datasets.rl_tokens").join(real.frame("datasets.rl_prompts"), on=[*KEY, "family", "objective"])
     assert asked.height == real.frame("datasets.rl_prompts").height
-    for row in asked.gather_every(31).iter_rows(named=True):
+    for row in asked.gather_every(97).iter_rows(named=True):
         assert row["prompt_ids"] == served(row["prompt"])["input_ids"]
 
 
