@@ -30,8 +30,18 @@ def mutated_records(
         return pl.concat([past, kept])
     late = past.filter(pl.col("event_at") > cut - CORRECTIBLE)
     corrected = restamped(change(_some(late, CORRECT, rng), rng), cut, rng)
-    arrived = restamped(change(_some(late, ARRIVE, rng), rng), cut, rng).with_columns(source=pl.lit("late"))
-    return pl.concat([past, kept, corrected, arrived]).select(rows.columns)
+    arrived = restamped(change(_some(late, ARRIVE, rng), rng), cut, rng)
+    if "source" in rows.columns:
+        arrived = arrived.with_columns(source=pl.lit("late"))
+    return pl.concat([past, kept, corrected, arrived])
+
+
+def change_of(name: str, rows: pl.DataFrame) -> Change:
+    """How the records of a raw table change in another future: as `RECORDS` declares, else by other floating numbers.
+
+    Of a table without any, records still vanish.
+    """
+    return RECORDS.get(name) or _scaled(*(column for column, kind in rows.schema.items() if kind.is_float()))
 
 
 def restamped(rows: pl.DataFrame, cut: datetime, rng: np.random.Generator) -> pl.DataFrame:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from tapehouse.errors import TapehouseError
-from tapehouse.futures import RECORDS, STREAMS, mutated_records, restamped
+from tapehouse.futures import RECORDS, STREAMS, change_of, mutated_records, restamped
 from tapehouse.partitions import STEPS, key_of, key_start
 from tapehouse.project import Project, Table
 from tapehouse.scratch import Frames, rebuild
@@ -100,23 +100,18 @@ def _inside(project: Project, table: Table, first: str, last: str) -> pl.Expr:
 
 
 def mutate(raw: Frames, cut: datetime, seed: int) -> Frames:
-    """The raw rows with all that is known after `cut` changed to other valid values; what was known by then is untouched.
-
-    Raises:
-        TapehouseError: a raw table has times of knowledge and no declared other future: a leak through it would not be seen.
-    """
-    for name, rows in raw.items():
-        if name not in (*CHANGED_HERE, *RECORDS) and "known_at" in rows.columns:
-            raise TapehouseError(f"{name}: no other future of it is declared; add one to RECORDS in tapehouse/futures.py")
+    """The raw rows with all that is known after `cut` changed to other valid values; what was known by then is untouched."""
     rng = np.random.default_rng(seed)
     out = dict(raw)
     if "raw.bars" in raw:
         out["raw.bars"] = _mutated_bars(raw["raw.bars"], cut, rng)
     if "raw.corporate_actions" in raw:
         out["raw.corporate_actions"] = _mutated_actions(raw["raw.corporate_actions"], raw.get("raw.bars"), cut, rng)
-    for name, change in RECORDS.items():
-        if name in raw:
-            out[name] = mutated_records(raw[name], change, cut, rng, stream=name in STREAMS)
+    for name, rows in raw.items():
+        if name not in CHANGED_HERE and {"known_at", "event_at"} <= set(rows.columns):
+            # Whether a table that nobody declared keeps versions is not known, so none of its records is corrected.
+            once = name in STREAMS or name not in RECORDS
+            out[name] = mutated_records(rows, change_of(name, rows), cut, rng, stream=once)
     if "raw.instruments" in raw:
         out["raw.instruments"] = _mutated_instruments(raw["raw.instruments"], cut, rng)
     return out

@@ -213,7 +213,10 @@ def test_decimals_are_kept_to_the_last_digit(toy):
         "sql/features/totals.sql",
         """
         -- One row per (symbol, decision_at): the sum of all prices of the month, exactly.
-        select symbol, max(known_at) as decision_at, sum(cast(price as decimal(18, 4))) as total
+        select
+            symbol,
+            date_trunc('month', event_at) + interval 1 month - interval 1 second as decision_at,
+            sum(cast(price as decimal(18, 4))) as total
         from staging.ticks
         where event_at >= $start and event_at < $end
         group by symbol, date_trunc('month', event_at)

@@ -54,7 +54,8 @@ def account(equity: list[float], trades: list[dict] = (), opening: float = 100.0
         }
         for pnl, side, a, b in trades
     ]
-    return BacktestResult(pl.DataFrame(rows, schema=TRADES), frame, ledger, COUNTS, BacktestConfig(initial_cash=opening), np.zeros((1, 1)))
+    config = BacktestConfig(initial_cash=opening)
+    return BacktestResult(pl.DataFrame(rows, schema=TRADES), frame, ledger, COUNTS, config, np.zeros((1, 1)))
 
 
 def test_figures_on_paper():

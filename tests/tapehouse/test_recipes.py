@@ -42,7 +42,7 @@ def test_the_stem_names_the_recipe_and_sections_have_defaults(tmp_path):
         (("optimiser: {learning_rate: 1.0e-3}", ""), r"optimiser: missing; add it"),
         (("method: sft", "method: sfft"), r"method: 'sfft' is none of"),
         (("method: sft", "steps: 1"), r"method: None is none of"),
-        (("objective: patient", "objective: patient, template: order_v9"), r"prompt\.template: .*order_v9\.txt: no such template"),
+        (("objective: patient", "objective: patient, template: order_v9"), r"prompt\.template: .*order_v9\.txt: no such"),
         (("method: sft", "name: other\nmethod: sft"), r"remove the key"),
         (("{steps", "[steps"), r"not YAML"),
     ],
