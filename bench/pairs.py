@@ -159,7 +159,7 @@ def drawn(decision: dict, what: Objectives) -> tuple[float, float, float]:
 def reward(order: dict, later: list[Bar], effects: Effects, costs, weights) -> tuple[bool, float, float | None]:
     """Whether an order filled, its reward and its markout, bar by bar."""
     side, limit, arrival = order["side"], order["limit"], order["arrival"]
-    shares, cash, executed, worst = 1.0, 0.0, None, 0.0
+    shares, cash, executed, worst, seen, taken = 1.0, 0.0, None, 0.0, False, False
     for bar in later:
         step, paid = effects.get((order["symbol"], bar["session"]), (1.0, 0.0))
         cash += shares * paid
@@ -169,14 +169,19 @@ def reward(order: dict, later: list[Bar], effects: Effects, costs, weights) -> t
             reach, against = (low, high) if side > 0 else (high, low)
             if side * (limit - reach) > 0:
                 executed = opened if side * (limit - opened) > 0 else limit
+                taken = executed != limit and not seen
+                if taken:
+                    paid_price = bar["open"] * (1.0 + side * costs.half_spread_bps / 1e4) * shares + cash
+                    executed = min(limit, paid_price) if side > 0 else max(limit, paid_price)
             else:
                 worst = max(worst, side * (against / arrival - 1.0))
+            seen = True
     end = later[-1]["close"] * shares + cash
     filled = executed is not None
     if not filled:
         executed = later[-1]["close"] * (1.0 + side * costs.half_spread_bps / 1e4) * shares + cash
     shortfall = -side * (executed / arrival - 1.0) * 1e4
-    fee = costs.maker_fee_bps if filled else costs.taker_fee_bps
+    fee = costs.maker_fee_bps if filled and not taken else costs.taker_fee_bps
     certainty = 0.0 if filled else -costs.unfilled_penalty_bps
     total = weights.price * shortfall - weights.fees * fee + weights.certainty * certainty - weights.risk * worst * 1e4
     return filled, total, side * (end / executed - 1.0) * 1e4 if filled else None

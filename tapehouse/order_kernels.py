@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 
 BPS = 10_000.0
+MISSED, RESTED, TAKEN = 0, 1, 2  # of an order: not filled, filled as a maker, filled as a taker
 # What became of a placement; the first four are counted, the last is a pair.
 LEFT_OUT, OUT_OF_BAND, INCOMPLETE, NEAR_TIE, TOLD = 0, 1, 2, 3, 4
 OFFSET_STEPS, LIMIT_STEPS = 100.0, 1e10  # offsets have two decimals; a price on the tick is the double that prints so
@@ -20,22 +21,27 @@ def rest_one(row, column, side, limit, arrival, window, half_spread, opens, high
     if end >= opens.shape[1] or math.isnan(ends[row, end]):
         return -1, math.nan, 0, 0.0, math.nan
     shares, cash = 1.0, 0.0
-    filled, executed, waited, adverse = 0, math.nan, window, 0.0
+    filled, executed, waited, adverse, opened_yet = MISSED, math.nan, window, 0.0, False
     for t in range(column + 1, end + 1):
         cash += shares * cash_step[row, t]
         shares *= shares_step[row, t]
-        if filled == 1 or math.isnan(opens[row, t]):
+        if filled != MISSED or math.isnan(opens[row, t]):
             continue
+        first, opened_yet = not opened_yet, True
         opened = opens[row, t] * shares + cash
         high, low = highs[row, t] * shares + cash, lows[row, t] * shares + cash
         reach = low if side > 0 else high
         if side * (limit - reach) > 0.0:
-            filled, waited = 1, t - column - 1
-            executed = opened if side * (limit - opened) > 0.0 else limit
+            filled, executed, waited = RESTED, limit, t - column - 1
+            if side * (limit - opened) > 0.0:
+                executed = opened
+                if first:  # it never rested: it takes liquidity, though never beyond its limit
+                    paid = opens[row, t] * (1.0 + side * half_spread) * shares + cash
+                    filled, executed = TAKEN, min(limit, paid) if side > 0 else max(limit, paid)
             continue
         worst = high if side > 0 else low
         adverse = max(adverse, side * (worst / arrival - 1.0))
-    if filled == 0:
+    if filled == MISSED:
         executed = ends[row, end] * (1.0 + side * half_spread) * shares + cash
     return filled, executed, waited, adverse, ends[row, end] * shares + cash
 
@@ -50,10 +56,10 @@ def rest(rows, columns, sides, limits, arrivals, window, half_spread, opens, hig
         opens, highs, lows, ends, shares_step, cash_step: (s, n) as in `tapehouse.paths.Paths`, `ends` being the closes.
 
     Returns:
-        filled (k,): 1, 0, or -1 where the window's last bar is missing. executed (k,): price in the decision's basis, NaN
-        for -1. waited (k,): sessions before the fill's, or the window. adverse (k,): largest move against the order in the
-        sessions that it rested through unfilled, a fraction of the arrival price, at least 0. The fill's own session is
-        not among them, since its bar does not tell what came before the fill.
+        filled (k,): `MISSED`, `RESTED`, `TAKEN`, or -1 where the window's last bar is missing. executed (k,): price in the
+        decision's basis, NaN for -1. waited (k,): sessions before the fill's, or the window. adverse (k,): largest move against
+        the order in the sessions that it rested through unfilled, a fraction of the arrival price, at least 0. The fill's own
+        session is not among them, since its bar does not tell what came before the fill.
     """
     count = rows.size
     filled, waited = np.empty(count, np.int64), np.empty(count, np.int64)
@@ -70,9 +76,9 @@ def rest(rows, columns, sides, limits, arrivals, window, half_spread, opens, hig
 def parts(side, arrival, filled, executed, adverse, ended, costs):
     """Shortfall, fees, certainty, risk and markout of one order in bps; `costs` as `tapehouse.orders.terms` gives them."""
     shortfall = -side * (executed / arrival - 1.0) * BPS
-    fees = costs[1] if filled == 1 else costs[2]
-    certainty = 0.0 if filled == 1 else -costs[3]
-    markout = side * (ended / executed - 1.0) * BPS if filled == 1 else math.nan
+    fees = costs[1] if filled == RESTED else costs[2]
+    certainty = -costs[3] if filled == MISSED else 0.0
+    markout = math.nan if filled == MISSED else side * (ended / executed - 1.0) * BPS
     return shortfall, fees, certainty, -adverse * BPS, markout
 
 
@@ -184,7 +190,7 @@ def paid_pairs(
         chosen = 1 if margin > 0 else 0
         at[found], buys[found] = i, side > 0
         for place, which in enumerate((chosen, 1 - chosen)):
-            fills[place, found] = filled[which] == 1
+            fills[place, found] = filled[which] != MISSED
             numbers[place, found], numbers[2 + place, found] = rewards[which], limits[which]
             numbers[4 + place, found], numbers[6 + place, found] = offsets[which], markouts[which]
         found += 1

@@ -2,10 +2,12 @@
 
 An order is placed at the decision and rests over the next sessions, never in the decision's own. It fills only when a
 bar trades through its limit (low strictly below a buy's, high strictly above a sell's): a touch may have left it in the
-queue. It then pays its limit, or the open where the session opens beyond the limit, since a resting order takes part in
-the opening auction. An order still unfilled at the close of the window's last session is executed there, crossing half
-the spread and paying the taker's fee. Shortfall is measured once, over all orders, against the arrival price, the
-decision's close (A. Perold, The Implementation Shortfall, Journal of Portfolio Management, 1988):
+queue. It then pays its limit and the maker's fee, or the open where the session opens beyond the limit, since a resting order
+takes part in the opening auction. Where the first open is already beyond its limit it has not rested: it takes liquidity as
+in a backtest, at the open and half the spread though never beyond its limit, and pays the taker's fee. An order still unfilled
+at the close of the window's last session is executed there, crossing half the spread and paying the taker's fee. Shortfall
+is measured once, over all orders, against the arrival price, the decision's close
+(A. Perold, The Implementation Shortfall, Journal of Portfolio Management, 1988):
 
     shortfall reward = -side * (execution / arrival - 1) * 10_000     in bps of the arrival price, larger is better
 
@@ -23,7 +25,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tapehouse.errors import TapehouseError
-from tapehouse.order_kernels import BPS, paid_orders, rest
+from tapehouse.order_kernels import BPS, MISSED, paid_orders, rest
 from tapehouse.paths import SETTLEMENT_LAG, Paths
 
 __all__ = ["BPS", "BUY", "SELL", "rest"]  # beside what is defined here: the kernels' own
@@ -42,9 +44,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Costs(_Frozen):
     """What trading costs beside the price, in bps of the arrival price."""
 
-    half_spread_bps: float = Field(ge=0, description="Half the quoted spread, crossed by an order executed at the end.")
-    maker_fee_bps: float = Field(description="Fee of a filled limit order; negative for a rebate.")
-    taker_fee_bps: float = Field(ge=0, description="Fee of an order executed at the window's end.")
+    half_spread_bps: float = Field(ge=0, description="Half the quoted spread, crossed by an order that takes liquidity.")
+    maker_fee_bps: float = Field(description="Fee of an order filled where it rested; negative for a rebate.")
+    taker_fee_bps: float = Field(ge=0, description="Fee of an order that takes: at the first open, or at the window's end.")
     unfilled_penalty_bps: float = Field(ge=0, description="What an objective of full certainty pays for a miss.")
 
 
@@ -184,7 +186,7 @@ def order_outcomes(
     outcomes = pl.DataFrame(
         {
             **paid,
-            "filled": paid["filled"] == 1,
+            "filled": paid["filled"] > MISSED,
             "sessions_waited": paid["sessions_waited"].astype(np.int32),
             "markout_bps": pl.Series(paid["markout_bps"]).fill_nan(None),
             "reward_end_at": paths.times("close_at", np.where(done, column + window, -1)),
@@ -207,8 +209,9 @@ def pay(
 ) -> dict[str, np.ndarray]:
     """What became of each order: the numbers of `order_outcomes` as arrays, (k,) each.
 
-    `row` and `column` are the places of the decisions' sessions in `paths`, `side` is 1.0 or -1.0. `filled` is 1, 0, or -1
-    where the window's last bar is missing, which leaves the other numbers without meaning; `markout_bps` is NaN where unfilled.
+    `row` and `column` are the places of the decisions' sessions in `paths`, `side` is 1.0 or -1.0. `filled` is as of
+    `tapehouse.order_kernels.rest`, -1 where the window's last bar is missing, which leaves the other numbers without meaning;
+    `markout_bps` is NaN where unfilled.
     """
     filled, waited, numbers = paid_orders(
         row, column, side, limit, arrival, window, *terms(costs, weights),

@@ -38,9 +38,27 @@ def test_a_sell_fills_above_its_limit():
     assert sold["shortfall_bps"] == pytest.approx(200.0)
 
 
-def test_a_session_that_opens_beyond_the_limit_fills_at_its_open():
-    gap = outcome([(95, 96, 94, 95), FLAT, FLAT])
-    assert (gap["filled"], gap["exec_price"]) == (True, 95.0)
+def test_an_order_that_the_first_open_finds_through_the_market_takes_liquidity():
+    fees = Weights(price=1, certainty=1, risk=1, fees=1)
+    taken = outcome([(95, 96, 94, 95), FLAT, (100, 101, 99, 96)], weights=fees)
+    assert (taken["filled"], taken["sessions_waited"], taken["fees_bps"], taken["certainty_bps"]) == (True, 0, 3.0, 0.0)
+    assert taken["exec_price"] == pytest.approx(95 * 1.001)  # half the spread of 20 bps
+    assert taken["reward_bps"] == pytest.approx((1 - 95 * 1.001 / 100) * 1e4 - 3)
+    assert taken["markout_bps"] == pytest.approx((96 / (95 * 1.001) - 1) * 1e4)
+    sold = outcome([(105, 106, 104, 105), FLAT, FLAT], side=-1, limit=102.0)
+    assert (sold["exec_price"], sold["fees_bps"]) == (pytest.approx(105 * 0.999), 3.0)
+    # Never beyond its limit, whatever the spread.
+    assert outcome([(97.95, 98.5, 97, 98), FLAT, FLAT])["exec_price"] == 98.0
+    assert outcome([(102.05, 103, 102, 103), FLAT, FLAT], side=-1, limit=102.0)["exec_price"] == 102.0
+    # The first open that there is, and the spread of the traded price, not of the one restated by a split.
+    assert outcome([None, (95, 96, 94, 95), FLAT])["exec_price"] == pytest.approx(95 * 1.001)
+    halved = outcome([(45, 46, 44, 45), FLAT, FLAT], actions=[action("AAA", "split", 1, 2), action("AAA", "dividend", 1, 2)])
+    assert halved["exec_price"] == pytest.approx(2 * 45 * 1.001 + 2)
+
+
+def test_a_resting_order_that_a_later_open_passes_fills_at_that_open_as_a_maker():
+    gap = outcome([FLAT, (95, 96, 94, 95), FLAT])
+    assert (gap["filled"], gap["exec_price"], gap["fees_bps"], gap["sessions_waited"]) == (True, 95.0, 1.0, 1)
     assert gap["shortfall_bps"] == pytest.approx(500.0)
 
 
