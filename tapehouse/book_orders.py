@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tapehouse.book_fills import FillRules
 from tapehouse.errors import TapehouseError
-from tapehouse.orders import BPS, KeepRates, Share, Stratum, Weights
+from tapehouse.orders import BPS, KeepRates, Regime, Share, Stratum, Weights
 
 
 class _Frozen(BaseModel):
@@ -62,7 +62,7 @@ class BookObjectives(_Frozen):
     fills: FillRules
     every_seconds: int = Field(60, ge=1, le=3600)
     near_tie_bps: float = Field(ge=0)
-    buy_share: dict[str, Share] = Field(default_factory=dict)
+    buy_share: dict[Regime, Share] = Field(default_factory=dict)
     keep: KeepRates = KeepRates()
     tick_size: dict[str, float] = Field(default_factory=dict)
     objectives: dict[str, BookObjective] = Field(min_length=1)

@@ -39,6 +39,7 @@ class _Frozen(BaseModel):
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Regime = Literal["bullish", "bearish", "sideways"]  # of features.regime, and of a book's minute
 
 
 class Costs(_Frozen):
@@ -89,7 +90,7 @@ class KeepRates(_Frozen):
     """
 
     objective: dict[str, Share] = Field(default_factory=dict)
-    regime: dict[str, Share] = Field(default_factory=dict)
+    regime: dict[Regime, Share] = Field(default_factory=dict)
     side: dict[Literal["BUY", "SELL"], Share] = Field(default_factory=dict)
     symbol: dict[str, Share] = Field(default_factory=dict)
 
@@ -108,7 +109,7 @@ class Objectives(_Frozen):
     costs: Costs
     near_tie_bps: float = Field(ge=0)
     placements: int = Field(1, ge=1, le=16)
-    buy_share: dict[str, Share] = Field(default_factory=dict)
+    buy_share: dict[Regime, Share] = Field(default_factory=dict)
     keep: KeepRates = KeepRates()
     objectives: dict[str, Objective] = Field(min_length=1)
 

@@ -22,6 +22,7 @@ Every other value must be there, and be finite.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "templates"
 _FENCE: Final = "---\n"
+_NAME: Final = re.compile(r"\w+", re.ASCII)
 
 
 class _Frozen(BaseModel):
@@ -90,6 +92,8 @@ class Selection:
 
 def load(name: str) -> Template:
     """The template in `tapehouse/templates/<name>.txt`. Raises TapehouseError that names the file and what is wrong."""
+    if not _NAME.fullmatch(name):  # a version string is taken apart at - and @
+        raise TapehouseError(f"template {name!r}: a name is of letters, digits and _, such as order_v3; rename it")
     path = FOLDER / f"{name}.txt"
     if not path.is_file():
         known = sorted(entry.stem for entry in FOLDER.glob("*.txt"))
@@ -184,7 +188,10 @@ def selected(home: Path, family: str) -> Selection:
     declared = _families(path, path.read_text(encoding="utf-8"))
     if family not in declared:
         raise TapehouseError(f"{path}: no family {family!r}; it declares {sorted(declared)}")
-    template = load(declared[family].template)
+    try:
+        template = load(declared[family].template)
+    except TapehouseError as error:
+        raise TapehouseError(f"{path}: {family}: {error}") from error
     if template.family != family:
         raise TapehouseError(f"{path}: {family}: {template.name} is a template of the family {template.family!r}")
     return selection(template.name, declared[family].mask)
@@ -222,12 +229,19 @@ def _families(path: Path, content: str) -> dict[str, Selected]:
         declared = yaml.safe_load(content) or {}
     except yaml.YAMLError as error:
         raise TapehouseError(f"{path}: not YAML: {error}") from error
+    asked = "expected a family and what it selects, such as `order: {template: order_v2, mask: []}`"
+    if not isinstance(declared, dict):
+        raise TapehouseError(f"{path}: {asked}")
     found = {}
     for family, said in declared.items():
+        if not isinstance(said, dict):
+            raise TapehouseError(f"{path}: {family}: {asked}, got {said!r}")
         try:
             found[family] = Selected.model_validate(said)
         except ValidationError as error:
             raise TapehouseError(f"{path}: {family}: {_faults(error)}") from error
+    if idle := sorted(map(str, set(found) - {load(file.stem).family for file in FOLDER.glob("*.txt")})):
+        raise TapehouseError(f"{path}: {', '.join(idle)}: no template is of this family; mend the name or remove the line")
     return found
 
 

@@ -75,6 +75,7 @@ def test_the_declared_objectives_are_those_of_the_design():
         ("latency_ms", "latency", "fills.latency"),
         ("{SIM:PERP: 0.01}", "{SIM:PERP: 0}", "must be above zero"),
         ("{aggressive: 0.55", "{agressive: 0.55", "no objective"),
+        ("{bullish: 0.7", "{bulish: 0.7", "buy_share.bulish.*'bullish', 'bearish' or 'sideways'"),
     ],
 )
 def test_a_wrong_declaration_is_refused_by_file_and_key(tmp_path, old, new, said):

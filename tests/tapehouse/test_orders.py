@@ -153,3 +153,9 @@ def test_the_declared_objectives_load_and_a_slip_names_file_and_key(tmp_path):
     slip.write_text(Path("objectives.yaml").read_text().replace("far: [0.80, 1.10]", "far: [0.20, 1.10]"))
     with pytest.raises(TapehouseError, match=r"strata\.0: .*expected 0 < near"):
         load_objectives(slip)
+    slip.write_text(Path("objectives.yaml").read_text().replace("buy_share: {bullish", "buy_share: {bulish"))
+    with pytest.raises(TapehouseError, match=r"buy_share\.bulish.*'bullish', 'bearish' or 'sideways'"):
+        load_objectives(slip)
+    slip.write_text(Path("objectives.yaml").read_text().replace("regime: {bearish: 1.0", "regime: {bear: 1.0"))
+    with pytest.raises(TapehouseError, match=r"keep\.regime\.bear"):
+        load_objectives(slip)

@@ -106,7 +106,11 @@ def test_prompts_yaml_selects_and_the_version_tells_what(toy, tmp_path):
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ("toy: {template: toy_v2}\n", r"toy_v2.txt: no such template; the templates are \['order_v9', 'toy_v1'\]"),
+        ("toy: {template: toy_v2}\n", r"prompts.yaml: toy: .*toy_v2.txt: no such template; .* \['order_v9', 'toy_v1'\]"),
+        ("toy: {template: ../templates/toy_v1}\n", r"prompts.yaml: toy: template '../templates/toy_v1': .* letters, digits"),
+        ("- toy\n", r"prompts.yaml: .*a family and what it selects"),
+        ("toy: toy_v1\n", r"prompts.yaml: toy: .*a family and what it selects"),
+        ("toy: {template: toy_v1}\noder: {template: toy_v1}\n", r"prompts.yaml: oder: no template is of this family"),
         ("toy: {template: toy_v1, masks: []}\n", r"prompts.yaml: toy: masks: Extra inputs"),
         ("toy: {template: toy_v1, mask: [prices]}\n", r"prompts.yaml: toy: mask.0: Input should be 'names' or 'dates'"),
         ("toy: {template: order_v9}\n", r"prompts.yaml: toy: order_v9 is a template of the family 'order'"),
