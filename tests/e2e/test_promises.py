@@ -22,7 +22,7 @@ from tests.house import House, copy_project
 
 DECISIONS = ("features.", "labels.", "datasets.")
 PAIRS = ["features.price", "features.decision_points", "labels.triple_barrier", "datasets.preference_pairs"]
-TOKENS = ["datasets.sft_tokens", "datasets.preference_tokens"]
+TOKENS = ["datasets.sft_tokens", "datasets.preference_tokens", "datasets.rl_tokens"]
 SHORT_FOLDS = "{min_train_sessions: 50, test_sessions: 15, min_test_sessions: 10, purge_sessions: 2, count: 2}\n"
 # The evening before, the morning of and the middle of days with a split, a special dividend, a first trade or a half day.
 NAMED_CUTS = [
@@ -79,7 +79,9 @@ def test_build_functions_over_any_range_give_the_rows_of_the_stored_table(real):
             with real.warehouse.reading() as (cursor, _):
                 build = make_build(real.project, asset, months, cursor)
                 build.start, build.end = start, end
-                found = normalise(table, asset.build(build), asset.name)
+                made = asset.build(build)
+                # Some give what they refuse beside their rows.
+                found = normalise(table, made[table.name] if isinstance(made, dict) else made, asset.name)
             wanted = stored.filter(pl.col(table.time).is_between(start, end, closed="left"))
             assert frame_hash(found) == frame_hash(wanted), f"{asset.name} from {start} to {end}"
 
