@@ -37,7 +37,7 @@ from bench.harness import report  # noqa: E402
 from tapehouse.keyed import HASH_KEY  # noqa: E402
 from tapehouse.orders import KeepRates, Objectives, load_objectives  # noqa: E402
 from tapehouse.pairs import TICK_SIZE, Pairs, preference_pairs  # noqa: E402
-from tapehouse.prompts.orders import PRICE_BAND  # noqa: E402
+from tapehouse.prompts.orders import BAND_EDGE  # noqa: E402
 
 AIM = 200.0
 SYMBOLS, QUICK_SYMBOLS, SESSIONS = 400, 40, 2_500
@@ -208,7 +208,7 @@ def peer(bars: dict, later_of: Callable, effects: Effects, decisions: list[dict]
         if len(later) < window:
             continue
         limits = [round(round((close - side * offset * atr) / TICK_SIZE) * TICK_SIZE, 10) for offset in offsets]
-        if abs(limits[1] / close - 1.0) > PRICE_BAND or side * (limits[0] - limits[1]) <= 0 or limits[1] <= 0:
+        if abs(limits[1] / close - 1.0) > BAND_EDGE or side * (limits[0] - limits[1]) <= 0 or limits[1] <= 0:
             continue
         order = {"symbol": decision["symbol"], "side": side, "arrival": close}
         near, far = (reward({**order, "limit": limit}, later, effects, what.costs, objective.weights) for limit in limits)

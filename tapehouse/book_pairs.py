@@ -17,7 +17,7 @@ from tapehouse.book_orders import BookObjectives, paid
 from tapehouse.keyed import mixed_uniform, row_keys
 from tapehouse.orders import BPS
 from tapehouse.prompts.book import book_answers, render_book_orders
-from tapehouse.prompts.orders import PRICE_BAND
+from tapehouse.prompts.orders import BAND_EDGE
 from tapehouse.prompts.templates import Selection
 from tapehouse.versions import microseconds
 
@@ -145,7 +145,7 @@ def book_pairs(
         raw = mid * (1.0 - side * points[f"{part}_offset"].to_numpy() / BPS)
         limits[part] = np.round(np.rint(raw / tick) * tick, 10)
     near, far = limits["near"], limits["far"]
-    sane = (np.abs(far / mid - 1.0) <= PRICE_BAND) & (side * (near - far) > 0) & (far > 0)
+    sane = (np.abs(far / mid - 1.0) <= BAND_EDGE) & (side * (near - far) > 0) & (far > 0)
     kept, ticked = points["kept"].to_numpy(), ~np.isnan(tick)
     numbered = (
         points.with_columns(near_limit=near, far_limit=far).filter(pl.Series(sane & kept & ticked)).with_row_index("pair")

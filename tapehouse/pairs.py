@@ -19,7 +19,7 @@ from tapehouse.keyed import blake, row_keys
 from tapehouse.order_kernels import BPS, TOLD, paid_pairs
 from tapehouse.orders import Objective, Objectives, terms
 from tapehouse.paths import SETTLEMENT_LAG, Paths, settled_paths
-from tapehouse.prompts.orders import PRICE_BAND
+from tapehouse.prompts.orders import BAND_EDGE
 
 TICK_SIZE = 0.01
 EVEN = 0.5
@@ -167,7 +167,7 @@ def _of_placement(
         np.array([keep.side.get("SELL", 1.0), keep.side.get("BUY", 1.0)]),
         np.array([[*stratum.near, *stratum.far] for stratum in objective.strata]),
         decisions.close, decisions.atr, decisions.row, decisions.column, objective.window_sessions,
-        *terms(declared.costs, objective.weights), declared.near_tie_bps, PRICE_BAND, TICK_SIZE,
+        *terms(declared.costs, objective.weights), declared.near_tie_bps, BAND_EDGE, TICK_SIZE,
         paths.open, paths.high, paths.low, paths.close, paths.shares, paths.cash,
     )  # fmt: skip
     of = {

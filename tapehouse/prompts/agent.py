@@ -28,6 +28,7 @@ import polars as pl
 from tapehouse.prompts import templates
 from tapehouse.prompts.answers import (
     CONFIDENCE,
+    REASON,
     UNKNOWN_ACTION,
     UNPARSEABLE,
     Rejection,
@@ -40,7 +41,7 @@ ACTIONS: Final = ("HOLD", "BUY", "SELL", "MOVE_TO_BE", "ENABLE_TRAIL", "DISABLE_
 TREND_ADX: Final = 25.0
 DEEP_DRAWDOWN: Final = 0.05
 
-_ANSWER = re.compile(rf"([A-Z][A-Z_]{{0,19}}) \| ({CONFIDENCE}) \| ([a-z][a-z ]{{0,39}})")
+_ANSWER = re.compile(rf"([A-Z][A-Z_]{{0,19}}) \| ({CONFIDENCE}) \| ({REASON})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,9 @@ PRICE_OUT_OF_BAND: Final = "price_out_of_band"  # a slip of a digit, not an orde
 CONFIDENCE_OUT_OF_RANGE: Final = "confidence_out_of_range"  # outside [0, 1]
 STATES: Final = (NOT_TEXT, UNPARSEABLE, UNKNOWN_ACTION, PRICE_OUT_OF_BAND, CONFIDENCE_OUT_OF_RANGE)
 
-CONFIDENCE: Final = r"-?[0-9]{1,4}\.[0-9]{2}"  # a pattern that also matches what is out of range, so that it is told apart
+# Patterns, of a confidence (that also matches what is out of range, so that it is told apart) and of a reason in small letters.
+CONFIDENCE: Final = r"-?(?:0|[1-9][0-9]{0,3})\.[0-9]{2}"
+REASON: Final = r"(?=[a-z ]{1,40}\Z)[a-z]+(?: [a-z]+)*"
 _CONFIDENCE: Final = re.compile(CONFIDENCE)
 
 

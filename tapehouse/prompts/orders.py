@@ -28,6 +28,7 @@ from tapehouse.prompts import templates
 from tapehouse.prompts.answers import (
     CONFIDENCE,
     PRICE_OUT_OF_BAND,
+    REASON,
     UNKNOWN_ACTION,
     UNPARSEABLE,
     Rejection,
@@ -38,6 +39,7 @@ from tapehouse.prompts.answers import (
 
 ACTIONS: Final = ("SELL", "HOLD", "BUY")
 PRICE_BAND: Final = 0.20  # a limit farther than this from the price shown is a slip of a digit, not an order
+BAND_EDGE: Final = PRICE_BAND * (1 + 1e-9)  # what is compared: a limit on the very edge is within, whatever its double
 
 RSI_LOW: Final = 30.0  # Wilder (1978), New Concepts in Technical Trading Systems: oversold and overbought
 RSI_HIGH: Final = 70.0
@@ -80,9 +82,7 @@ CENTS: Final = PriceForm()
 MAX_PRICE: Final = CENTS.largest
 
 _PRICE = re.compile(r"(?<![0-9.])[0-9]{4,7}\.[0-9]{1,8}(?![0-9%])")
-_ANSWER = re.compile(
-    rf"([A-Z_]{{1,20}})(?: limit ([0-9]{{1,9}}\.[0-9]{{1,8}}))? confidence ({CONFIDENCE}) because ([a-z][a-z ]{{0,39}})"
-)
+_ANSWER = re.compile(rf"([A-Z_]{{1,20}})(?: limit ([0-9]{{1,9}}\.[0-9]{{1,8}}))? confidence ({CONFIDENCE}) because ({REASON})")
 _SHOWN = re.compile(r"(?:^|\n)price ([0-9]{4,9}\.[0-9]{1,8})\n?\Z")
 
 
@@ -220,7 +220,7 @@ def parse_order(text: object, shown_price: float | None = None, form: PriceForm 
             return Rejection(UNPARSEABLE, f"the limit {written} is not written as the prompt writes prices")
         if limit <= 0.0:
             return Rejection(UNPARSEABLE, "the limit price is zero")
-        if shown_price is not None and not abs(limit - shown_price) <= PRICE_BAND * shown_price:
+        if shown_price is not None and not abs(limit - shown_price) <= BAND_EDGE * shown_price:
             why = f"limit {limit} is farther than {PRICE_BAND:.0%} from the price {shown_price}"
             return Rejection(PRICE_OUT_OF_BAND, why)
     confidence = parse_confidence(stated)

@@ -56,7 +56,7 @@ TAGS: Final = tuple(tag for name in ELEMENTS for tag in (f"<{name}>", f"</{name}
 # Neither markup nor controls, line breaks or halves of a surrogate pair, which no file can hold.
 _CHARACTER = r"[^<>&\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 _TEXT = rf"(?=\S){_CHARACTER}{{1,{LONGEST_TEXT}}}+(?<=\S)"
-_GAP = r"\s*+"
+_GAP = r"[ \t\r\n]*+"  # what XML calls white space
 _SECTION = re.compile("".join(rf"<{name}>({_TEXT})</{name}>{_GAP}" for name in SECTIONS))
 _CLAIM = "".join(rf"<claim>{name} (?:(yes|no): ({_TEXT})|unknown)</claim>{_GAP}" for name in CLAIMS)
 _CLAIMS = re.compile(_CLAIM)

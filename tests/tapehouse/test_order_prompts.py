@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tapehouse.prompts.answers import STATES, Rejection
 from tapehouse.prompts.orders import (
     ACTIONS,
+    BAND_EDGE,
     PRICE_BAND,
     Order,
     PriceForm,
@@ -174,7 +175,7 @@ def test_parsing_is_total(text, shown, form):
         assert parsed.action in ACTIONS and 0 <= parsed.confidence <= 1
         assert (parsed.limit_price is None) == (parsed.action == "HOLD")
         if parsed.limit_price is not None and shown is not None:
-            assert parsed.limit_price > 0 and abs(parsed.limit_price - shown) <= PRICE_BAND * shown
+            assert parsed.limit_price > 0 and abs(parsed.limit_price - shown) <= BAND_EDGE * shown
 
 
 @settings(max_examples=200)
@@ -198,6 +199,10 @@ def test_one_changed_character_is_read_as_it_stands_or_not_at_all(place, charact
         "BUY limit 0116.20 confidence 0.62",
         "BUY limit 0116.20 confidence .62 because trend up",
         "BUY limit 0116.20 confidence 62% because trend up",
+        "BUY limit 0116.20 confidence 00.62 because trend up",
+        "BUY limit 0116.20 confidence 0.62 because trend up ",
+        "BUY limit 0116.20 confidence 0.62 because trend  up",
+        f"BUY limit 0116.20 confidence 0.62 because {'a' * 41}",
         "BUY confidence 0.62 because trend up",
         "BUY limit 0116.20 confidence 0.62 because trend up\n",
         " BUY limit 0116.20 confidence 0.62 because trend up",
@@ -245,6 +250,19 @@ def test_a_limit_far_from_the_price_is_a_rejection():
     inside, outside = 100 * (1 + PRICE_BAND), 100 * (1 + PRICE_BAND) + 0.01
     assert isinstance(parse_order(answer("SELL", inside, 0.5, "trend up"), 100.0), Order)
     assert isinstance(parse_order(answer("SELL", outside, 0.5, "trend up"), 100.0), Rejection)
+
+
+@given(st.integers(1, 1666), st.sampled_from([1, -1]))
+def test_the_edge_of_the_band_is_within_whatever_its_double(fives, side):
+    """Prices of whole cents whose fifth is whole cents too: 20 % away is in, a cent more is not."""
+    cents = 5 * fives * 100
+    for apart, kind in ((cents // 5, Order), (cents // 5 + 1, Rejection)):
+        text = answer("BUY", (cents + side * apart) / 100, 0.5, "trend up")
+        assert isinstance(parse_order(text, cents / 100), kind)
+    cents = 5 * fives
+    for apart, kind in ((fives, Order), (fives + 1, Rejection)):
+        text = answer("SELL", (cents + side * apart) / 100, 0.5, "trend up")
+        assert isinstance(parse_order(text, cents / 100), kind)
 
 
 def test_what_is_no_order_acts_as_hold():

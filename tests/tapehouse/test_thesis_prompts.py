@@ -103,6 +103,8 @@ def test_what_is_written_is_read_back(thesis):
         ("</thesis>", "", "unparseable"),
         ("</thesis>", "</thesis> I hope this helps.", "unparseable"),
         ("<support>", "<SUPPORT>", "unparseable"),
+        ("<support>", "\x1c<support>", "unparseable"),
+        ("<support>", "\u2003<support>", "unparseable"),
     ],
 )
 def test_what_is_no_thesis_is_refused_with_its_reason(old, new, state):
