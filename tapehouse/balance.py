@@ -45,8 +45,8 @@ def exact(rows: pl.DataFrame, by: Sequence[str] = CLASSES, salt: str = "", least
     same ones.
 
     Args:
-        rows: with `symbol`, `interval`, `decision_at`, the columns of `by`, and whatever else tells rows of a decision apart
-            (`objective`, `placement`) where there is such a column.
+        rows: with `symbol`, `interval` (or the `market` and `source` of a book), `decision_at`, the columns of `by`, and
+            whatever else tells rows of a decision apart (`objective`, `placement`) where there is such a column.
         by: columns whose combinations are the cells.
         salt: another one draws other rows.
         least: the smallest cell to put up with.
@@ -143,7 +143,9 @@ def _cells(rows: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
 
 def _draws(rows: pl.DataFrame, salt: str) -> pl.Series:
     """A number in [0, 1) for each row, by its decision, and its objective and placement where it has them."""
-    parts = [column for column in ("objective", "placement", "fold", "origin") if column in rows.columns]
+    if "interval" not in rows.columns:  # decisions on books
+        rows = rows.with_columns(interval=pl.concat_str("market", "source", separator="|"))
+    parts = [column for column in ("objective", "placement", "dataset", "fold", "origin") if column in rows.columns]
     what = rows.select(
         pl.concat_str(pl.lit(f"export|{salt}"), *parts, separator="|").alias("what"), pl.int_range(pl.len()).alias("n")
     )

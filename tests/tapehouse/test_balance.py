@@ -55,6 +55,16 @@ def test_cells_are_equal_and_what_stays_does_not_depend_on_the_order(counts, see
     assert_frame_equal(shuffled.rows.sort(key), found.rows.sort(key))
 
 
+def test_decisions_on_books_are_told_apart_by_market_and_source():
+    on_books = UNEVEN.with_columns(market=pl.lit("spot"), source=pl.lit("feed")).drop("interval")
+    found = exact(on_books, ("symbol", "side"), least=2)
+    assert (found.per_cell, found.rows.height) == (3, 12)
+    both = pl.concat([on_books, on_books.with_columns(market=pl.lit("futures"))])
+    kept = exact(both, ("symbol", "side", "market"), least=2).rows.partition_by("market")
+    assert [part.height for part in kept] == [12, 12]
+    assert not kept[0].drop("market").equals(kept[1].drop("market"))  # each market draws its own
+
+
 def test_what_cannot_be_balanced_is_said():
     with pytest.raises(TapehouseError, match=r"0 rows of .*'FB'.*'SELL'.*balance by fewer columns"):
         exact(rows(("IBM", "BUY", 2), ("IBM", "SELL", 2), ("FB", "BUY", 2)), ("symbol", "side"), spare="")
