@@ -59,12 +59,12 @@ def scan_rows(
     if TEMPLATE not in rows.columns:
         why = f"no column {TEMPLATE!r}: add the version of each prompt's template (tapehouse.prompts.templates.selected)"
         return [Result(ONLY_ITS_POINT, False, (), why)]
-    words = objective_words(project.settings.home)
+    words, texts = objective_words(project.settings.home), objective_texts(project.settings.home)
     parts = []
     for start in range(0, max(rows.height, 1), SLICE):
         some = rows.slice(start, SLICE)
         points = Points(project, asset, some, cursor)
-        parts.append((start, scan(some, shown_numbers(some, points, words), key, points.naming)))
+        parts.append((start, scan(some, shown_numbers(some, points, words), key, points.naming, said_texts(some, texts))))
     return [_joined(results) for results in zip(*([(start, r) for r in found] for start, found in parts), strict=True)]
 
 
@@ -210,12 +210,32 @@ def _template(version: Any) -> Template | None:
         return None
 
 
-def objective_words(home: Path) -> dict[str, list[str]]:
-    """The numbers in the wording of each objective that a file `*objectives.yaml` of the project declares."""
+def said_texts(rows: pl.DataFrame, texts: dict[str, str]) -> pl.Series:
+    """For each row what its prompt may say in any case: the text of its template, the symbol filled in, the words of its
+    objective, and the side that an order is asked for, which is drawn and no outcome."""
+    given = [column for column in (TEMPLATE, OBJECTIVE, "symbol", "side") if column in rows.columns]
+    kinds = rows.select(given).unique(maintain_order=True)
+    said = []
+    for kind in kinds.iter_rows(named=True):
+        template = _template(kind[TEMPLATE])
+        text = template.text.replace("{symbol}", str(kind.get("symbol"))) if template else ""
+        said.append(f"{text}\n{texts.get(str(kind.get(OBJECTIVE)), '')}\n{kind.get('side') or ''}")
+    told = kinds.with_columns(pl.Series("__said", said, dtype=pl.String))
+    return rows.select(given).join(told, on=given, how="left", nulls_equal=True, maintain_order="left")["__said"]
+
+
+def objective_texts(home: Path) -> dict[str, str]:
+    """The wording of each objective that a file `*objectives.yaml` of the project declares, a line for each file."""
     found: dict[str, list[str]] = {}
     for path in sorted(home.glob("*objectives.yaml")):
         declared = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("objectives", {})
         for name, objective in declared.items():
-            said = pl.Series("words", [str(objective.get("words", ""))], dtype=pl.String).to_frame()
-            found[name] = [*found.get(name, []), *said.select(numbers(pl.col("words")))["words"][0]]
-    return found
+            found.setdefault(name, []).append(str(objective.get("words", "")))
+    return {name: "\n".join(words) for name, words in found.items()}
+
+
+def objective_words(home: Path) -> dict[str, list[str]]:
+    """The numbers in the wording of each objective."""
+    texts = objective_texts(home)
+    said = pl.DataFrame({"words": list(texts.values())}, schema={"words": pl.String}).select(numbers(pl.col("words")))
+    return dict(zip(texts, said["words"].to_list(), strict=True))

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapehouse.prompt_scan import NO_OUTCOME, ONLY_ITS_POINT, OUTCOME_WORDS, foreign_numbers, scan, words_of
-from tapehouse.prompts.templates import Template
-from tapehouse.shown_values import objective_words, point_numbers
+from tapehouse.prompts.templates import Template, selection
+from tapehouse.shown_values import objective_words, point_numbers, said_texts
 from tests.house import TOY_MONTHS, House, toy_project
 
 AT = datetime(2005, 1, 5, 21, 5, tzinfo=UTC)
@@ -79,7 +79,10 @@ def test_no_prompt_is_no_proof():
 @pytest.mark.parametrize(
     "leak",
     ["chosen", "Rejected", "label up", "touched the upper barrier", "reward", "take profit hit", "the limit was filled",
-     "next close", "tomorrow", "forward return", "it will rise", "right answer", "markout", "in hindsight", "signal class"],
+     "next close", "tomorrow", "forward return", "it will rise", "right answer", "markout", "in hindsight", "signal class",
+     "next_close", "NEXT DAY'S OPEN", "future-return", "fwd_ret", "is_chosen", "take_profit hit", "hits the stop",
+     "barrier_upper", "label2", "outcome_of", "tomorrow_close", "exit_price", "going to rise", "ground-truth", "Strong_Buy",
+     "answer: hold", "MOVE_TO_BE", "action_sell"],
 )  # fmt: skip
 def test_words_that_name_an_outcome(leak):
     _, (ok, detail) = found(f"AAA\nday -1.2%\n{leak}\nprice 0117.45\n")
@@ -90,10 +93,35 @@ def test_words_that_name_an_outcome(leak):
 @pytest.mark.parametrize(
     "honest",
     ["trend up", "stop 0112.00 trail on", "win rate", "losses in a row", "core prices price change", "regime bullish",
-     "answers action | confidence | reason", "a fast fill", "a better price", "relabelling", "unrewarding"],
+     "answers action | confidence | reason", "a fast fill", "a better price", "relabelling", "unrewarding", "closed higher",
+     "insiders bought 3 sold 2", "holding", "t -1.2"],
 )  # fmt: skip
 def test_words_that_do_not(honest):
     assert words_of(honest) == []
+
+
+@pytest.mark.parametrize(("prompt", "ok"), [("AAA: BUY, SELL or HOLD", True), ("AAA: BUY, SELL or HOLD\nbuy", False)])
+def test_a_template_may_list_the_answers_but_a_prompt_does_not_add_one(prompt, ok):
+    rows = pl.DataFrame({"symbol": ["AAA"], "prompt": [prompt]})
+    said = pl.Series(["{symbol}: BUY, SELL or HOLD\n"])
+    _, words = scan(rows, pl.Series([[]], dtype=pl.List(pl.String)), ["symbol"], said=said)
+    assert words.success == ok
+    assert ok or "an answer" in words.detail
+
+
+def test_what_is_said_in_any_case_is_template_symbol_objective_and_side():
+    version = selection("order_v1").version
+    rows = pl.DataFrame(
+        {"template": [version, version], "objective": ["quick", "slow"], "symbol": ["HOLD", "AAA"], "side": ["BUY", None]}
+    )
+    said = said_texts(rows, {"quick": "sell fast"})
+    assert said[0].startswith("HOLD daily order") and said[0].endswith("\nsell fast\nBUY")
+    assert said[1].startswith("AAA daily order") and words_of(said[1]) == []
+
+
+def test_digits_of_another_script_are_numbers():
+    (numbers_ok, _), _ = found("AAA\nprice ٢٥\n")
+    assert not numbers_ok
 
 
 def test_every_pattern_has_a_reason():
@@ -201,6 +229,7 @@ def test_honest_prompts_pass_and_the_contract_says_that_they_were_scanned(toy):
         ("prompt = render(shown.with_columns(close=LATER.fill_null(1)), 'order_v1')", "the close of 2005-"),
         ("prompt = render(shown.with_columns(ret_1d=-pl.col('ret_1d')), 'order_v1')", "-1.1% (no value of its decision point)"),
         ("prompt = prompt + 'the barrier was reached'", "'barrier' tells"),
+        ("prompt = prompt + pl.select(pl.when(exits > 8).then(pl.lit('Sell')).otherwise(pl.lit('Buy'))).to_series()", "answer"),
     ],
 )  # fmt: skip
 def test_a_planted_leak_is_caught_and_nothing_of_it_is_visible(toy, leak, said):
