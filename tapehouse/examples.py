@@ -8,7 +8,7 @@ from typing import Final
 import polars as pl
 
 from tapehouse.errors import TapehouseError
-from tapehouse.prompts.orders import confidences, hold_instead, reason_words, render_answers, render_orders
+from tapehouse.prompts.orders import confidences, hold_instead, price_form, reason_words, render_answers, render_orders
 from tapehouse.prompts.templates import Selection
 
 POINT: Final = ("symbol", "interval", "decision_at")
@@ -33,7 +33,7 @@ def render_pairs(pairs: pl.DataFrame, points: pl.DataFrame, words: Mapping[str, 
         raise TapehouseError(
             f"datasets.preference_pairs: {lost['symbol'][0]} at {lost['decision_at'][0]} is not in features.decision_points"
         )
-    said = confidences(joined), reason_words(joined)
+    said = confidences(joined), reason_words(joined), price_form(shown.template)
     return pairs.with_columns(
         render_orders(joined, words, shown.template, shown.mask).alias("prompt"),
         render_answers(joined["side"], joined["chosen_limit"], *said).alias("chosen"),

@@ -278,7 +278,8 @@ def hold_instead(answers: pl.Series) -> pl.Series:
     """HOLD answers with the confidence and the reason of the orders given. Raises ValueError where one is not an answer."""
     texts = []
     for text in answers:
-        parsed = parse_order(text)
+        written = _ANSWER.fullmatch(text)
+        parsed = parse_order(text, form=PriceForm.of(written[2]) if written and written[2] else CENTS)
         if not isinstance(parsed, Order):
             raise ValueError(f"prompts: {text!r} is not an answer: {parsed.why}")
         texts.append(answer("HOLD", None, parsed.confidence, parsed.reason))

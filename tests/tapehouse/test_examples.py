@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from tapehouse.errors import TapehouseError
 from tapehouse.examples import render_pairs, supervised_examples
+from tapehouse.prompts import templates
+from tapehouse.prompts.orders import parse_orders
 from tapehouse.prompts.templates import selection
 
 SHOWN = selection("order_v1")
@@ -73,6 +75,22 @@ def labels(values: list[int | None], ends: list[int]) -> pl.DataFrame:
 
 def rendered(sides: list[str]) -> pl.DataFrame:
     return render_pairs(bare_pairs(sides), points(len(sides)), {"patient": "a better price"}, SHOWN)
+
+
+def test_a_template_with_a_wider_price_has_answers_and_examples_of_its_width(tmp_path, monkeypatch):
+    text = (templates.FOLDER / "order_v1.txt").read_text().replace("{close:07.2f}", "{close:010.3f}")
+    (tmp_path / "order_v9.txt").write_text(text)
+    monkeypatch.setattr(templates, "FOLDER", tmp_path)
+    dear = points(3).with_columns(close=pl.lit(412_345.678))
+    limits = bare_pairs(["BUY", "SELL", "BUY"]).with_columns(chosen_limit=pl.lit(411_000.125), rejected_limit=pl.lit(410_000.0))
+    pairs = render_pairs(limits, dear, {"patient": "a better price"}, selection("order_v9"))
+    assert pairs["prompt"][0].endswith("price 412345.678\n")
+    assert pairs["chosen"][0].startswith("BUY limit 411000.125 ") and pairs["rejected"][0].startswith("BUY limit 410000.000 ")
+    read = parse_orders(pairs["chosen"], pairs["prompt"])
+    assert read["parse_state"].to_list() == ["ok"] * 3
+    examples = supervised_examples(pairs, labels([1, 0, 1], ends=[2] * 3))
+    assert examples["answer"].to_list() == [pairs["chosen"][0], examples["answer"][1], pairs["chosen"][2]]
+    assert examples["answer"][1].startswith("HOLD confidence ")
 
 
 def test_the_answers_of_a_pair_differ_in_digits_only():
