@@ -134,7 +134,7 @@ def tick_one(price, tick_size):
 @njit(cache=True)
 def paid_pairs(
     keys, whats, buy_shares, rates, side_rates, strata, arrivals, atrs, rows, columns, window, costs, weights, near_tie, band,
-    tick_size, opens, highs, lows, ends, shares_step, cash_step,
+    largest, tick_size, opens, highs, lows, ends, shares_step, cash_step,
 ):  # fmt: skip
     """Draw one placement a decision, let both orders rest, and keep the pairs that are told apart.
 
@@ -142,7 +142,8 @@ def paid_pairs(
         keys: (k,) of `tapehouse.keyed.row_keys`. whats: (5,) hashes of what is drawn. buy_shares, rates: (k,) chance of a buy,
             and of being kept; side_rates: (2,) factors of the latter for sells and buys. strata: (m, 4) ranges in ATR.
         arrivals, atrs: (k,) in currency. rows, columns, window, costs, weights, opens …: as of `paid_orders`.
-        near_tie: smallest margin in bps. band: farthest limit, a fraction of the arrival price. tick_size: in currency.
+        near_tie: smallest margin in bps. band: farthest limit, a fraction of the arrival price. largest: limit, and
+            tick_size: in currency.
 
     Returns:
         counts (5,) of what became of the placements; of the pairs told apart, in the order of the decisions: `at` (m,) which
@@ -166,7 +167,8 @@ def paid_pairs(
             continue
         for which in range(2):
             limits[which] = tick_one(arrivals[i] - side * offsets[which] * atrs[i], tick_size)
-        if not (abs(limits[1] / arrivals[i] - 1.0) <= band and side * (limits[0] - limits[1]) > 0 and limits[1] > 0):
+        sane = abs(limits[1] / arrivals[i] - 1.0) <= band and max(limits[0], limits[1]) <= largest
+        if not (sane and side * (limits[0] - limits[1]) > 0 and limits[1] > 0):
             counts[OUT_OF_BAND] += 1
             continue
         for which in range(2):

@@ -9,6 +9,7 @@ The strata are declared in `objectives.yaml` so that the farther offset wins abo
 be reported, `farther_wins`, and never assumed.
 """
 
+import math
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 
@@ -58,7 +59,7 @@ class Counts:
 
     Attributes:
         drawn: placements of all decisions and objectives. left_out: not kept, by the rates of balance. out_of_band: their
-            limits were not two prices within 20 % of the close. incomplete: a window's last bar is missing or still to come.
+            limits were not two prices within 20 % of the close that an answer can write. incomplete: a window's last bar is missing or still to come.
             near_ties: the margin was below the declared one.
     """
 
@@ -106,6 +107,7 @@ def preference_pairs(
     end: datetime,
     sessions: pl.DataFrame,
     settlement_lag: timedelta = SETTLEMENT_LAG,
+    largest: float = math.inf,
 ) -> Pairs:
     """The pairs of each decision point in [start, end) and objective whose two orders are told apart.
 
@@ -117,6 +119,7 @@ def preference_pairs(
         start, end: UTC bounds of `decision_at`.
         sessions: `session, open_at, close_at` of the exchange, over the decisions and their windows.
         settlement_lag: how long after a session's close its records still count.
+        largest: limit that an answer can write, in currency (`tapehouse.prompts.orders.price_form`).
 
     Returns:
         `Pairs`; rewards, markouts and margin in bps, limits in currency and the decision's price basis, on the tick of 0.01,
@@ -132,7 +135,7 @@ def preference_pairs(
     close, atr = (points[name].to_numpy(writable=True) for name in ("close", "atr_14"))
     decisions = _Decisions(points, row_keys(points), close, atr, *paths.places(points))
     parts = [
-        _of_placement(name, objective, placement, objectives, decisions, paths, settlement_lag)
+        _of_placement(name, objective, placement, objectives, decisions, paths, settlement_lag, largest)
         for name, objective in sorted(objectives.objectives.items())
         for placement in range(1, objectives.placements + 1)
     ]
@@ -159,6 +162,7 @@ def _of_placement(
     decisions: _Decisions,
     paths: Paths,
     settlement_lag: timedelta,
+    largest: float,
 ) -> _Part:
     buy_share, rate = chances(decisions.frame, name, declared)
     keep = declared.keep
@@ -167,7 +171,7 @@ def _of_placement(
         np.array([keep.side.get("SELL", 1.0), keep.side.get("BUY", 1.0)]),
         np.array([[*stratum.near, *stratum.far] for stratum in objective.strata]),
         decisions.close, decisions.atr, decisions.row, decisions.column, objective.window_sessions,
-        *terms(declared.costs, objective.weights), declared.near_tie_bps, BAND_EDGE, TICK_SIZE,
+        *terms(declared.costs, objective.weights), declared.near_tie_bps, BAND_EDGE, largest, TICK_SIZE,
         paths.open, paths.high, paths.low, paths.close, paths.shares, paths.cash,
     )  # fmt: skip
     of = {

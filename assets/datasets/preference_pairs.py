@@ -24,10 +24,12 @@ def build(b):
     from tapehouse.examples import render_pairs
     from tapehouse.orders import load_objectives
     from tapehouse.pairs import preference_pairs
+    from tapehouse.prompts.orders import price_form
     from tapehouse.prompts.templates import selected
 
     universe = b.settings.universe
     objectives = load_objectives(b.settings.home / "objectives.yaml")
+    shown = selected(b.settings.home, "order")
     points = b.read("features.decision_points")
     pairs = preference_pairs(
         points,
@@ -38,9 +40,10 @@ def build(b):
         b.end,
         all_sessions(universe.calendar),
         settlement_lag=timedelta(days=universe.settlement_lag_days),
+        largest=price_form(shown.template).largest,
     )
     b.note(
         **asdict(pairs.counts),
         farther_wins=pairs.farther_wins,
     )
-    return render_pairs(pairs.rows, points, objectives.words, selected(b.settings.home, "order"))
+    return render_pairs(pairs.rows, points, objectives.words, shown)

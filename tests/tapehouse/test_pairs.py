@@ -102,6 +102,18 @@ def test_limits_far_from_the_price_are_dropped_and_counted():
     assert (wild.counts, len(wild.rows)) == (Counts(drawn=1, out_of_band=1), 0)
 
 
+def test_limits_that_a_prompt_could_not_write_are_dropped_and_counted():
+    """At a close of 100 a sell lies at 101 and 102: a template that ends at 101.99 cannot write the latter."""
+    versions = frame(bars("AAA", [FLAT, (100, 105, 95, 100)]))
+    selling = one_stratum().model_copy(update={"buy_share": {"sideways": 0.0}})
+
+    def of(largest: float) -> Counts:
+        market = points(), versions, action_frame(), selling, at(0, 0), at(9, 0), calendar(20)
+        return preference_pairs(*market, largest=largest).counts
+
+    assert (of(102.0), of(101.99)) == (Counts(drawn=1), Counts(drawn=1, out_of_band=1))
+
+
 def test_prices_are_rounded_to_the_tick_and_print_so():
     assert [tick_one(price, 0.01) for price in (117.4549, 0.125, 100.0, 9999.994)] == [117.45, 0.12, 100.0, 9999.99]
     assert tick_one(101.3, 0.25) == 101.25
