@@ -59,8 +59,8 @@ class Counts:
 
     Attributes:
         drawn: placements of all decisions and objectives. left_out: not kept, by the rates of balance. out_of_band: their
-            limits were not two prices within 20 % of the close that an answer can write. incomplete: a window's last bar is missing or still to come.
-            near_ties: the margin was below the declared one.
+            limits were not two prices within 20 % of the close that an answer can write. incomplete: a window's last bar is
+            missing or still to come. near_ties: the margin was below the declared one.
     """
 
     drawn: int = 0
