@@ -88,7 +88,10 @@ def export(
             rows, notes[split] = _rows(cursor, table, window, split, tokenizer)
             rows = _with_classes(cursor, name, rows, fold)
             if rows.is_empty():
-                raise TapehouseError(f"{name}: no {split} row in fold {fold} ({notes[split]}); choose another fold or --split")
+                other = f", or a tokenizer of {_tokenizers(cursor, name)}" if tokenizer else ""
+                raise TapehouseError(
+                    f"{name}: no {split} row in fold {fold} ({notes[split]}); choose another fold or --split{other}"
+                )
             frames[split] = rows
         if balance:
             frames, notes["balanced"] = _balanced(frames, name, fold, balance)
@@ -156,6 +159,11 @@ def _rows(
     rows = cursor.execute(f"select {columns} from {LAKE}.{table.name} where {' and '.join(terms)} order by {order}", bound).pl()
     purged = f", {inside - rows.height:,} more purged because {known} was not before its end" if inside > rows.height else ""
     return rows, f"{rows.height:,} rows {said}{purged}"
+
+
+def _tokenizers(cursor: duckdb.DuckDBPyConnection, name: str) -> list[str]:
+    found = cursor.execute(f"select distinct {TOKENIZER} from {LAKE}.{name} order by 1").fetchall()
+    return [digest for (digest,) in found]
 
 
 def _with_classes(cursor: duckdb.DuckDBPyConnection, name: str, rows: pl.DataFrame, fold: str) -> pl.DataFrame:

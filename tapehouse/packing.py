@@ -53,7 +53,7 @@ def pack_lengths(lengths: np.ndarray, capacity: int) -> Packing:
     if unfit.size:
         raise TapehouseError(
             f"packing: example {unfit[0]} has {lengths[unfit[0]]} tokens, a row holds 1 to {capacity} and no example is cut; "
-            "raise the capacity or leave the example out"
+            f"the longest has {lengths.max()}: raise the capacity or leave such examples out"
         )
     return Packing(*_best_fit_decreasing(lengths, capacity)) if lengths.size else Packing(lengths, np.zeros(1, np.int64))
 

@@ -197,7 +197,7 @@ def test_balance_and_packing_are_for_the_fold_that_is_exported(toy, fold, tmp_pa
         ({"balance": ("side",), "splits": ("test",)}, "it is for training rows"),
         ({"packed": 5}, r"it has tokens of \['d1', 'd2'\]; choose one with --tokenizer"),
         ({"name": "datasets.views", "tokenizer": "d1"}, "--tokenizer d1: datasets.views holds no tokens"),
-        ({"tokenizer": "d3"}, "no train row in fold"),
+        ({"tokenizer": "d3"}, r"no train row in fold .* or a tokenizer of \['d1', 'd2'\]"),
         ({"packed": 1, "tokenizer": "d2"}, "--packed 1: .*nor is|no example is cut"),
     ],
 )

@@ -17,7 +17,7 @@ from tapehouse.prompts.templates import selection
 from tapehouse.prompts.thesis import ACTIONS, TAGS, parse_thesis
 from tapehouse.recipes import NanoArchitecture
 from tapehouse.token_rows import preference_tokens, prompt_tokens, supervised_tokens
-from tapehouse.tokens import as_transformers, decode_answer, load_tokenizer
+from tapehouse.tokens import as_transformers, decode_answer, encode_prompts, load_tokenizer
 from tapehouse.training.base import build_model
 from tapehouse.vocabularies import TokenizerRecipe, load_tokenizer_recipes, make_tokenizer
 
@@ -119,8 +119,9 @@ def test_smollm2_splits_digits_and_keeps_its_own_ids(smollm2):
 
     tokenizer = load_tokenizer(smollm2[0])
     own = AutoTokenizer.from_pretrained(SMOLLM2, gguf_file=next(SMOLLM2.glob("*.gguf")).name, local_files_only=True)
-    ids = served = as_transformers(smollm2[0])("limit 0117.45\n")["input_ids"]
-    assert ids == served == own("limit 0117.45\n", add_special_tokens=False)["input_ids"]
+    text = "limit 0117.45\n"
+    (ids,) = encode_prompts(tokenizer, [text])
+    assert ids == as_transformers(smollm2[0])(text)["input_ids"] == own(text, add_special_tokens=False)["input_ids"]
     assert [tokenizer.decode([token]) for token in ids] == ["limit", " ", *"0117.45", "\n"]
     assert min(tokenizer.markers.values()) == len(own) and tokenizer.pad != tokenizer.stop
 
