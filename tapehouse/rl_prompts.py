@@ -68,9 +68,15 @@ SCHEMA = {
 
 @dataclass(frozen=True)
 class RlPrompts:
-    """Rows, sorted by the table's grain, and how many prompts had no complete window (orders) or no score (theses)."""
+    """Rows, sorted by the table's grain, and what gave none.
+
+    Attributes:
+        still: decision points of a price that had not moved, which have no deviation to measure a reward by.
+        incomplete: prompts of orders without a complete window. without_score: of theses whose score is not known.
+    """
 
     rows: pl.DataFrame
+    still: int
     incomplete: int
     without_score: int
 
@@ -104,8 +110,8 @@ def rl_prompts(
     """
     points = points.filter((pl.col("decision_at") >= start) & (pl.col("decision_at") < end)).sort(POINT)
     points = points.with_columns(volatility=pl.col("realised_vol_20d") / math.sqrt(SESSIONS_PER_YEAR))
-    # What has not moved has no deviation to measure a reward by.
-    points = points.filter(pl.col("volatility") > 0)
+    moved = points.filter(pl.col("volatility") > 0)
+    still, points = points.height - moved.height, moved
     paths = settled_paths(versions, actions, sessions, points["symbol"].unique().sort().to_list(), settlement_lag)
     parts = [
         _orders(points, name, objective, objectives.costs, paths, settlement_lag)
@@ -124,6 +130,7 @@ def rl_prompts(
     rows = pl.concat([_complete(orders), _complete(theses)]).sort(*POINT, "family", "objective")
     return RlPrompts(
         rows=rows,
+        still=still,
         incomplete=points.height * len(objectives.objectives) - orders.height,
         without_score=points.height - theses.height,
     )

@@ -40,5 +40,5 @@ def build(b):
         selected(home, "thesis"),
         settlement_lag=timedelta(days=universe.settlement_lag_days),
     )
-    b.note(incomplete=prompts.incomplete, without_score=prompts.without_score)
+    b.note(still=prompts.still, incomplete=prompts.incomplete, without_score=prompts.without_score)
     return prompts.rows

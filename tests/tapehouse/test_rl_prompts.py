@@ -54,9 +54,9 @@ def scored(points: pl.DataFrame) -> pl.DataFrame:
     return points.select(*POINT, entry_at="decision_at", volatility=pl.lit(0.01), **numbers, **times)
 
 
-def made(start=0, end=COUNT, versions=VERSIONS):
+def made(start=0, end=COUNT, versions=VERSIONS, points=POINTS):
     return rl_prompts(
-        POINTS, COMPANY, scored(POINTS), versions, ACTIONS, DECLARED,
+        points, COMPANY, scored(POINTS), versions, ACTIONS, DECLARED,
         at(start, 0), at(end, 0), calendar(COUNT + 20), ORDER_TEMPLATE, THESIS_TEMPLATE, SETTLEMENT,
     )  # fmt: skip
 
@@ -157,6 +157,15 @@ def test_a_folds_classes_are_joined_at_export():
     assert reward_of(cut.filter(family="thesis").row(0, named=True), "").state == "unparseable"
     with pytest.raises(TapehouseError, match="give those of one"):
         of_fold(rows, pl.concat([classes, classes.with_columns(fold=pl.lit("2009"))]))
+
+
+def test_what_has_not_moved_gives_no_prompt_and_is_counted():
+    still = pl.col("session") == day(3)
+    some = POINTS.with_columns(realised_vol_20d=pl.when(still).then(0.0).otherwise("realised_vol_20d"))
+    found = made(points=some)
+    assert found.still == POINTS.filter(still).height == 2
+    assert found.rows.filter(pl.col("decision_at") == at(3, 21) + LAG).height == 0
+    assert EVERYTHING.still == 0
 
 
 def test_without_points_there_are_no_rows():
