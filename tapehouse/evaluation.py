@@ -33,7 +33,7 @@ MEANING = {
     "base_rate_hold": "Share with neither barrier reached.",
     "base_rate_buy": "Share whose upper barrier was reached first.",
     "accuracy": "Share of labelled predictions whose action is the label's.",
-    "accuracy_low": "Lower end of its 95 % interval; blocks of ten sessions, all symbols together.",
+    "accuracy_low": "Lower end of its 95 % interval; blocks of ten sessions or more, all symbols together.",
     "accuracy_high": "Upper end.",
     "balanced_accuracy": "Mean over the classes that occur of the share that was recognised; 1/3 is chance for three.",
     "mcc": "Matthews correlation over three classes (Gorodkin 2004): 0 is chance; null where one side is constant.",

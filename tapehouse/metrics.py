@@ -26,7 +26,7 @@ MEANING = {
     "annual_return": "Return compounded to 252 sessions [fraction a year].",
     "volatility": "Standard deviation of daily returns times the root of 252 [fraction].",
     "sharpe": "Mean over deviation of daily returns times the root of 252, gross of a risk-free rate; null without trades.",
-    "sharpe_low": "Lower end of the 95 % interval of the Sharpe ratio; blocks of ten sessions resampled.",
+    "sharpe_low": "Lower end of the 95 % interval of the Sharpe ratio; blocks of ten sessions or more resampled.",
     "sharpe_high": "Upper end of that interval.",
     "sortino": "Mean over root mean square of negative daily returns, times the root of 252.",
     "max_drawdown": "Deepest fall of equity from its highest point so far [fraction, at most 0].",
