@@ -115,8 +115,9 @@ def _blocks_of(count: int) -> str:
 def _thin(equity: pl.DataFrame) -> str:
     sessions, blocks = equity["session"].n_unique(), equity["fold"].n_unique()
     return (
-        f"This is one window of one market: {sessions} sessions in {_blocks_of(blocks)}. The intervals resample blocks "
-        "of ten sessions or more and are not corrected for the number of subjects compared. Sharpe ratios are gross of a risk-free rate."
+        f"This is one window of one market: {sessions} sessions in {_blocks_of(blocks)}. The intervals resample blocks of ten "
+        "sessions or more and are not corrected for the number of subjects compared. Sharpe ratios are gross of a risk-free "
+        "rate."
     )
 
 
