@@ -2,8 +2,8 @@
 
 `names` shows a symbol as a neutral word, the same for one symbol in every prompt: seven consonants (so that no word of a
 language comes about) from a keyed hash. `dates` shows every date and time as the one word `hidden`. Both also reach into
-texts that a prompt quotes: the row's own symbol as a word of its own, dates, years and names of months. Prices stay as they
-are: who wants to hide them too has to scale them (`tapehouse.prompts.orders.rescale_prices`).
+texts that a prompt quotes: the row's own symbol as a word of its own, dates, years and names of months, also short ones.
+Prices stay as they are: who wants to hide them too has to scale them (`tapehouse.prompts.orders.rescale_prices`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ HASH_KEY: Final = b"tapehouse.masking.1"
 _CONSONANTS: Final = "bcdfghjklmnpqrstvwxz"
 _LETTERS: Final = 7  # 20^7 words: two of 5,000 symbols share one in a hundredth of all universes
 
-_MONTHS: Final = "January|February|March|April|May|June|July|August|September|October|November|December"
+_MONTHS: Final = (
+    r"(?:January|February|March|April|May|June|July|August|September|October|November|December"
+    r"|(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.?)(?![A-Za-z])"
+)
 _DATE: Final = re.compile(
-    r"\b(?:19|20)[0-9]{2}-[0-9]{2}(?:-[0-9]{2})?(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?Z?)?\b"  # 2008-09-15, with a time or not
-    r"|\b[0-9]{1,2}/[0-9]{1,2}/(?:[0-9]{2}){1,2}\b"
+    r"\b(?:19|20)[0-9]{2}[-/][0-9]{2}(?:[-/][0-9]{2})?(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?Z?)?\b"  # 2008-09-15, with a time
+    r"|\b(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])\b"  # 20080915
+    r"|\b[0-9]{1,2}[-/][0-9]{1,2}[-/](?:[0-9]{2}){1,2}\b"
     rf"|\b(?:[0-9]{{1,2}} )?(?:{_MONTHS})(?: [0-9]{{1,2}}(?:st|nd|rd|th)?)?(?:,? (?:19|20)[0-9]{{2}})?\b"
     r"|(?<![0-9.,$])(?:19|20)[0-9]{2}(?![0-9.,]?[0-9])"  # a year alone
 )
