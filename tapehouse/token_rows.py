@@ -24,6 +24,9 @@ from tapehouse.tokens import Vocabulary, answer_ids, prompt_ids
 IDS: Final = pl.List(pl.Int32)
 # Of a row, as far as it has them.
 KEY: Final = ("fold", "symbol", "interval", "decision_at", "dataset", "family", "objective", "placement", "origin")
+# Tokens kept free for the answer to an order: thrice the longest. One number for datasets and evaluation, so that both show
+# one prompt where lines of it have to go.
+ORDER_ROOM: Final = 64
 TOO_LONG: Final = "too long for its tokenizer, without its optional lines too"
 
 
@@ -45,7 +48,12 @@ class Tokenised:
 
 
 def supervised_tokens(
-    examples: pl.DataFrame, vocabularies: Mapping[str, Vocabulary], table: str, source: str, marked: bool = False
+    examples: pl.DataFrame,
+    vocabularies: Mapping[str, Vocabulary],
+    table: str,
+    source: str,
+    marked: bool = False,
+    room: int = 0,
 ) -> Tokenised:
     """Examples with `input_ids`, the prompt's ids and then the answer's, and `loss_mask`, true on the answer and its stop.
 
@@ -54,6 +62,7 @@ def supervised_tokens(
         vocabularies: tokenizers by digest; each gives every example a row, with the digest in `tokenizer`.
         table, source: the table that is made and the one that the examples are rows of, for what is refused.
         marked: the answers' tags and elements are the tokenizers' markers.
+        room: tokens that a prompt leaves free at least, whatever its answer's length.
 
     Returns:
         Rows without `prompt` and `answer`, with `input_ids`, `loss_mask`, `prompt_length`, `lines_dropped`, `tokenizer`.
@@ -70,11 +79,16 @@ def supervised_tokens(
             pl.Series("prompt_length", fitted.prompts.lengths, dtype=pl.Int32),
         ]
 
-    return _tokenised(examples, vocabularies, ("answer",), columns, table, source, marked)
+    return _tokenised(examples, vocabularies, ("answer",), columns, table, source, marked, room)
 
 
 def preference_tokens(
-    pairs: pl.DataFrame, vocabularies: Mapping[str, Vocabulary], table: str, source: str, marked: bool = False
+    pairs: pl.DataFrame,
+    vocabularies: Mapping[str, Vocabulary],
+    table: str,
+    source: str,
+    marked: bool = False,
+    room: int = 0,
 ) -> Tokenised:
     """Pairs with `prompt_ids`, `chosen_ids` and `rejected_ids` apart, answers with their stop token.
 
@@ -86,7 +100,7 @@ def preference_tokens(
         parts = {"prompt_ids": fitted.prompts, "chosen_ids": fitted.answers[0], "rejected_ids": fitted.answers[1]}
         return [ids.series(name, IDS) for name, ids in parts.items()]
 
-    return _tokenised(pairs, vocabularies, ("chosen", "rejected"), columns, table, source, marked)
+    return _tokenised(pairs, vocabularies, ("chosen", "rejected"), columns, table, source, marked, room)
 
 
 def prompt_tokens(
@@ -98,6 +112,19 @@ def prompt_tokens(
         return [fitted.prompts.series("prompt_ids", IDS)]
 
     return _tokenised(prompts, vocabularies, (), columns, table, source, room=room)
+
+
+def asked_prompts(vocabulary: Vocabulary, prompts: Sequence[str], template: str, room: int) -> list[str]:
+    """Prompts as a model is asked them: without the optional lines that `prompt_tokens` would drop; never without a prompt.
+
+    One that cannot fit is asked in its shortest form: a decision that is not in a dataset has to be answered all the same.
+    """
+    asked = list(prompts)
+    for row in np.flatnonzero(prompt_ids(vocabulary, asked).lengths > vocabulary.max_length - room):
+        forms = shortened(asked[row], template)
+        fitting = np.flatnonzero(prompt_ids(vocabulary, forms).lengths <= vocabulary.max_length - room)
+        asked[row] = forms[fitting[0] if fitting.size else -1] if forms else asked[row]
+    return asked
 
 
 @dataclass(frozen=True)
@@ -133,7 +160,7 @@ def _fit(
     """The examples that fit, and the tokens of each example's shortest form."""
     prompts = prompt_ids(vocabulary, rows["prompt"].to_list())
     parts = [answer_ids(vocabulary, rows[name].to_list(), marked) for name in answers]
-    longest = np.max([part.lengths for part in parts], axis=0) if parts else np.full(rows.height, room)
+    longest = np.max([np.full(rows.height, room), *(part.lengths for part in parts)], axis=0)
     most = vocabulary.max_length - longest
     lengths = prompts.lengths
     over = np.flatnonzero(lengths > most)

@@ -12,14 +12,14 @@ def build(b):
     import polars as pl
 
     from tapehouse.refusals import quarantined
-    from tapehouse.token_rows import preference_tokens
+    from tapehouse.token_rows import ORDER_ROOM, preference_tokens
     from tapehouse.tokens import stored_tokenizers
 
     known, table = stored_tokenizers(b.read("models.tokenizer"), b.settings.root), "datasets.preference_tokens"
     key = ("symbol", "interval", "decision_at", "objective", "placement")
     said = ("prompt", "chosen", "rejected", "margin_bps", "stage", "difficulty")
     pairs = b.read("datasets.preference_pairs").select(*key, *said, "reward_end_at", "reward_known_at", "template")
-    made = preference_tokens(pairs, known, table, "datasets.preference_pairs")
+    made = preference_tokens(pairs, known, table, "datasets.preference_pairs", room=ORDER_ROOM)
     # A length that tells the better answer would be learnt in place of the price.
     unequal = made.rows.filter(pl.col("chosen_ids").list.len() != pl.col("rejected_ids").list.len())
     b.note(**made.facts, unequal_lengths=unequal.height)

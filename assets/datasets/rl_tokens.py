@@ -6,8 +6,8 @@ one that cannot is in the quarantine.
 
 from tapehouse.tables import reads, table
 
-# Tokens kept free for an answer: thrice the longest of the packaged data (20 and 199), which has neither news nor filings.
-ROOM = {"order": 64, "thesis": 640}
+# Tokens kept free for a thesis: thrice the longest of the packaged data (199), which has neither news nor filings.
+THESIS_ROOM = 640
 
 
 @table(reads("datasets.rl_prompts"), reads("models.tokenizer"), rejects=True, most_rows=100_000)
@@ -15,7 +15,7 @@ def build(b):
     import polars as pl
 
     from tapehouse.refusals import quarantined
-    from tapehouse.token_rows import prompt_tokens
+    from tapehouse.token_rows import ORDER_ROOM, prompt_tokens
     from tapehouse.tokens import stored_tokenizers
 
     known, table = stored_tokenizers(b.read("models.tokenizer"), b.settings.root), "datasets.rl_tokens"
@@ -23,7 +23,7 @@ def build(b):
     prompts = b.read("datasets.rl_prompts").select(*keep, "label_end_at", "label_known_at", "template")
     parts = {
         family: prompt_tokens(prompts.filter(family=family), known, table, "datasets.rl_prompts", room)
-        for family, room in ROOM.items()
+        for family, room in (("order", ORDER_ROOM), ("thesis", THESIS_ROOM))
     }
     for family, part in parts.items():
         b.note(**{f"{family}_{fact}": count for fact, count in part.facts.items()})

@@ -21,7 +21,7 @@ def build(b):
 
     from tapehouse.examples import supervised_examples
     from tapehouse.refusals import quarantined
-    from tapehouse.token_rows import supervised_tokens
+    from tapehouse.token_rows import ORDER_ROOM, supervised_tokens
     from tapehouse.tokens import stored_tokenizers
 
     known, table = stored_tokenizers(b.read("models.tokenizer"), b.settings.root), "datasets.sft_tokens"
@@ -30,7 +30,7 @@ def build(b):
     agent = b.read("datasets.instructions").select(set(orders.columns) - {"dataset", "objective"})
     agent = agent.with_columns(dataset=pl.lit("instructions"), objective=pl.lit("none"))
     parts = [
-        supervised_tokens(orders, known, table, "datasets.preference_pairs"),
+        supervised_tokens(orders, known, table, "datasets.preference_pairs", room=ORDER_ROOM),
         supervised_tokens(agent.select(orders.columns), known, table, "datasets.instructions"),
     ]
     rows = pl.concat([part.rows for part in parts])

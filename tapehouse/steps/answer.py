@@ -13,7 +13,8 @@ def run(b, recipe: Recipe) -> pl.DataFrame:
     from tapehouse.orders import load_objectives
     from tapehouse.prompts.orders import render_orders
     from tapehouse.prompts.templates import selected, selection
-    from tapehouse.tokens import stored_tokenizer_path
+    from tapehouse.token_rows import ORDER_ROOM, asked_prompts
+    from tapehouse.tokens import load_tokenizer, stored_tokenizer_path
 
     points = b.read("features.decision_points")
     words = load_objectives(b.settings.home / "objectives.yaml").words[recipe.prompt.objective]
@@ -24,7 +25,8 @@ def run(b, recipe: Recipe) -> pl.DataFrame:
     folders = (b.read(t).row(0, named=True)["path"] for t in (f"models.{recipe.base}", "models.adapters"))
     base, adapter = (b.settings.root / folder for folder in folders)
     tokenizer = stored_tokenizer_path(b.read("models.tokenizer"), b.settings.root, recipe.base)
-    answers = predict(base, adapter, tokenizer, prompts.to_list(), recipe.prompt.batch_size, b.settings.threads)
+    asked = asked_prompts(load_tokenizer(tokenizer), prompts.to_list(), shown.template, ORDER_ROOM)
+    answers = predict(base, adapter, tokenizer, asked, recipe.prompt.batch_size, b.settings.threads)
     b.note(unparseable=float((answers["parse_state"] != "ok").mean()), **action_shares(answers["action"]))
     return pl.concat([points.select("symbol", "interval", "decision_at"), answers], how="horizontal").with_columns(
         adapter=pl.lit(recipe.name),

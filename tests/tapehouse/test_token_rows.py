@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tapehouse.prompts.templates import selection
 from tapehouse.refusals import REFUSED, quarantined
-from tapehouse.token_rows import TOO_LONG, preference_tokens, prompt_tokens, supervised_tokens
+from tapehouse.token_rows import TOO_LONG, asked_prompts, preference_tokens, prompt_tokens, supervised_tokens
 from tapehouse.tokens import decode_answer, encode_answers, encode_prompts, load_tokenizer
 from tapehouse.vocabularies import train_tokenizer
 
@@ -115,6 +115,25 @@ def test_a_prompt_leaves_room_for_its_answer(long_and_short):
     made = prompt_tokens(examples([LINES]), {"d": tokenizer}, "t", "s", room=12).rows
     assert len(made["prompt_ids"][0]) <= tokenizer.max_length - 12
     assert prompt_tokens(examples([LINES]), {"d": tokenizer}, "t", "s", room=tokenizer.max_length).refused.height == 1
+
+
+def test_evaluation_asks_the_prompts_that_training_saw(long_and_short):
+    """Also where lines had to go: the room is that of the family, not that of the answer at hand."""
+    tokenizer, longer = long_and_short["tight"], LINES.replace("bullish", "sideways and bullish")
+    prompts = [LINES, longer, "price 0117.45\n"]
+    room = tokenizer.max_length - len(encode_prompts(tokenizer, [LINES.replace("regime bullish\n", "")])[0])
+    asked = asked_prompts(tokenizer, prompts, "agent_v1", room)
+    assert asked == [LINES.replace("regime bullish\n", ""), LINES.replace("regime bullish\n", ""), prompts[2]]
+    of_pairs = preference_tokens(
+        examples(prompts, chosen=["HOLD"] * 3, rejected=["SELL"] * 3), {"d": tokenizer}, "t", "s", room=room
+    ).rows
+    learnt = supervised_tokens(examples(prompts, answer=["HOLD"] * 3), {"d": tokenizer}, "t", "s", room=room).rows
+    of_rewarded = prompt_tokens(examples(prompts), {"d": tokenizer}, "t", "s", room=room).rows
+    ids = encode_prompts(tokenizer, asked)
+    assert of_pairs["prompt_ids"].to_list() == of_rewarded["prompt_ids"].to_list() == ids
+    assert [row[:n] for row, n in learnt.select("input_ids", "prompt_length").iter_rows()] == ids
+    bare = "IBM agent " + "and more " * 400 + "\nregime bullish\nprice 0117.45\n"
+    assert asked_prompts(tokenizer, [bare], "agent_v1", room) == [bare.replace("regime bullish\n", "")]
 
 
 def test_no_rows_give_no_rows_of_the_same_types(long_and_short):
