@@ -147,9 +147,10 @@ def book_pairs(
     near, far = limits["near"], limits["far"]
     sane = (np.abs(far / mid - 1.0) <= BAND_EDGE) & (side * (near - far) > 0) & (far > 0)
     kept, ticked = points["kept"].to_numpy(), ~np.isnan(tick)
-    numbered = (
-        points.with_columns(near_limit=near, far_limit=far).filter(pl.Series(sane & kept & ticked)).with_row_index("pair")
-    )
+    # Where the limits lie on the tick, which may be wider than what the offsets differ by.
+    offsets = {f"{part}_offset": side * (1.0 - limit / mid) * BPS for part, limit in limits.items()}
+    placed = points.with_columns(near_limit=near, far_limit=far, **offsets)
+    numbered = placed.filter(pl.Series(sane & kept & ticked)).with_row_index("pair")
     result = _told_apart(numbered, messages, trades, declared)
     rows = _rendered(result.rows, declared, shown)
     dropped = {"no_tick": ~ticked, "left_out": ticked & ~kept, "out_of_band": ticked & kept & ~sane}

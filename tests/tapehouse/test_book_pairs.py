@@ -11,7 +11,7 @@ from tapehouse.book_pairs import GRAIN, decision_points, draw_orders
 from tapehouse.hashing import frame_hash
 from tapehouse.leakage import find_leaks
 from tapehouse.project import Project
-from tapehouse.prompts.orders import parse_orders
+from tapehouse.prompts.orders import parse_orders, shown_price
 from tapehouse.scratch import read_raw, rebuild
 from tests.house import ROOT, House, copy_project
 
@@ -92,6 +92,10 @@ def test_pairs_of_the_default_data(pairs):
         assert (parsed["parse_state"] == "ok").all()
         assert (parsed["limit_price"] == pairs[f"{which}_limit"]).all()
         assert (parsed["action"] == pairs["side"]).all()
+        # The offset is where the limit lies on its tick (a bp here), not what was drawn; the prompt's mid has three decimals.
+        mid = np.array([shown_price(prompt) for prompt in pairs["prompt"]])
+        passive = np.where(pairs["side"] == "BUY", 1.0, -1.0) * (1.0 - pairs[f"{which}_limit"].to_numpy() / mid) * 1e4
+        assert np.abs(pairs[f"{which}_offset_bps"].to_numpy() - passive).max() < 0.1
         filled = pairs[f"{which}_outcome"].is_in(["through", "queue", "taken"])
         assert (pairs[f"{which}_markout_bps"].is_not_null() <= filled).all()
     assert (pairs["chosen"].str.len_chars() == pairs["rejected"].str.len_chars()).all()
