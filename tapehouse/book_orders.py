@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tapehouse.book_fills import FillRules
-from tapehouse.errors import TapehouseError
+from tapehouse.errors import TapehouseError, faults_of
 from tapehouse.orders import BPS, KeepRates, Regime, Share, Stratum, Weights
 
 
@@ -98,8 +98,7 @@ def load_book_objectives(path: Path) -> BookObjectives:
     except yaml.YAMLError as error:
         raise TapehouseError(f"{path}: {error}") from error
     except ValidationError as error:
-        faults = [f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
-        raise TapehouseError("\n".join(faults)) from error
+        raise TapehouseError(faults_of(path, error)) from error
 
 
 def paid(outcomes: pl.DataFrame, costs: BookCosts) -> pl.DataFrame:

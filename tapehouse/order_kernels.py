@@ -16,7 +16,19 @@ _30, _27, _31, _11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 
 @njit(cache=True)
 def rest_one(row, column, side, limit, arrival, window, half_spread, opens, highs, lows, ends, shares_step, cash_step):
-    """One order of `rest`: filled, executed, waited, adverse, and the window's last close in the decision's basis."""
+    """Let one order rest over its window.
+
+    Args:
+        row, column: place of the decision's session in the grid. side: 1.0 buy, -1.0 sell.
+        limit, arrival: prices in the decision's basis. half_spread: a fraction of the price.
+        opens, highs, lows, ends, shares_step, cash_step: (s, n) as in `tapehouse.paths.Paths`, `ends` being the closes.
+
+    Returns:
+        filled: `MISSED`, `RESTED`, `TAKEN`, or -1 where the window's last bar is missing. executed: price in the decision's
+        basis, NaN for -1. waited: sessions before the fill's, or the window. adverse: largest move against the order in the
+        sessions that it rested through unfilled, a fraction of the arrival price, at least 0; the fill's own session is not
+        among them, since its bar does not tell what came before the fill. The window's last close in the decision's basis.
+    """
     end = column + window
     if end >= opens.shape[1] or math.isnan(ends[row, end]):
         return -1, math.nan, 0, 0.0, math.nan
@@ -47,32 +59,6 @@ def rest_one(row, column, side, limit, arrival, window, half_spread, opens, high
 
 
 @njit(cache=True)
-def rest(rows, columns, sides, limits, arrivals, window, half_spread, opens, highs, lows, ends, shares_step, cash_step):
-    """Let each order rest over its window.
-
-    Args:
-        rows, columns: (k,) place of each decision's session in the grid. sides: (k,) 1.0 buy, -1.0 sell.
-        limits, arrivals: (k,) prices in the decision's basis. half_spread: a fraction of the price.
-        opens, highs, lows, ends, shares_step, cash_step: (s, n) as in `tapehouse.paths.Paths`, `ends` being the closes.
-
-    Returns:
-        filled (k,): `MISSED`, `RESTED`, `TAKEN`, or -1 where the window's last bar is missing. executed (k,): price in the
-        decision's basis, NaN for -1. waited (k,): sessions before the fill's, or the window. adverse (k,): largest move against
-        the order in the sessions that it rested through unfilled, a fraction of the arrival price, at least 0. The fill's own
-        session is not among them, since its bar does not tell what came before the fill.
-    """
-    count = rows.size
-    filled, waited = np.empty(count, np.int64), np.empty(count, np.int64)
-    executed, adverse = np.empty(count), np.empty(count)
-    for i in range(count):
-        filled[i], executed[i], waited[i], adverse[i], _ = rest_one(
-            rows[i], columns[i], sides[i], limits[i], arrivals[i], window, half_spread,
-            opens, highs, lows, ends, shares_step, cash_step,
-        )  # fmt: skip
-    return filled, executed, waited, adverse
-
-
-@njit(cache=True)
 def parts(side, arrival, filled, executed, adverse, ended, costs):
     """Shortfall, fees, certainty, risk and markout of one order in bps; `costs` as `tapehouse.orders.terms` gives them."""
     shortfall = -side * (executed / arrival - 1.0) * BPS
@@ -92,7 +78,7 @@ def weighed(shortfall, fees, certainty, risk, weights):
 def paid_orders(
     rows, columns, sides, limits, arrivals, window, costs, weights, opens, highs, lows, ends, shares_step, cash_step
 ):
-    """Filled (k,) and waited (k,) as of `rest`, and (7, k): executed, shortfall, fees, certainty, risk, reward, markout."""
+    """Filled (k,) and waited (k,) as of `rest_one`, and (7, k): executed, shortfall, fees, certainty, risk, reward, markout."""
     count = rows.size
     filled, waited, numbers = np.empty(count, np.int64), np.empty(count, np.int64), np.empty((7, count))
     for i in range(count):

@@ -24,11 +24,9 @@ import polars as pl
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tapehouse.errors import TapehouseError
-from tapehouse.order_kernels import BPS, MISSED, paid_orders, rest
+from tapehouse.errors import TapehouseError, faults_of
+from tapehouse.order_kernels import BPS, MISSED, paid_orders
 from tapehouse.paths import SETTLEMENT_LAG, Paths
-
-__all__ = ["BPS", "BUY", "SELL", "rest"]  # beside what is defined here: the kernels' own
 
 NUMBERS = ("exec_price", "shortfall_bps", "fees_bps", "certainty_bps", "risk_bps", "reward_bps", "markout_bps")
 BUY, SELL = 1, -1
@@ -139,8 +137,7 @@ def load_objectives(path: Path) -> Objectives:
     except yaml.YAMLError as error:
         raise TapehouseError(f"{path}: {error}") from error
     except ValidationError as error:
-        faults = [f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
-        raise TapehouseError("\n".join(faults)) from error
+        raise TapehouseError(faults_of(path, error)) from error
 
 
 def order_outcomes(
@@ -211,8 +208,8 @@ def pay(
     """What became of each order: the numbers of `order_outcomes` as arrays, (k,) each.
 
     `row` and `column` are the places of the decisions' sessions in `paths`, `side` is 1.0 or -1.0. `filled` is as of
-    `tapehouse.order_kernels.rest`, -1 where the window's last bar is missing, which leaves the other numbers without meaning;
-    `markout_bps` is NaN where unfilled.
+    `tapehouse.order_kernels.rest_one`, -1 where the window's last bar is missing, which leaves the other numbers without
+    meaning; `markout_bps` is NaN where unfilled.
     """
     filled, waited, numbers = paid_orders(
         row, column, side, limit, arrival, window, *terms(costs, weights),

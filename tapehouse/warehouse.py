@@ -337,6 +337,11 @@ class Warehouse:
                 raise TapehouseError(
                     f"{self.root}: no snapshot {snapshot}; `tapehouse snapshots` lists those that exist"
                 ) from error
+            if "DATA_PATH" in str(error):
+                raise TapehouseError(
+                    f"{self.root}: its catalog names another folder for the data than {self._data_path()}; a warehouse cannot "
+                    "be moved or copied: move it back (or set TAPEHOUSE_DATA_PATH to where the data are), or make a new one"
+                ) from error
             raise
         return connection
 

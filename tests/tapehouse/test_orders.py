@@ -148,7 +148,7 @@ def test_the_declared_objectives_load_and_a_slip_names_file_and_key(tmp_path):
     assert set(declared.words) == {"aggressive", "patient", "risk_averse"}
     slip = tmp_path / "objectives.yaml"
     slip.write_text(Path("objectives.yaml").read_text().replace("window_sessions: 5", "window: 5"))
-    with pytest.raises(TapehouseError, match=r"objectives\.yaml: objectives\.patient\.window: Extra inputs"):
+    with pytest.raises(TapehouseError, match=r"objectives\.yaml: objectives\.patient\.window: unknown key; remove it"):
         load_objectives(slip)
     slip.write_text(Path("objectives.yaml").read_text().replace("far: [0.80, 1.10]", "far: [0.20, 1.10]"))
     with pytest.raises(TapehouseError, match=r"strata\.0: .*expected 0 < near"):

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -220,3 +221,11 @@ def test_files_of_expired_snapshots_are_deleted(lake):
     left = set((lake.root / "data" / "raw").rglob("*.parquet"))
     assert len(before) == 5 and len(left) == 1 and stray not in left
     assert rows(lake, "from raw.prices") == [("A", 3.0)]
+
+
+def test_a_warehouse_that_was_copied_says_so(tmp_path):
+    open_lake(tmp_path / "here").close()
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    copied = Warehouse(load_settings(HOME, warehouse=tmp_path / "there", threads=1, catalog="sqlite"))
+    with pytest.raises(TapehouseError, match="cannot be moved or copied"), copied.reading():
+        pass
