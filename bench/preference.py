@@ -3,8 +3,7 @@
 The peer is the better of `DPOTrainer` as it is and with `precompute_ref_log_probs`; the reference's cost is inside the time on
 every side. Float32, LoRA of rank 16, no checkpointing, equal threads and allocator, a process for each run, the median of five
 (of one with --quick). Asserted first: the loss of a batch and the gradients with a moved adapter are TRL's, and so are the
-losses of every step (to 2e-4, for steps add up). Peaks of memory, of which ours should be at most half, go to standard error,
-less what a process that trains nothing yet takes.
+losses of every step (to 2e-4, for steps add up). Peaks of memory of whole processes go to standard error.
 """
 
 import json
