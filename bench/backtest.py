@@ -19,8 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.harness import report  # noqa: E402
-from tapehouse.backtest.account import EXIT_NOW, simulate  # noqa: E402
+from tapehouse.backtest.account import simulate  # noqa: E402
 from tapehouse.backtest.guards import GUARDS, PARAMETERS  # noqa: E402
+from tapehouse.backtest.layout import EXIT_NOW  # noqa: E402
 
 AIM = 1.0
 BARS, QUICK_BARS, SYMBOLS = 100_000, 20_000, 10

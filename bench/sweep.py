@@ -20,7 +20,8 @@ sys.path.insert(0, str(ROOT))
 
 from bench.backtest import CASH, FEES, OFF, PEER, PEER_PYTHON, SLIPPAGE  # noqa: E402
 from bench.harness import report  # noqa: E402
-from tapehouse.backtest.account import EXIT_NOW, simulate  # noqa: E402
+from tapehouse.backtest.account import simulate  # noqa: E402
+from tapehouse.backtest.layout import EXIT_NOW  # noqa: E402
 
 AIM = 1.0
 BARS, SYMBOLS, SETTINGS, QUICK_SETTINGS = 20 * 252, 5, 1_000, 100

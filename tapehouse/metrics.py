@@ -13,11 +13,11 @@ import numpy as np
 import polars as pl
 
 from tapehouse.bootstrap import FEWEST, block_length, quantiles, resample, sharpe_draws
+from tapehouse.statistics.drawdowns import PERIODS_A_YEAR, annualised, drawdowns_of, sortino
 
 if TYPE_CHECKING:
     from tapehouse.backtest.run import BacktestResult
 
-SESSIONS_A_YEAR = 252
 ROWS = {"subject": pl.String, "fold": pl.String, "metric": pl.String, "value": pl.Float64}
 # What each metric of reports.backtests means; units in brackets. Also the tooltips of the report.
 MEANING = {
@@ -61,8 +61,8 @@ def performance(result: BacktestResult) -> dict[str, float | None]:
     ret = result.equity["ret"].to_numpy()[1:]
     gained = float(equity[-1] / opening - 1.0)
     costs = sum(float(result.ledger[name][-1]) for name in ("commission", "slippage", "borrow")) / opening
-    depth, longest = drawdown(np.concatenate([[opening], equity]))
-    annual = annualised(gained, len(equity))
+    falls = drawdowns_of(np.concatenate([[opening], equity]))
+    annual = annualised(1.0 + gained, len(equity))
     traded = trades.height > 0
     low, high = sharpe_interval(ret) if traded else (None, None)
     won = float(trades.filter(pl.col("pnl") > 0)["pnl"].sum())
@@ -71,14 +71,14 @@ def performance(result: BacktestResult) -> dict[str, float | None]:
         "return": gained,
         "return_before_costs": gained + costs,
         "annual_return": annual,
-        "volatility": float(ret.std(ddof=1)) * math.sqrt(SESSIONS_A_YEAR) if len(ret) > 1 else None,
+        "volatility": float(ret.std(ddof=1)) * math.sqrt(PERIODS_A_YEAR) if len(ret) > 1 else None,
         "sharpe": sharpe(ret) if traded else None,
         "sharpe_low": low,
         "sharpe_high": high,
         "sortino": sortino(ret) if traded else None,
-        "max_drawdown": depth,
-        "longest_drawdown": float(longest),
-        "calmar": annual / -depth if annual is not None and depth < 0 else None,
+        "max_drawdown": falls.deepest,
+        "longest_drawdown": float(falls.longest),
+        "calmar": annual / -falls.deepest if annual is not None and falls.deepest < 0 else None,
         "hit_rate": float((trades["pnl"] > 0).mean()) if traded else None,
         "profit_factor": won / lost if lost > 0 else None,
         "mean_trade_bps": _mean(trades, pl.col("pnl") / (pl.col("shares") * pl.col("entry_price")) * 1e4),
@@ -114,29 +114,7 @@ def sharpe(ret: np.ndarray) -> float | None:
     """Annualised ratio of mean to standard deviation (n - 1) of daily returns; None below two, or without variation."""
     if len(ret) < 2 or not ret.std(ddof=1) > 0:
         return None
-    return float(ret.mean() / ret.std(ddof=1) * math.sqrt(SESSIONS_A_YEAR))
-
-
-def sortino(ret: np.ndarray) -> float | None:
-    """Annualised ratio of mean to the root mean square of negative returns, over all sessions; None without a loss."""
-    if not (ret < 0).any():
-        return None
-    return float(ret.mean() / math.sqrt(np.mean(np.minimum(ret, 0.0) ** 2)) * math.sqrt(SESSIONS_A_YEAR))
-
-
-def drawdown(equity: np.ndarray) -> tuple[float, int]:
-    """Deepest fall from the running high (a fraction, at most 0) and the longest run of sessions below one."""
-    high = np.maximum.accumulate(equity)
-    longest = run = 0
-    for below in equity < high:
-        run = run + 1 if below else 0
-        longest = max(longest, run)
-    return float((equity / high - 1.0).min()), longest
-
-
-def annualised(gained: float, sessions: int) -> float | None:
-    """A block's return compounded to a year; None where everything was lost."""
-    return float((1.0 + gained) ** (SESSIONS_A_YEAR / sessions) - 1.0) if gained > -1.0 else None
+    return float(ret.mean() / ret.std(ddof=1) * math.sqrt(PERIODS_A_YEAR))
 
 
 def sharpe_interval(ret: np.ndarray) -> tuple[float, float] | tuple[None, None]:
@@ -155,7 +133,7 @@ def sharpe_difference_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[fl
 
 
 def _annual(draws: np.ndarray) -> tuple[float, float] | tuple[None, None]:
-    return quantiles(draws[~np.isnan(draws)] * math.sqrt(SESSIONS_A_YEAR))
+    return quantiles(draws[~np.isnan(draws)] * math.sqrt(PERIODS_A_YEAR))
 
 
 def _mean(trades: pl.DataFrame, value: pl.Expr) -> float | None:

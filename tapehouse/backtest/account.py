@@ -20,55 +20,63 @@ import numpy as np
 from numba import njit
 
 from tapehouse.backtest.fills import (
-    NOT_NOW,
     charged,
     exit_of_bar,
     fill_of_order,
     in_lots,
     moved_stop,
     on_worse_tick,
+    restate_lot,
+    restate_order,
 )
 from tapehouse.backtest.guards import GUARDED, guard_after, guard_of, guard_trade, new_guard
-
-STOP, TAKE, VERTICAL, END, SIGNAL, DELISTED = range(6)
-EXIT_REASONS = ("stop", "take", "vertical", "end", "signal", "delisted")
-
-LEDGER = (
-    "equity",
-    "cash",
-    "long_value",
-    "short_value",
-    "realised",
-    "unrealised",
-    "dividends",
-    "interest",
-    "commission",
-    "slippage",
-    "borrow",
-    "traded",
+from tapehouse.backtest.layout import (
+    BEST,
+    CENTRE,
+    COUNTS,
+    DEADLINE,
+    DECIDED,
+    DELISTED,
+    END,
+    ENTRY_LEVEL,
+    EXIT_NOW,
+    EXPIRED,
+    FILLED,
+    FIRST,
+    LEAVING,
+    LEDGER,
+    LEFT,
+    LIMIT,
+    LOT_COLUMNS,
+    LOWER,
+    NO_SIZE,
+    NOT_NOW,
+    ORDER_COLUMNS,
+    ORDERED,
+    PASSED_OVER,
+    QUANTITY,
+    REFERENCE,
+    REFERENCE_FX,
+    REFUSED,
+    RISK,
+    SCALED,
+    SHARES,
+    SIDE,
+    SIGNAL,
+    SIGNALS,
+    SKIPPED,
+    TOO_LATE,
+    TRADE,
+    TRADE_INDICES,
+    TRADE_NUMBERS,
+    TRAILING,
+    UNEXECUTED,
+    UPPER,
+    VERTICAL,
+    VETO,
+    VETOED,
+    WIDTH,
 )
-TRADE_NUMBERS = (
-    "entry_price",
-    "exit_price",
-    "shares",
-    "exit_shares",
-    "pnl",
-    "commission",
-    "slippage",
-    "dividends",
-    "borrow",
-)
-TRADE_INDICES = ("symbol", "side", "decision", "entry", "exit", "reason")
-COUNTS = ("signals", "filled", "skipped", "expired", "unexecuted", "scaled", "refused", "vetoed")
-SIGNALS, FILLED, SKIPPED, EXPIRED, UNEXECUTED, SCALED, REFUSED, VETOED = range(8)
-# What became of a decision; above these the veto that held, as VETO plus its number.
-NOTHING, ORDERED, PASSED_OVER, TOO_LATE, NO_SIZE, VETO = range(6)
-
-EXIT_NOW, TO_BREAK_EVEN, TRAIL_ON, TRAIL_OFF = 1, 2, 4, 8
-
-# Columns of the state of a position (a lot of a symbol) and of the resting order of a symbol.
-SHARES, REFERENCE, REFERENCE_FX, UPPER, LOWER, BEST, RISK, ENTRY_LEVEL, TRAILING, DEADLINE, TRADE, LEAVING = range(12)
-SIDE, QUANTITY, LIMIT, LEFT, WIDTH, CENTRE, FIRST, DECIDED = range(8)
 
 
 @njit(cache=True)
@@ -118,9 +126,9 @@ def simulate(
     commissions, slippages, borrowed, equity = 0.0, 0.0, 0.0, initial_cash
     mark = np.full(symbols, np.nan)
     mark_fx = np.ones(symbols)
-    held = np.zeros((symbols, lots, 12))
+    held = np.zeros((symbols, lots, LOT_COLUMNS))
     count = np.zeros(symbols, np.int64)
-    order = np.zeros((symbols, 8))
+    order = np.zeros((symbols, ORDER_COLUMNS))
     guard = new_guard(guards, initial_cash)
     taker = half_spread + slippage
 
@@ -154,16 +162,8 @@ def simulate(
                         cash += payment
                         dividends += payment
                         numbers[int(held[s, k, TRADE]), 7] += payment
-                    held[s, k, SHARES] *= r
-                    held[s, k, REFERENCE] /= r
-                    held[s, k, RISK] /= r
-                    for level in (UPPER, LOWER, BEST, ENTRY_LEVEL):
-                        held[s, k, level] = (held[s, k, level] - d) / r
-                # A width shrinks in proportion, as in the features; a level falls by the cash that a share has paid.
-                order[s, QUANTITY] *= r
-                order[s, WIDTH] *= (1.0 - d / mark[s]) / r
-                order[s, LIMIT] = (order[s, LIMIT] - d) / r
-                order[s, CENTRE] = (order[s, CENTRE] - d) / r
+                    restate_lot(held[s, k], d, r)
+                restate_order(order[s], d, r, mark[s])
                 mark[s] = (mark[s] - d) / r
 
         # Which orders fill, and at what price.

@@ -1,10 +1,30 @@
-"""Where an order fills within a bar, and what it pays: the parts of the account's kernel that know a single bar."""
+"""Where an order fills in a bar and what it pays, where a stop moves, what an action restates: what knows one bar alone."""
 
 import numpy as np
 from numba import njit
 
-NOT_NOW, AT_OPEN, INSIDE_BAR = 0, 1, 2
-STOP, TAKE = 0, 1
+from tapehouse.backtest.layout import (
+    AT_OPEN,
+    BEST,
+    CENTRE,
+    ENTRY_LEVEL,
+    INSIDE_BAR,
+    LIMIT,
+    LOWER,
+    NOT_NOW,
+    QUANTITY,
+    REFERENCE,
+    RISK,
+    SHARES,
+    STOP,
+    TAKE,
+    TO_BREAK_EVEN,
+    TRAIL_OFF,
+    TRAIL_ON,
+    TRAILING,
+    UPPER,
+    WIDTH,
+)
 
 
 @njit(cache=True, inline="always")
@@ -74,8 +94,23 @@ def charged(quantity, executed, fill, commission, fx):
     return quantity * executed * commission * fx, quantity * abs(executed - fill) * fx
 
 
-SHARES, REFERENCE, REFERENCE_FX, UPPER, LOWER, BEST, RISK, ENTRY_LEVEL, TRAILING = range(9)
-TO_BREAK_EVEN, TRAIL_ON, TRAIL_OFF = 2, 4, 8
+@njit(cache=True, inline="always")
+def restate_lot(lot, dividend, ratio):
+    """A position after a dividend (cash a share of the evening before) and a split (shares that one becomes)."""
+    lot[SHARES] *= ratio
+    lot[REFERENCE] /= ratio
+    lot[RISK] /= ratio
+    for level in (UPPER, LOWER, BEST, ENTRY_LEVEL):
+        lot[level] = (lot[level] - dividend) / ratio
+
+
+@njit(cache=True, inline="always")
+def restate_order(order, dividend, ratio, mark):
+    """A resting order after the same. A width shrinks in proportion, as in the features; a level falls by the cash paid."""
+    order[QUANTITY] *= ratio
+    order[WIDTH] *= (1.0 - dividend / mark) / ratio
+    order[LIMIT] = (order[LIMIT] - dividend) / ratio
+    order[CENTRE] = (order[CENTRE] - dividend) / ratio
 
 
 @njit(cache=True, inline="always")

@@ -48,7 +48,7 @@ class Panel:
 class Orders:
     """Decisions as arrays of shape (sessions, symbols), each at the session after whose close it was taken.
 
-    `weight` is the notional over equity. `command` acts on the open position (`tapehouse.backtest.account`). `blocked_long` and
+    `weight` is the notional over equity. `command` acts on the open position (`tapehouse.backtest.layout`). `blocked_long` and
     `blocked_short` number the veto that holds for an entry, -1 for none.
     """
 

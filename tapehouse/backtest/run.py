@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from tapehouse.backtest.account import COUNTS, EXIT_REASONS, LEDGER, TRADE_INDICES, TRADE_NUMBERS, simulate
+from tapehouse.backtest.account import simulate
 from tapehouse.backtest.config import BPS, BacktestConfig
+from tapehouse.backtest.layout import COUNTS, EXIT_REASONS, LEDGER, TRADE_INDICES, TRADE_NUMBERS
 from tapehouse.backtest.panel import Orders, Panel, build_orders, build_panel
 
 TRADES = {
@@ -46,7 +47,7 @@ class BacktestResult:
     counts: decisions that wanted a trade (`signals`), orders `filled`, decisions `skipped` because the symbol had a
         position or a resting order, limit orders `expired`, decisions with no session left (`unexecuted`), entries
         `scaled` down by a limit, those `refused` because it left no room at all, and decisions `vetoed`.
-    fate: (sessions, symbols) what became of each decision, by the numbers in `tapehouse.backtest.account`.
+    fate: (sessions, symbols) what became of each decision, by the numbers in `tapehouse.backtest.layout`.
     """
 
     trades: pl.DataFrame

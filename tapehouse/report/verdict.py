@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from tapehouse.metrics import drawdown, sharpe, sharpe_difference_interval, sharpe_interval
+from tapehouse.metrics import sharpe, sharpe_difference_interval, sharpe_interval
+from tapehouse.statistics.drawdowns import drawdowns
 
 AHEAD, NOT_PROVEN, LOSES, NO_TRADES = "ahead", "not proven", "loses", "no trades"
 
@@ -86,7 +87,6 @@ def records(leaderboard: pl.DataFrame, equity: pl.DataFrame) -> list[Record]:
         traded = curve.filter(pl.col("session") > pl.col("session").min().over("fold"))
         ret = traded["ret"].to_numpy()
         trades = int(rows["trades"].sum())
-        depth, _ = drawdown(np.cumprod(np.concatenate([[1.0], 1.0 + ret])))
         found.append(
             Record(
                 subject=str(subject),
@@ -96,7 +96,7 @@ def records(leaderboard: pl.DataFrame, equity: pl.DataFrame) -> list[Record]:
                 gained=float(np.prod(1.0 + ret) - 1.0),
                 sharpe=(sharpe(ret) or 0.0) if trades else 0.0,
                 interval=sharpe_interval(ret) if trades else (None, None),
-                max_drawdown=depth,
+                max_drawdown=drawdowns(ret).deepest,
                 trades=trades,
             )
         )

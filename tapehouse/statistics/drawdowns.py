@@ -32,7 +32,11 @@ class Drawdowns:
 
 def drawdowns(ret: np.ndarray) -> Drawdowns:
     """Drawdowns of the equity that returns (n,) make; the opening equity counts as a high."""
-    equity = np.concatenate([[1.0], np.cumprod(1.0 + ret)])
+    return drawdowns_of(np.concatenate([[1.0], np.cumprod(1.0 + ret)]))
+
+
+def drawdowns_of(equity: np.ndarray) -> Drawdowns:
+    """Drawdowns of an equity curve (n,) that begins with the opening equity."""
     depth = equity / np.maximum.accumulate(equity) - 1.0
     below = depth < 0.0
     if not below.any():
@@ -46,8 +50,12 @@ def drawdowns(ret: np.ndarray) -> Drawdowns:
 
 def annual_return(ret: np.ndarray) -> float | None:
     """Growth compounded to a year; None for no periods, or where everything was lost."""
-    grown = float(np.prod(1.0 + ret)) if len(ret) else 0.0
-    return grown ** (PERIODS_A_YEAR / len(ret)) - 1.0 if grown > 0.0 else None
+    return annualised(float(np.prod(1.0 + ret)), len(ret)) if len(ret) else None
+
+
+def annualised(grown: float, periods: int) -> float | None:
+    """What one became over so many periods, compounded to a year and less one; None where everything was lost."""
+    return grown ** (PERIODS_A_YEAR / periods) - 1.0 if grown > 0.0 else None
 
 
 def calmar(ret: np.ndarray) -> float | None:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tapehouse.backtest.account import EXIT_NOW, TO_BREAK_EVEN, VETO
 from tapehouse.backtest.config import BacktestConfig, Guard, Guards
 from tapehouse.backtest.guards import GUARDED
+from tapehouse.backtest.layout import EXIT_NOW, TO_BREAK_EVEN, VETO
 from tapehouse.backtest.panel import Orders, Panel
 from tapehouse.backtest.run import BacktestResult, simulate_orders
 

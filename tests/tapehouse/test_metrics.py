@@ -15,13 +15,12 @@ from tapehouse.backtest.run import TRADES, BacktestResult
 from tapehouse.metrics import (
     MEANING,
     backtest_rows,
-    drawdown,
     performance,
     sharpe,
     sharpe_difference_interval,
     sharpe_interval,
-    sortino,
 )
+from tapehouse.statistics.drawdowns import drawdowns_of, sortino
 
 COUNTS = dict.fromkeys(("signals", "filled", "skipped", "expired", "unexecuted", "scaled", "refused", "vetoed"), 0)
 
@@ -99,7 +98,8 @@ def test_ratios_that_are_not_defined():
 @given(arrays(float, st.integers(2, 60), elements=st.floats(-0.2, 0.2)))
 def test_drawdown_against_its_definition(ret):
     equity = np.cumprod(np.concatenate([[1.0], 1.0 + ret]))
-    depth, longest = drawdown(equity)
+    falls = drawdowns_of(equity)
+    depth, longest = falls.deepest, falls.longest
     assert depth == min(equity[i] / equity[: i + 1].max() - 1 for i in range(len(equity)))
     assert -1 < depth <= 0 and (longest == 0) == (depth == 0)
 
