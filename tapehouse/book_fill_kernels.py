@@ -13,6 +13,8 @@ import math
 import numpy as np
 from numba import njit
 
+from tapehouse.book_kernels import first_not_below
+
 WAITING, RESTING, THROUGH, QUEUED, TAKEN, ENDED, UNKNOWN = range(7)
 OUTCOMES = ("waiting", "resting", "through", "queue", "taken", "ended", "unknown")
 BEHIND, PROPORTIONAL, AHEAD = range(3)  # where sizes are taken to vanish that no trade explains
@@ -149,26 +151,7 @@ def advance(state, quote, stacks, orders, ladder, results, rules, until):
 def place_of(prices, price, near):
     """Place of a price among ascending ones, or -1 less that of the first above it; looked for from `near` outwards."""
     n = prices.size
-    low, high, step = 0, n, 1
-    if near < n and prices[near] < price:
-        low = near + 1
-        while low + step < n and prices[low + step] < price:
-            low += step + 1
-            step *= 2
-        high = min(n, low + step + 1)
-    else:
-        high = min(near, n - 1)
-        while high - step >= 0 and prices[high - step] >= price:
-            high -= step
-            step *= 2
-        low = max(high - step, 0)
-        high = min(high + 1, n)
-    while low < high:
-        middle = (low + high) >> 1
-        if prices[middle] < price:
-            low = middle + 1
-        else:
-            high = middle
+    low = first_not_below(prices, n, price, near)
     return low if low < n and prices[low] == price else -1 - low
 
 

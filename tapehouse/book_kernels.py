@@ -37,15 +37,8 @@ NONE, APPLIED, CONTAINED, UNUSABLE = range(4)
 
 
 @njit(cache=True)
-def set_level(keys, sizes, n, holes, near, key, size):
-    """Set the size of one level; 0 takes it away, and does nothing to one that is not held.
-
-    Args:
-        n, holes: places in use, and how many of them are holes. near: a place to look first.
-
-    Returns:
-        n, holes, and the place of the level.
-    """
+def first_not_below(keys, n, key, near):
+    """Place of the first of n ascending keys that is not below `key`, n for none; looked for from `near` outwards."""
     low, high, step = 0, n, 1
     if near < n and keys[near] < key:  # look further and further away from `near`, then halve
         low = near + 1
@@ -66,6 +59,20 @@ def set_level(keys, sizes, n, holes, near, key, size):
             low = middle + 1
         else:
             high = middle
+    return low
+
+
+@njit(cache=True)
+def set_level(keys, sizes, n, holes, near, key, size):
+    """Set the size of one level; 0 takes it away, and does nothing to one that is not held.
+
+    Args:
+        n, holes: places in use, and how many of them are holes. near: a place to look first.
+
+    Returns:
+        n, holes, and the place of the level.
+    """
+    low = first_not_below(keys, n, key, near)
     if low < n and keys[low] == key:
         holes += int(size == 0.0) - int(sizes[low] == 0.0)
         sizes[low] = size

@@ -223,6 +223,20 @@ TOY = {
         group by symbol
         """,
 }
+
+
+def dataset_check(columns: str, contract: str = "", cutoff: bool = True) -> str:
+    """The check file of a toy dataset by (symbol, interval, decision_at): further columns, a line each, and its contract."""
+    lines = ["time: decision_at", *(["cutoff: label_known_at"] if cutoff else []), "grain: [symbol, interval, decision_at]"]
+    lines += ["owner: team:toys", "columns:", '  symbol: {type: varchar, doc: "Ticker."}']
+    lines += ['  interval: {type: varchar, doc: "Bars."}', '  decision_at: {type: timestamptz, doc: "When, UTC."}']
+    lines += [f"  {line.strip()}" for line in columns.strip().splitlines()]
+    if cutoff:
+        lines.append('  label_known_at: {type: timestamptz, doc: "When that was known, UTC."}')
+    lines += ['  template: {type: varchar, doc: "Version of the template."}', *contract.strip().splitlines()]
+    return "\n".join(lines) + "\n"
+
+
 TOY_MONTHS = ("2005-01-01", "2005-02-01", "2005-03-01", "2005-04-01", "2005-05-01", "2005-06-01")
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapehouse.book_files import StreamReader
-from tapehouse.book_kernels import set_level, without_holes
+from tapehouse.book_kernels import first_not_below, set_level, without_holes
 from tapehouse.books import BookRules, collected, quotes_by_day, rebuild
 from tapehouse.errors import TapehouseError
 from tapehouse.simulated_books import StreamShape, simulate_day, simulated_book_events
@@ -322,3 +322,9 @@ def test_the_real_stream_without_its_snapshot_gives_no_book():
     assert rebuilt.quotes["status"].to_list() == ["no_snapshot"]
     assert rebuilt.rejected["reason"].str.starts_with("no snapshot").to_list() == [True]
     assert rebuilt.counts["unusable"] == 3451
+
+
+@given(st.lists(st.integers(-50, 50), unique=True, max_size=40), st.integers(-60, 60), st.integers(0, 60))
+def test_a_level_is_found_from_wherever_one_looks(keys, key, near):
+    ascending = np.array(sorted(keys), np.int64)
+    assert first_not_below(ascending, ascending.size, key, near) == np.searchsorted(ascending, key)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tapehouse.dataset_cards import balance_columns, card_path, licences, write_card
 from tapehouse.errors import TapehouseError
 from tapehouse.export import export
-from tests.house import House, toy_project
+from tests.house import House, dataset_check, toy_project
 
 ORDERS = '''
 """One row per (symbol, interval, decision_at): an order, and by when its outcome was known."""
@@ -36,25 +36,16 @@ def build(b):
         label_known_at=pl.col("decision_at").dt.offset_by("20d"), template=pl.lit("toy|v1"),
     )
 '''
-CHECK = """
-    time: decision_at
-    cutoff: label_known_at
-    grain: [symbol, interval, decision_at]
-    owner: team:toys
-    columns:
-      symbol: {type: varchar, doc: "Ticker."}
-      interval: {type: varchar, doc: "Bars."}
-      decision_at: {type: timestamptz, doc: "When, UTC."}
-      side: {type: varchar, doc: "BUY or SELL."}
-      filled: {type: boolean, doc: "Whether | it was filled."}
-      reward: {type: double, doc: "Paid, in bps."}
-      input_ids: {type: "integer[]", doc: "Tokens."}
-      label_known_at: {type: timestamptz, doc: "When that was known, UTC."}
-      template: {type: varchar, doc: "Version of the template."}
-      tokenizer: {type: varchar, doc: "Digest of the tokenizer."}
-    contract:
-      - expect_column_values_to_be_in_set: {column: side, value_set: [BUY, SELL]}
+CHECK = dataset_check(
     """
+    side: {type: varchar, doc: "BUY or SELL."}
+    filled: {type: boolean, doc: "Whether | it was filled."}
+    reward: {type: double, doc: "Paid, in bps."}
+    input_ids: {type: "integer[]", doc: "Tokens."}
+    tokenizer: {type: varchar, doc: "Digest of the tokenizer."}
+    """,
+    "contract:\n  - expect_column_values_to_be_in_set: {column: side, value_set: [BUY, SELL]}",
+)
 VIEWS = '''
 """One row per (fold, symbol, interval, decision_at): what a fold's fit says of a decision."""
 

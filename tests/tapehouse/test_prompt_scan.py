@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tapehouse.prompt_scan import NO_OUTCOME, ONLY_ITS_POINT, OUTCOME_WORDS, foreign_numbers, scan, words_of
 from tapehouse.prompts.templates import Template, selection
 from tapehouse.shown_values import objective_words, point_numbers, said_texts
-from tests.house import TOY_MONTHS, House, toy_project
+from tests.house import TOY_MONTHS, House, dataset_check, toy_project
 
 AT = datetime(2005, 1, 5, 21, 5, tzinfo=UTC)
 
@@ -176,21 +176,13 @@ def build(b):
         label_known_at=pl.col("decision_at").dt.offset_by("1d"), template=pl.lit(selection("order_v1").version),
     )
 '''
-CHECK = """
-    time: decision_at
-    cutoff: label_known_at
-    grain: [symbol, interval, decision_at]
-    owner: team:toys
-    columns:
-      symbol: {type: varchar, doc: "Ticker."}
-      interval: {type: varchar, doc: "Bars."}
-      decision_at: {type: timestamptz, doc: "When, UTC."}
-      prompt: {type: varchar, doc: "What is shown."}
-      objective: {type: varchar, doc: "What for."}
-      reward: {type: double, doc: "What it was paid."}
-      label_known_at: {type: timestamptz, doc: "When that was known, UTC."}
-      template: {type: varchar, doc: "Version of the template."}
+CHECK = dataset_check(
     """
+    prompt: {type: varchar, doc: "What is shown."}
+    objective: {type: varchar, doc: "What for."}
+    reward: {type: double, doc: "What it was paid."}
+    """
+)
 LATER = "points.select(pl.col('close').shift(-1).over('symbol')).to_series()"
 
 
@@ -261,7 +253,7 @@ def test_prompts_without_a_template_or_a_decision_point_prove_nothing(toy):
     failed = toy.make("datasets.orders").failed["datasets.orders"]
     assert "no value of its decision point" in str(failed)
     toy.write(
-        "checks/datasets/orders.yaml", CHECK.replace('      template: {type: varchar, doc: "Version of the template."}\n', "")
+        "checks/datasets/orders.yaml", CHECK.replace('  template: {type: varchar, doc: "Version of the template."}\n', "")
     )
     late = 'template=pl.lit(selection("order_v1").version),'
     toy.write("assets/datasets/orders.py", ORDERS.replace("{leak}", "pass").replace(late, ""))
