@@ -15,7 +15,6 @@ from tapehouse.dataset_cards import card_path, is_carded, write_card
 from tapehouse.engine import Outcome, materialise
 from tapehouse.expectations import Result, describe
 from tapehouse.judging import OutputOutcome
-from tapehouse.partitions import DATED
 from tapehouse.project import ONCE, Asset, Output, Project
 from tapehouse.shown_values import SCANS, is_scanned
 
@@ -43,7 +42,7 @@ def _build_asset(project: Project, asset: Asset) -> dg.AssetsDefinition:
         specs=specs,
         check_specs=checks,
         partitions_def=partitions,
-        backfill_policy=dg.BackfillPolicy.single_run() if asset.by in DATED else None,
+        backfill_policy=dg.BackfillPolicy.single_run() if partitions is not None else None,
     )
     def body(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> Iterator[dg.MaterializeResult]:
         keys = list(context.partition_keys) if context.has_partition_key or context.has_partition_key_range else [ONCE]

@@ -10,7 +10,7 @@ from resources.warehouse import WarehouseResource
 from tapehouse.hashing import text_hash
 from tapehouse.leakage import Leak, around, find_leaks
 from tapehouse.lineage import State, read_state, stale
-from tapehouse.partitions import DATED
+from tapehouse.partitions import DATED, FOLDED
 from tapehouse.project import Asset, Project
 from tapehouse.scratch import needed_months, read_raw
 from tapehouse.warehouse import LAKE, Warehouse
@@ -27,7 +27,7 @@ def build_checks(project: Project) -> list[dg.AssetChecksDefinition]:
 def is_proven(asset: Asset) -> bool:
     """Whether a table can be made again from raw rows alone, and says by when its rows were known."""
     declared = asset.source is not None and asset.source.suffix in (".py", ".sql")
-    if asset.by == "folds":
+    if asset.by in FOLDED:
         return declared and asset.name.startswith("models.")
     return asset.by in DATED and asset.name.startswith(SCHEMAS)
 
@@ -91,7 +91,7 @@ def check_leakage(project: Project, lake: Warehouse, name: str, cuts: int = CUTS
 
 def _cuts_of(project: Project, asset: Asset, key: str) -> tuple[datetime, datetime]:
     """[start, end) of the cuts at which a partition's rows are compared: of a fold, those before a later fold is fitted."""
-    if asset.by != "folds":
+    if asset.by not in FOLDED:
         return project.span(key, key, asset.by)
     fold = project.folds[key]
     return fold.train_end, min([fold.test_end, *(f.train_end for f in project.folds.values() if f.train_end > fold.train_end)])

@@ -18,7 +18,7 @@ from resources.warehouse import open_warehouse
 from tapehouse.declarations import load_project
 from tapehouse.errors import TapehouseError
 from tapehouse.lineage import State, newest_state
-from tapehouse.partitions import DATED
+from tapehouse.partitions import FOLDED
 from tapehouse.planning import Wave, next_wave, plan
 from tapehouse.project import Project
 from tapehouse.settings import Settings
@@ -61,9 +61,13 @@ class Driver:
             return newest_state(self.lake, cursor, snapshot)
 
     def refresh(
-        self, names: set[str], within: set[str] | None = None, on_wave: Callable[[Wave, int], None] | None = None
+        self,
+        names: set[str],
+        within: set[str] | None = None,
+        on_wave: Callable[[Wave, int], None] | None = None,
+        optional: bool = False,
     ) -> int:
-        """Make whatever is stale among the assets `names`, wave by wave, until nothing is.
+        """Make whatever is stale among the assets `names`, wave by wave, until nothing is; see `tapehouse.planning.plan`.
 
         Returns:
             The number of partitions that were made.
@@ -73,7 +77,7 @@ class Driver:
         """
         done: set[tuple[str, str]] = set()
         while True:
-            todo = plan(self.project, self.state(), names, within)
+            todo = plan(self.project, self.state(), names, within, optional)
             wave = next_wave(self.project, todo)
             if wave is None:
                 return len(done)
@@ -96,9 +100,9 @@ class Driver:
         job = repository.get_implicit_job_def_for_assets(keys)
         assert job is not None, f"assets of one wave share their partitions: {wave}"
         tags = {"tapehouse/from": "shell"}
-        if wave.by == "folds":
+        if wave.by in FOLDED and wave.first == wave.last:
             tags[PARTITION_NAME_TAG] = wave.first
-        elif wave.by in DATED:
+        elif wave.by != "once":
             tags |= {ASSET_PARTITION_RANGE_START_TAG: wave.first, ASSET_PARTITION_RANGE_END_TAG: wave.last}
         started = time.monotonic()
         result = dg.execute_job(

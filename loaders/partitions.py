@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from tapehouse.partitions import DATED
+from tapehouse.partitions import DATED, FOLDED
 from tapehouse.project import Asset, Project
 from tapehouse.tables import Read
 
@@ -17,7 +17,7 @@ def partitions_def(project: Project, asset: Asset) -> dg.PartitionsDefinition | 
     if asset.by == "days":
         days = project.settings.universe.days
         return dg.DailyPartitionsDefinition(start_date=days.start.isoformat(), end_date=days.end.isoformat(), timezone="UTC")
-    return dg.StaticPartitionsDefinition(list(project.folds)) if asset.by == "folds" else None
+    return dg.StaticPartitionsDefinition(project.folds_of(asset.by)) if asset.by in FOLDED else None
 
 
 def partition_mapping(read: Read, downstream: Asset, upstream: Asset) -> dg.PartitionMapping | None:
@@ -34,5 +34,7 @@ def partition_mapping(read: Read, downstream: Asset, upstream: Asset) -> dg.Part
         )
     if downstream.by == upstream.by or upstream.by == "once":
         return None
+    if downstream.by in FOLDED and upstream.by in FOLDED:
+        return dg.IdentityPartitionMapping()  # of another list of folds, the one of the same name
     # The months that a fold truly reads are in the partition's input hash (`tapehouse.lineage`), which staleness follows.
     return dg.AllPartitionMapping()

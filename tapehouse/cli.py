@@ -75,7 +75,7 @@ def run(select: Select = None) -> None:
     from tapehouse import planning
 
     started = time.monotonic()
-    made = driver.refresh(planning.select(driver.project, select), on_wave=_say_wave(driver))
+    made = driver.refresh(planning.select(driver.project, select), on_wave=_say_wave(driver), optional=select is not None)
     took = time.monotonic() - started
     if made == 0:
         out.print(f"[green]Nothing to do:[/] every partition is up to date (looked for {took:.1f} s).")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tapehouse.codeversion import code_version, environment_version, modules_version
 from tapehouse.errors import TapehouseError
-from tapehouse.folds import load_folds
+from tapehouse.folds import FOLDS_FILE, load_folds, read_spec
 from tapehouse.hashing import text_hash
 from tapehouse.project import Asset, Output, Project
 from tapehouse.recipe_assets import recipe_assets
@@ -30,14 +30,16 @@ def load_project(settings: Settings) -> Project:
         ".".join(path.relative_to(home / "checks").with_suffix("").parts): load_doc(path)
         for path in sorted((home / "checks").glob("*/*.yaml"))
     }
-    folds = load_folds(settings.universe.start, settings.universe.end, home / "models_registry" / "folds.yaml")
+    spec = read_spec(home / FOLDS_FILE)
+    folds = load_folds(settings.universe.start, settings.universe.end, home / FOLDS_FILE)
+    late = spec.adapter_count if settings.adapter_folds is None else settings.adapter_folds
     assets = [
         *(_python_asset(path, home, docs) for path in sorted((home / "assets").glob("*/*.py"))),
         *(_sql_asset(path, home) for path in sorted((home / "sql").glob("*/*.sql"))),
         *recipe_assets(home),
     ]
     _check_names(assets)
-    return Project(settings, [_versioned(a, docs, settings.threads) for a in assets], docs, folds)
+    return Project(settings, [_versioned(a, docs, settings.threads) for a in assets], docs, folds, late)
 
 
 def _versioned(asset: Asset, docs: dict[str, TableDoc], threads: int) -> Asset:
@@ -75,7 +77,7 @@ def _python_asset(path: Path, home: Path, docs: dict[str, TableDoc]) -> Asset:
     grain = doc.grain or header_grain(text)
     by: Cadence = "once"
     if doc.partition:  # whatever is fitted goes by fold, also where its rows have a time
-        by = "folds"
+        by = "folds" if doc.folds == "all" else "adapter_folds"
     elif declared.cadence or doc.time or any(c in TIME_COLUMNS for c in grain):
         by = declared.cadence or "months"
     return Asset(

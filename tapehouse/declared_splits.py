@@ -15,8 +15,7 @@ import polars as pl
 
 from tapehouse.calendars import all_sessions
 from tapehouse.errors import TapehouseError
-from tapehouse.fits import fitted_until
-from tapehouse.folds import CrossValidation, Fold, FoldSpec, day_after
+from tapehouse.folds import CrossValidation, Fold, FoldSpec, day_after, fitted_until
 from tapehouse.splits import Ends, Split, instant, intervals, stamp, training_mask
 
 SPAN = "span"

@@ -16,7 +16,7 @@ from tapehouse.folds import Fold
 from tapehouse.frames import POLARS_TYPES, duckdb_type, normalise
 from tapehouse.judging import OutputOutcome, judge, places_of
 from tapehouse.lineage import Made, State, in_hashes, keep_state, newest_state, require_fresh, require_upstream
-from tapehouse.partitions import DATED, contiguous, fold_origin
+from tapehouse.partitions import DATED, FOLDED, contiguous, fold_origin
 from tapehouse.project import ONCE, Asset, Output, Project, Table
 from tapehouse.reading import query, read_table, stream_table
 from tapehouse.settings import Settings
@@ -148,7 +148,7 @@ def materialise(
     in a commit of its own.
 
     Args:
-        partitions: keys of months or days, or one fold; default: all of them, or the single partition.
+        partitions: keys of months, days or folds; default: all of them. Each fold is a commit of its own.
         run_id: recorded with each partition.
         build_options: passed to `Build` (`ingested_at`, `launch`, `progress`).
 
@@ -156,7 +156,7 @@ def materialise(
         TapehouseError: an upstream partition is missing, or the build returned other columns, types or rows than declared.
     """
     asset = project.assets[name]
-    partitions = partitions or (project.partitions(asset) if asset.by != "folds" else [])
+    partitions = partitions or project.partitions(asset)
     _check_partitions(project, asset, partitions)
     needed = [*(r.table for r in asset.reads), *(o.table for o in asset.outputs)]
     if not warehouse.knows(needed):
@@ -165,6 +165,8 @@ def materialise(
     if asset.most_rows is not None:
         with warehouse.reading() as (cursor, snapshot):
             parts = slices(project, asset, partitions, newest_state(warehouse, cursor, snapshot))
+    if asset.by in FOLDED:  # each fold reads a window of its own
+        parts = [[fold] for fold in partitions]
     made = [_make(project, warehouse, asset, part, run_id, build_options) for part in parts]
     if len(made) == 1:
         return made[0]
@@ -209,7 +211,7 @@ def make_build(
 ) -> Build:
     """The argument of a build function for the given partitions."""
     universe = project.settings.universe
-    fold = project.folds[partitions[0]] if asset.by == "folds" else None
+    fold = project.folds[partitions[0]] if asset.by in FOLDED else None
     start, end = universe.start, universe.end
     if asset.by in DATED:
         start, end = project.span(partitions[0], partitions[-1], asset.by)
@@ -350,7 +352,7 @@ def _selection(project: Project, asset: Asset, table: Table, output: Output, par
     if asset.by in DATED:
         spans = [project.span(first, last, asset.by) for first, last in contiguous(asset.by, partitions)]
         terms.append("(" + " or ".join(_range_sql(table.time, *span) for span in spans) + ")")
-    elif asset.by == "folds":
+    elif asset.by in FOLDED:
         column, fold = table.doc.partition or "fold", partitions[0]
         by_origin = f"starts_with(origin, '{fold_origin(fold)}')"  # the quarantine has no column for the fold
         terms.append(f"\"{column}\" = '{fold}'" if column in table.types else by_origin)
@@ -366,8 +368,6 @@ def _check_partitions(project: Project, asset: Asset, partitions: list[str]) -> 
     unknown = [p for p in partitions if p not in known]
     if unknown or not partitions:
         raise TapehouseError(f"{asset.name}: no partition {unknown}; there are {known[0]} to {known[-1]}, made by {asset.by}")
-    if asset.by == "folds" and len(partitions) > 1:
-        raise TapehouseError(f"{asset.name}: one run makes one fold, got {partitions}")
     first = known.index(partitions[0])
     if known[first : first + len(partitions)] != partitions:
         raise TapehouseError(f"{asset.name}: the {asset.by} of one run must be contiguous, got {partitions}")

@@ -12,9 +12,9 @@ import math
 import numpy as np
 import polars as pl
 
-from tapehouse.baselines import ACTIONS
 from tapehouse.bootstrap import ratio_interval, statistic_interval
 from tapehouse.metrics import metric_rows
+from tapehouse.predictions import ACTIONS
 
 KEYS = ["symbol", "interval", "decision_at"]
 SIDE = {"BUY": 1, "SELL": -1}

@@ -21,7 +21,7 @@ from tapehouse.errors import TapehouseError
 from tapehouse.folds import Fold
 from tapehouse.hashing import frame_hash
 from tapehouse.lineage import State, read_state, require_fresh, stale
-from tapehouse.partitions import DATED, key_of
+from tapehouse.partitions import DATED, FOLDED, key_of
 from tapehouse.project import Asset, Project, Table
 from tapehouse.warehouse import LAKE, Warehouse
 
@@ -122,7 +122,7 @@ def _require_made(project: Project, asset: Asset, fold: Fold, state: State) -> N
     if asset.by in DATED:
         first, last = key_of(asset.by, fold.train_start), (fold.test_end - MICROSECOND).date().isoformat()
         keys = [key for key in keys if first <= key <= last]
-    elif asset.by == "folds":
+    elif asset.by in FOLDED:
         keys = [fold.id]
     old = [s for s in stale(project, state, {asset.name}) if s.partition in set(keys)]
     if old:

@@ -12,12 +12,11 @@ Of a fold with a validation tail nothing is fitted on the tail.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
 import polars as pl
 
 from tapehouse.errors import TapehouseError
-from tapehouse.folds import Fold
+from tapehouse.folds import Fold, fitted_until
 
 SCHEMA = {
     "fold": pl.String,
@@ -36,11 +35,6 @@ class Fitted:
     kind: str
     values: Mapping[str, float]
     rows: int
-
-
-def fitted_until(fold: Fold) -> datetime:
-    """The end of what is fitted on: of the training window less the tail that is kept for validation."""
-    return fold.validation_start or fold.train_end
 
 
 def fit_rows(fold: Fold, fits: Iterable[Fitted]) -> pl.DataFrame:

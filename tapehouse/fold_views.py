@@ -9,8 +9,8 @@ import polars as pl
 from tapehouse.features.fractional import GRID, column, smallest_d
 from tapehouse.features.normalised import IN_PRICE_UNITS, fit_scaler, scale
 from tapehouse.features.price import FEATURES
-from tapehouse.fits import Fitted, fitted_until
-from tapehouse.folds import Fold
+from tapehouse.fits import Fitted
+from tapehouse.folds import Fold, fitted_until
 from tapehouse.labels.signal import LEAST_SCORES, QUANTILES, classes, fit_quantiles, known_scores
 
 SIGNAL, SCALER, FRACTIONAL, FRACTIONAL_P = "signal_quantile", "scaler", "fractional_d", "fractional_p_value"

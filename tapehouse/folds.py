@@ -54,6 +54,9 @@ class FoldSpec(BaseModel):
     """How test blocks are cut, in sessions of one exchange calendar.
 
     Attributes:
+        count: the last so many blocks; null takes every one.
+        adapter_count: the last so many of them, for which adapters are trained, after a base that knows none of the text from
+            there on; 0 takes every one.
         scheme: `walk_forward`, contiguous test blocks to the end of the span; `chronological`, the last `test_sessions` alone.
         train_sessions: of the window before each block, for one that rolls; null for one that expands.
         validation_sessions: the tail of the training window that is kept for stopping, calibrating and tuning.
@@ -69,6 +72,7 @@ class FoldSpec(BaseModel):
     purge_sessions: int = Field(12, ge=0)
     embargo_sessions: int = Field(12, ge=0)
     count: int | None = Field(2, ge=1)
+    adapter_count: int = Field(0, ge=0)
     scheme: Literal["walk_forward", "chronological"] = "walk_forward"
     train_sessions: int | None = Field(None, ge=1)
     validation_sessions: int = Field(0, ge=0)
@@ -223,9 +227,14 @@ def span_covered(_settings: object, start: datetime, end: datetime) -> str:
     return f"{start.isoformat()}/{end.isoformat()}"
 
 
-def first_train_end(folds: Sequence[Fold]) -> datetime:
-    """The end of the earliest training window: what is made once for all folds (a tokenizer) may use rows before it."""
-    return min(fold.train_end for fold in folds)
+def fitted_until(fold: Fold) -> datetime:
+    """The end of what is fitted on: of the training window less the tail that is kept for validation."""
+    return fold.validation_start or fold.train_end
+
+
+def first_fitted_until(folds: Sequence[Fold]) -> datetime:
+    """The earliest end of what is fitted on: what is made once for all of `folds` (a tokenizer) may use rows before it."""
+    return min(fitted_until(fold) for fold in folds)
 
 
 def purge(rows: pl.DataFrame, fold: Fold, end_col: str = "label_end_at", start_col: str = "decision_at") -> pl.DataFrame:

@@ -14,7 +14,7 @@ from tapehouse.errors import TapehouseError
 from tapehouse.expectations import Result, evaluate
 from tapehouse.hashing import frame_hashes
 from tapehouse.lineage import State
-from tapehouse.partitions import DATED, fold_origin, key_span, key_start
+from tapehouse.partitions import DATED, FOLDED, fold_origin, key_span, key_start
 from tapehouse.project import Asset, Output, Project, Table
 
 # When a row arrived, and provenance that differs between repetitions of the same result, are no content.
@@ -140,7 +140,7 @@ def places_of(table: Table, asset: Asset, frame: pl.DataFrame, partitions: list[
         found = np.searchsorted(np.array(starts)[order], times, side="right") - 1
         at = order[found]
         return np.where((found >= 0) & (times < np.array(ends)[at]), at, -1)
-    if asset.by != "folds":
+    if asset.by not in FOLDED:
         return np.zeros(frame.height, np.int64)
     # What the swap deletes is selected by this column: rows of another fold would stay beside their successors.
     column = table.doc.partition or "fold"

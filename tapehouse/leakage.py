@@ -15,7 +15,7 @@ import polars as pl
 
 from tapehouse.errors import TapehouseError
 from tapehouse.futures import RECORDS, STREAMS, change_of, mutated_records, restamped
-from tapehouse.partitions import STEPS, key_of, key_start
+from tapehouse.partitions import FOLDED, STEPS, key_of, key_start
 from tapehouse.project import Project, Table
 from tapehouse.scratch import Frames, rebuild
 
@@ -82,8 +82,8 @@ def around(project: Project, targets: Iterable[str], cut: datetime) -> tuple[str
     if len(cadences) != 1 or cadences == {"once"}:
         raise TapehouseError(f"leaks of {names} are looked for at once, but they are made by {sorted(cadences)}")
     (by,) = cadences
-    if by == "folds":
-        fitted = [fold.id for fold in project.folds.values() if fold.train_end <= cut]
+    if by in FOLDED:
+        fitted = [fold for fold in project.folds_of(by) if project.folds[fold].train_end <= cut]
         if not fitted:
             raise TapehouseError(f"no fold's training ends before the cut {cut}: nothing of {names} was known by then")
         return max(fitted), max(fitted)

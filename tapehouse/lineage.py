@@ -13,7 +13,7 @@ import duckdb
 
 from tapehouse.errors import TapehouseError
 from tapehouse.hashing import text_hash
-from tapehouse.partitions import DATED
+from tapehouse.partitions import DATED, FOLDED
 from tapehouse.project import ONCE, Asset, Project
 from tapehouse.warehouse import Warehouse
 
@@ -91,10 +91,10 @@ def _in_hash(project: Project, asset: Asset, partition: str, state: State, outsi
     for key in _inputs(project, asset, partition):
         made = state.get(key)
         parts.append(f"{key[0]}@{key[1]}={made.out_hash if made else 'missing'}")
-    if asset.by == "folds":
+    if asset.by in FOLDED:
         parts.append(repr(project.folds[partition]))
     if any(read.window == "before_folds" for read in asset.reads):
-        parts.append(repr(min(f.train_end for f in project.folds.values())))
+        parts.append(repr(project.first_fitted_until))
     if outside is not None:
         parts.append(outside)
     return text_hash(*parts)
@@ -209,6 +209,8 @@ def require_upstream(project: Project, asset: Asset, partitions: list[str], stat
     missing: dict[str, list[str]] = {}
     for partition in partitions:
         for name, upstream in project.upstream(asset, partition):
+            if (name, upstream) in project.may_lack(asset):
+                continue
             if (name, upstream) not in state and upstream not in missing.setdefault(name, []):
                 missing[name].append(upstream)
     gaps = [f"{name} {_range_text(sorted(parts))}".strip() for name, parts in missing.items() if parts]
@@ -225,7 +227,7 @@ def require_fresh(project: Project, asset: Asset, partitions: list[str], state: 
     Raises:
         TapehouseError: names the stale assets behind it.
     """
-    behind = _behind(project, asset, partitions)
+    behind = _behind(project, asset, partitions, state)
     found = [s for s in stale(project, state, project.ancestors(asset.name)) if (s.asset, s.partition) in behind]
     if found:
         names = list(dict.fromkeys(s.asset.replace(".", "/") for s in found))
@@ -235,14 +237,19 @@ def require_fresh(project: Project, asset: Asset, partitions: list[str], state: 
         )
 
 
-def _behind(project: Project, asset: Asset, partitions: list[str]) -> set[tuple[str, str]]:
-    """Every (asset, partition) that these partitions of an asset rest on, directly or not: of a fold, not the other folds."""
+def _behind(project: Project, asset: Asset, partitions: list[str], state: State) -> set[tuple[str, str]]:
+    """Every (asset, partition) that these partitions of an asset rest on, directly or not: of a fold, not the other folds.
+
+    What may be lacking, and is, it does not rest on.
+    """
     maker = {o.asset: a for a in project.assets.values() for o in a.outputs}
     seen: set[tuple[str, str]] = set()
     open_ = [(asset, p) for p in partitions]
     while open_:
         at, partition = open_.pop()
         for output, part in project.upstream(at, partition):
+            if (output, part) not in state and (output, part) in project.may_lack(at):
+                continue
             key = (maker[output].name, part)
             if key not in seen:
                 seen.add(key)

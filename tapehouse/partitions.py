@@ -9,6 +9,7 @@ from dateutil.relativedelta import relativedelta
 
 STEPS = {"months": relativedelta(months=1), "days": relativedelta(days=1)}
 DATED = tuple(STEPS)  # cadences whose partitions are ranges of time
+FOLDED = ("folds", "adapter_folds")  # all walk-forward folds; the last of them, for which adapters are trained
 
 
 def key_start(key: str) -> datetime:

@@ -1,14 +1,15 @@
 """What to make next: stale partitions grouped into runs, upstream first, one partition set a run."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tapehouse.lineage import Stale, State, stale
-from tapehouse.partitions import DATED, contiguous
+from tapehouse.partitions import DATED, FOLDED, contiguous
 from tapehouse.project import ONCE, Asset, Project
 from tapehouse.tables import Cadence
 
 # Small things first, models last: what is made once is often read by all months, and a fold reads every month before it.
-ORDER: dict[Cadence, int] = {"once": 0, "days": 1, "months": 2, "folds": 3}
+ORDER: dict[Cadence, int] = {"once": 0, "days": 1, "months": 2, "folds": 3, "adapter_folds": 4}
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,10 @@ class Wave:
 
     def partitions(self, project: Project) -> list[str]:
         """The partition keys of the run."""
-        if self.by not in DATED:
+        if self.by == "once":
             return [self.first]
-        return [key for key in getattr(project, self.by) if self.first <= key <= self.last]
+        keys = project.folds_of(self.by) if self.by in FOLDED else getattr(project, self.by)
+        return [key for key in keys if self.first <= key <= self.last]
 
 
 def next_wave(project: Project, todo: list[Stale]) -> Wave | None:
@@ -41,12 +43,12 @@ def next_wave(project: Project, todo: list[Stale]) -> Wave | None:
     ready = [name for name in project.assets if name in waiting and not (project.ancestors(name) & waiting.keys())]
     lead = min(ready, key=lambda name: ORDER[project.assets[name].by])
     by = project.assets[lead].by
-    first, last = _first_range(project.assets[lead], waiting[lead])
+    first, last = _ranges(project, project.assets[lead], waiting[lead])[0]
     wanted = set(Wave(by, (), first, last).partitions(project))
     members: list[str] = []
     for name, asset in project.assets.items():
         mine = waiting.get(name)
-        if not mine or asset.by != by or _range_of(asset, mine, first) != (first, last):
+        if not mine or asset.by != by or (first, last) not in _ranges(project, asset, mine):
             continue
         upstream = project.ancestors(name) & waiting.keys()
         outside = upstream - set(members)
@@ -57,9 +59,19 @@ def next_wave(project: Project, todo: list[Stale]) -> Wave | None:
     return Wave(by, tuple(members), first, last)
 
 
-def plan(project: Project, state: State, names: set[str] | None = None, within: set[str] | None = None) -> list[Stale]:
-    """Stale partitions of the assets `names`, restricted to the partitions `within` where given."""
-    return [s for s in stale(project, state, names) if within is None or s.partition in within]
+def plan(
+    project: Project, state: State, names: set[str] | None = None, within: set[str] | None = None, optional: bool = False
+) -> list[Stale]:
+    """Stale partitions of the assets `names`, restricted to the partitions `within` where given.
+
+    What is optional is kept up to date once it has been made; with `optional` it is made, too.
+    """
+    return [
+        s
+        for s in stale(project, state, names)
+        if (within is None or s.partition in within)
+        and (optional or s.why != "missing" or not project.assets[s.asset].optional)
+    ]
 
 
 def select(project: Project, selection: str | None) -> set[str]:
@@ -91,13 +103,13 @@ def select(project: Project, selection: str | None) -> set[str]:
     return chosen
 
 
-def _first_range(asset: Asset, partitions: dict[str, str]) -> tuple[str, str]:
+def _ranges(project: Project, asset: Asset, partitions: dict[str, str]) -> list[tuple[str, str]]:
+    """Contiguous runs of an asset's partitions, in order."""
+    if asset.by == "once":
+        return [(ONCE, ONCE)]
     if asset.by in DATED:
-        return contiguous(asset.by, partitions)[0]
-    return (ONCE, ONCE) if asset.by == "once" else (min(partitions),) * 2
-
-
-def _range_of(asset: Asset, partitions: dict[str, str], first: str) -> tuple[str, str] | None:
-    if asset.by in DATED:
-        return next((r for r in contiguous(asset.by, partitions) if r[0] == first), None)
-    return (first, first) if first in partitions else None
+        return contiguous(asset.by, partitions)
+    folds = project.folds_of(asset.by)
+    places = sorted(folds.index(fold) for fold in partitions)
+    breaks = [at for at, (a, b) in enumerate(pairwise(places), start=1) if b != a + 1]
+    return [(folds[places[a]], folds[places[b - 1]]) for a, b in pairwise([0, *breaks, len(places)])]

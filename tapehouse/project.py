@@ -16,8 +16,8 @@ import duckdb
 from dateutil.relativedelta import relativedelta
 
 from tapehouse.errors import TapehouseError
-from tapehouse.folds import Fold
-from tapehouse.partitions import DATED, key_of, key_span, keys_between
+from tapehouse.folds import Fold, first_fitted_until
+from tapehouse.partitions import DATED, FOLDED, key_of, key_span, keys_between
 from tapehouse.settings import Settings
 from tapehouse.sqlfile import AS_KNOWN, Lineage, SqlFile, analyse, described
 from tapehouse.tables import TIME_COLUMNS, Cadence, Read, TableDoc, header_grain
@@ -51,6 +51,7 @@ class Asset:
     sql: SqlFile | None = None
     kind: str = "python"
     most_rows: int | None = None  # a range is made in slices that read at most so many rows
+    optional: bool = False  # made when it is asked for by name; who reads the tables of all writers does without it
 
     @property
     def pinned(self) -> bool:
@@ -94,9 +95,12 @@ class Table:
 class Project:
     """All declarations of one project folder. Read it with `tapehouse.declarations.load_project`."""
 
-    def __init__(self, settings: Settings, assets: Iterable[Asset], docs: dict[str, TableDoc], folds: list[Fold]):
+    def __init__(
+        self, settings: Settings, assets: Iterable[Asset], docs: dict[str, TableDoc], folds: list[Fold], late: int = 0
+    ):
         self.settings = settings
         self.folds = {f.id: f for f in folds}
+        self.adapter_folds = [f.id for f in folds][-late:]  # all of them for 0
         self.assets: dict[str, Asset] = {}
         self.tables: dict[str, Table] = {}
         self.writers: dict[str, list[str]] = {}
@@ -138,7 +142,11 @@ class Project:
         """All partitions of an asset in order."""
         if asset.by in DATED:
             return getattr(self, asset.by)
-        return list(self.folds) if asset.by == "folds" else [ONCE]
+        return self.folds_of(asset.by) if asset.by in FOLDED else [ONCE]
+
+    def folds_of(self, by: str) -> list[str]:
+        """All folds in order, or those for which adapters are trained."""
+        return self.adapter_folds if by == "adapter_folds" else list(self.folds)
 
     def span(self, first: str, last: str, by: str = "months") -> tuple[datetime, datetime]:
         """[start, end) in UTC of the partitions `first` to `last`."""
@@ -154,17 +162,24 @@ class Project:
         if asset.by in DATED:
             start, end = self.span(first, last, asset.by)
         elif read.window == "before_folds":
-            start, end = whole[0], min(f.train_end for f in self.folds.values())
-        elif asset.by == "folds" and read.window in ("train", "test"):
+            start, end = whole[0], self.first_fitted_until
+        elif asset.by in FOLDED and read.window in ("train", "test"):
             fold = self.folds[first]
             start, end = getattr(fold, f"{read.window}_start"), getattr(fold, f"{read.window}_end")
-        elif asset.by == "folds" and read.window == "fold":
+        elif asset.by in FOLDED and read.window == "fold":
             start, end = self.folds[first].train_start, self.folds[first].test_end
+        elif asset.by in FOLDED and read.window == "judged":
+            start, end = self.folds[first].validation_start or self.folds[first].test_start, self.folds[first].test_end
         else:
             return whole
         start -= relativedelta(months=read.lookback_months, days=read.lookback_days)
         end += relativedelta(months=read.lookahead_months, days=read.lookahead_days)
         return max(start, whole[0]), min(end, whole[1])
+
+    @property
+    def first_fitted_until(self) -> datetime:
+        """By when a base or a tokenizer, made once for all adapters, must have known its text: before any of them is fitted."""
+        return first_fitted_until([self.folds[f] for f in self.adapter_folds])
 
     def ancestors(self, name: str) -> set[str]:
         """Names of all assets behind an asset."""
@@ -193,11 +208,26 @@ class Project:
                 elif writer.by in DATED:
                     start, end = self.window(read, asset, partition)
                     found += [(output, key) for key in self._keys_between(writer.by, start, end)]
-                elif writer.by == "folds":
-                    found += [(output, f) for f in ([partition] if asset.by == "folds" else self.folds)]
+                elif writer.by in FOLDED:
+                    folds = self.partitions(writer)
+                    found += [(output, f) for f in folds if f == partition or asset.by not in FOLDED]
                 else:
                     found.append((output, ONCE))
         return found
+
+    def may_lack(self, asset: Asset) -> set[tuple[str, str]]:
+        """(asset output, partition) pairs that `asset` does without: of optional writers, where it reads a table of many."""
+        found = self.__dict__.setdefault("_may_lack", {})
+        if asset.name not in found:
+            found[asset.name] = {
+                (self.output_of(read, name).asset, partition)
+                for read in asset.reads
+                if read.writer is None
+                for name in self.writers_of(read)
+                if self.assets[name].optional
+                for partition in self.partitions(self.assets[name])
+            }
+        return found[asset.name]
 
     def writers_of(self, read: Read) -> list[str]:
         """Assets whose rows an input reads: the one it names, or all writers of the table."""

@@ -8,6 +8,7 @@ import duckdb
 import polars as pl
 
 from tapehouse.errors import TapehouseError
+from tapehouse.partitions import FOLDED
 from tapehouse.project import Asset, Project
 from tapehouse.sqlfile import SqlFile
 from tapehouse.tables import Read
@@ -71,7 +72,7 @@ def _selection(project: Project, read: Read, asset: Asset, parts: list[str]) -> 
         start, end = project.window_of(read, asset, parts[0], parts[-1])
         stamp = f'"{table.time}"'
         terms += [f"{stamp} >= timestamptz '{start.isoformat()}'", f"{stamp} < timestamptz '{end.isoformat()}'"]
-    elif table.doc.partition and asset.by == "folds":
+    elif table.doc.partition and asset.by in FOLDED:
         terms.append(f"\"{table.doc.partition}\" = '{parts[0]}'")
     where = f" where {' and '.join(terms)}" if terms else ""
     return f"select {columns} from {LAKE}.{table.name}{where}"
@@ -84,6 +85,6 @@ def _declared_rows(project: Project, read: Read) -> list[str]:
         for column, value in project.output_of(read, writer).key:
             keys.setdefault(column, set()).add(value)
     fold = project.tables[read.table].doc.partition
-    if fold and project.assets[project.writers_of(read)[0]].by == "folds":
-        keys[fold] = set(project.folds)
+    if fold and project.assets[project.writers_of(read)[0]].by in FOLDED:
+        keys[fold] = set(project.partitions(project.assets[project.writers_of(read)[0]]))
     return [f'"{c}" in ({", ".join(repr(v) for v in sorted(values))})' for c, values in keys.items()]

@@ -2,55 +2,64 @@
 
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from tapehouse.codeversion import modules_version
 from tapehouse.orders import load_objectives
 from tapehouse.project import Asset, Output
 from tapehouse.prompts.templates import selected, selection
-from tapehouse.recipes import TOKENS, Recipe, load_recipes
+from tapehouse.recipe_sections import LanguageRecipe
+from tapehouse.recipes import BASES, FOLDER, Recipe, load_recipe, load_recipes, method_module
 from tapehouse.tables import Read
 
-FOLDER = Path("models_registry/adapters")
 POINTS, LABELS = "features.decision_points", "labels.triple_barrier"
 BARS, ACTIONS = "staging.bars", "raw.corporate_actions"
+KEY_OF = {"models.adapters": "adapter", "models.predictions": "adapter", "models.calibrations": "adapter"}
 
 
 def recipe_assets(home: Path) -> list[Asset]:
-    """Four assets for each recipe: `models.<name>`, its predictions, its evaluation and its backtest, all by fold."""
+    """The assets of each recipe, by fold: `models.<name>` and, of one that decides, predictions, evaluation and backtest."""
     found = []
     for name, recipe in load_recipes(home / FOLDER).items():
         source = home / FOLDER / f"{name}.yaml"
-        found += [_model(recipe, source), _predictions(recipe, source, home)]
-        found += [_evaluation(recipe, source), _backtest(recipe, source)]
+        found.append(_model(recipe, source, home))
+        if recipe.predicts:
+            found += [_predictions(recipe, source, home), _evaluation(recipe, source), _backtest(recipe, source)]
     return found
 
 
 def _asset(
-    recipe: Recipe, source: Path, name: str, doc: str, outputs: dict[str, str], reads: tuple, step: str, extra: str = ""
+    recipe: Recipe, source: Path, name: str, doc: str, tables: dict[str, str], reads: tuple[Read, ...], step: str, **extra: Any
 ) -> Asset:
-    key = {"models.adapters": "adapter", "models.predictions": "adapter"}
+    modules = (f"tapehouse.steps.{step}", *extra.pop("modules", ()))
     return Asset(
         name=name,
         doc=doc,
-        by="folds",
+        by="adapter_folds" if recipe.apart else "folds",
         reads=reads,
-        outputs=tuple(Output(a, t, ((key.get(t, "subject"), recipe.name),)) for a, t in outputs.items()),
+        outputs=tuple(Output(a, t, ((KEY_OF.get(t, "subject"), recipe.name),)) for a, t in tables.items()),
         build=lambda b: import_module(f"tapehouse.steps.{step}").run(b, recipe),
-        code_version=modules_version((f"tapehouse.steps.{step}",), recipe.hash, extra),
+        code_version=modules_version(modules, recipe.hash, extra.pop("words", "")),
         source=source,
-        kind="torch" if recipe.kind == "adapter" and name == f"models.{recipe.name}" else "python",
+        optional=not recipe.selected,
+        **extra,
     )
 
 
-def _model(recipe: Recipe, source: Path) -> Asset:
-    if recipe.kind == "adapter":
-        reads = (Read(TOKENS[recipe.method], window="train"), Read(f"models.{recipe.base}"), Read("models.tokenizer"))
-        if recipe.init_from:
-            reads += (Read("models.adapters", writer=f"models.{recipe.init_from}"),)
-        step = "train"
+def _model(recipe: Recipe, source: Path, home: Path) -> Asset:
+    modules: tuple[str, ...] = (f"tapehouse.methods.{recipe.method}",)
+    words, step = "", "fit"
+    if isinstance(recipe, LanguageRecipe):
+        reads: tuple[Read, ...] = (Read(recipe.tokens, window="train"), *_base(recipe, home))
+        if recipe.model.init_from:
+            reads += (_own(recipe.model.init_from),)
+        step, words = "train", _base_words(recipe, home)
     else:
-        reads = (Read(POINTS, window="train"), Read(LABELS, window="train")) if recipe.method == "gbm" else ()
-        step = "fit"
+        method = method_module(recipe.method)
+        reads = (Read(POINTS, window="train"),) if hasattr(method, "fit") else ()
+        reads += method.fit_reads(recipe) if hasattr(method, "fit_reads") else ()
+    if recipe.apart:
+        modules += (f"tapehouse.training.{recipe.method}",) if step == "train" else ()
     return _asset(
         recipe,
         source,
@@ -59,33 +68,43 @@ def _model(recipe: Recipe, source: Path) -> Asset:
         {f"models.{recipe.name}": "models.adapters"},
         reads,
         step,
+        modules=modules,
+        words=words,
+        kind="torch" if recipe.apart else "python",
     )
 
 
 def _predictions(recipe: Recipe, source: Path, home: Path) -> Asset:
-    own = Read("models.adapters", writer=f"models.{recipe.name}")
-    reads: tuple[Read, ...] = (own, Read(POINTS, window="test"))
-    words = ""
-    if recipe.kind == "adapter":
-        reads += (Read(f"models.{recipe.base}"), Read("models.tokenizer"))
+    # Labels of the validation tail calibrate the probabilities.
+    reads: tuple[Read, ...] = (_own(recipe.name), Read(POINTS, window="judged"), Read(LABELS, window="train"))
+    modules, words, step = (f"tapehouse.methods.{recipe.method}",), "", "decide"
+    if isinstance(recipe, LanguageRecipe):
+        reads += _base(recipe, home)
         # Objective and template are part of the version: what is asked decides what is answered.
         words = load_objectives(home / "objectives.yaml").words.get(recipe.prompt.objective, "")
         shown = selected(home, "order")
         words += f"|{selection(recipe.prompt.template, shown.mask).version if recipe.prompt.template else shown.version}"
+        words, step = words + _base_words(recipe, home), "answer"
+    else:
+        method = method_module(recipe.method)
+        reads += method.predict_reads(recipe) if hasattr(method, "predict_reads") else ()
+    tables = ("models.predictions", "models.calibrations")
     return _asset(
         recipe,
         source,
         f"models.predictions.{recipe.name}",
-        f"One row per (adapter, fold, symbol, interval, decision_at): what {recipe.name} would do over the test block.",
-        {f"models.predictions.{recipe.name}": "models.predictions"},
+        f"One row per (adapter, fold, symbol, interval, decision_at): what {recipe.name} would do over the validation tail and "
+        "the test block.",
+        {f"{t}.{recipe.name}": t for t in tables},
         reads,
-        "answer" if recipe.kind == "adapter" else "decide",
-        extra=words,
+        step,
+        modules=modules,
+        words=words,
     )
 
 
 def _evaluation(recipe: Recipe, source: Path) -> Asset:
-    reads = (_own_predictions(recipe), Read(POINTS, window="test"), Read(LABELS, window="test"))
+    reads = (_own_predictions(recipe), Read(POINTS, window="judged"), Read(LABELS, window="judged"))
     return _asset(
         recipe,
         source,
@@ -113,5 +132,22 @@ def _backtest(recipe: Recipe, source: Path) -> Asset:
     )
 
 
+def _own(name: str) -> Read:
+    return Read("models.adapters", writer=f"models.{name}")
+
+
 def _own_predictions(recipe: Recipe) -> Read:
     return Read("models.predictions", writer=f"models.predictions.{recipe.name}")
+
+
+def _base(recipe: LanguageRecipe, home: Path) -> tuple[Read, ...]:
+    """The base as a table, where it is trained here; and the tokenizers."""
+    declared = load_recipe(home / BASES / f"{recipe.model.base}.yaml")
+    made = (Read(f"models.{recipe.model.base}"),) if declared.method == "pretrain" else ()
+    return (*made, Read("models.tokenizer"))
+
+
+def _base_words(recipe: LanguageRecipe, home: Path) -> str:
+    """What identifies a base that is not trained here; one that is, is an input."""
+    declared = load_recipe(home / BASES / f"{recipe.model.base}.yaml")
+    return "" if declared.method == "pretrain" else declared.hash

@@ -8,7 +8,7 @@ import polars as pl
 from dateutil.relativedelta import relativedelta
 
 from tapehouse.engine import make_build, run_build
-from tapehouse.partitions import key_of, key_start
+from tapehouse.partitions import FOLDED, key_of, key_start
 from tapehouse.project import ONCE, Asset, Project
 from tapehouse.tables import Read
 from tapehouse.warehouse import LAKE
@@ -38,9 +38,9 @@ def needed_months(project: Project, targets: Iterable[str], first: str, last: st
 
 def _keys_read(project: Project, read: Read, asset: Asset, span: tuple[str, str]) -> tuple[str, str]:
     by = project.assets[project.writers_of(read)[0]].by
-    if by == "folds":  # of what is fitted, a fold reads its own; anything else, all of it
-        return span if asset.by == "folds" else (min(project.folds), max(project.folds))
-    keys = [k for k in project.folds if span[0] <= k <= span[1]] if asset.by == "folds" else None
+    if by in FOLDED:  # of what is fitted, a fold reads its own; anything else, all of it
+        return span if asset.by in FOLDED else (min(project.folds), max(project.folds))
+    keys = [k for k in project.folds if span[0] <= k <= span[1]] if asset.by in FOLDED else None
     windows = [project.window_of(read, asset, k, k) for k in keys] if keys else [project.window_of(read, asset, *span)]
     start, end = min(w[0] for w in windows), max(w[1] for w in windows)
     step = "days" if by == "days" else "months"
@@ -86,7 +86,7 @@ def build_months(project: Project, asset: Asset, con: duckdb.DuckDBPyConnection,
     keys = [k for k in project.partitions(asset) if first <= k <= last or k == ONCE]
     if not keys:  # a table by day that months without such days read
         return {}
-    if asset.by != "folds":
+    if asset.by not in FOLDED:
         return run_build(make_build(project, asset, keys, con))
     built = [run_build(make_build(project, asset, [key], con)) for key in keys]
     return {name: pl.concat(frames[name] for frames in built) for name in built[0]}

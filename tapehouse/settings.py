@@ -25,6 +25,7 @@ class Settings(BaseSettings):
     catalog: str = Field("sqlite", description="'sqlite', or 'postgres:<connection string>'.")
     data_path: str | None = Field(None, description="Where the Parquet files lie, when not in the warehouse folder.")
     mlflow_tracking_uri: str | None = None
+    adapter_folds: int | None = Field(None, ge=0, description="In place of adapter_count in folds.yaml; 0 takes every fold.")
     threads: int = Field(2, ge=1, le=256)
     alert_urls: str = Field("", validation_alias="ALERT_URLS", description="apprise targets, separated by blanks.")
 

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tapehouse.errors import TapehouseError
 
-Cadence = Literal["days", "months", "folds", "once"]
-Window = Literal["range", "all", "train", "test", "fold", "before_folds"]
+Cadence = Literal["days", "months", "folds", "adapter_folds", "once"]
+Window = Literal["range", "all", "train", "test", "judged", "fold", "before_folds"]
 GRAIN = re.compile(r"One row per \(([^)]*)\)", re.IGNORECASE)
 TIME_COLUMNS = ("decision_at", "event_at")
 
@@ -57,8 +57,9 @@ def reads(
         table: `schema.table`.
         lookback_months, lookahead_months, lookback_days, lookahead_days: what is read before and after the window.
         window: `range`, the partitions being made (all rows, for a table that is made once); for tables made by fold
-            `train`, `test`, `fold` (from the start of training to the end of the test block) or `all`; `before_folds`, what
-            was decided before the first fold's training ended.
+            `train`, `test`, `judged` (from the start of the validation tail to the end of the test block), `fold` (from the
+            start of training to the end of the test block) or `all`; `before_folds`, what was decided before the first fold
+            of the adapters is fitted.
     """
     return Read(table, lookback_months, lookahead_months, window, None, lookback_days, lookahead_days)
 
@@ -110,6 +111,7 @@ class TableDoc(BaseModel):
     grain: tuple[str, ...] = ()
     time: str | None = None
     partition: str | None = None  # the column of the fold, for a table made by fold
+    folds: Literal["all", "adapters"] = "all"  # adapters: only the folds for which adapters are trained
     cutoff: str | None = None  # by when all that a row says must have been known; default: its time column
     owner: str = "team:data"
     columns: dict[str, Column] = Field(default_factory=dict)

@@ -16,8 +16,9 @@ from tapehouse.tables import reads, table
 def build(b):
     import polars as pl
 
-    from tapehouse.fits import fit_rows, fitted_until
+    from tapehouse.fits import fit_rows
     from tapehouse.fold_views import KEY, fit_fractional, fit_scalers, fit_signal
+    from tapehouse.folds import fitted_until
     from tapehouse.hmm import fitted
 
     universe = b.settings.universe

@@ -15,7 +15,6 @@ from tapehouse.tables import reads, table
 def build(b):
     import polars as pl
 
-    from tapehouse.folds import first_train_end
     from tapehouse.recipes import load_recipe
     from tapehouse.tokens import stored_tokenizer, stored_tokenizer_path
     from tapehouse.training.corpus import pretraining_tokens
@@ -23,7 +22,7 @@ def build(b):
     from tapehouse.training.manifest import git_state
 
     recipe = load_recipe(b.settings.home / "models_registry/base/nano.yaml")
-    until = first_train_end(b.folds)
+    until = b.project.first_fitted_until
     pairs = b.read("datasets.preference_pairs").filter(pl.col("reward_known_at") < until)
     stored = b.read("models.tokenizer")
     tokenizer, digest = stored_tokenizer(stored, b.settings.root, recipe.name)

@@ -24,13 +24,12 @@ def fingerprint(settings, start, end):
 def build(b):
     import polars as pl
 
-    from tapehouse.folds import first_train_end
     from tapehouse.prompts.templates import selected
     from tapehouse.tokenizer_texts import instruction_texts, order_texts, thesis_texts
     from tapehouse.tokens import load_tokenizer
     from tapehouse.vocabularies import TOKENIZERS, load_tokenizer_recipes, make_tokenizer, own_source
 
-    until = first_train_end(b.folds)
+    until = b.project.first_fitted_until
     points, shown = b.read("features.decision_points"), selected(b.settings.home, "thesis")
     texts = [
         *order_texts(b.read("datasets.preference_pairs"), until),

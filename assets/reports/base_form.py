@@ -17,7 +17,6 @@ from tapehouse.tables import reads, table
 )
 def build(b):
     from tapehouse.base_form import form_figures, unseen_prompts
-    from tapehouse.folds import first_train_end
     from tapehouse.inference import predict
     from tapehouse.orders import load_objectives
     from tapehouse.prompts.templates import selected
@@ -26,7 +25,7 @@ def build(b):
     base = b.read("models.nano")
     words = load_objectives(b.settings.home / "objectives.yaml").words
     shown = selected(b.settings.home, "order")
-    prompts = unseen_prompts(b.read("features.decision_points"), words, first_train_end(b.folds), shown)
+    prompts = unseen_prompts(b.read("features.decision_points"), words, b.project.first_fitted_until, shown)
     tokenizer = stored_tokenizer_path(b.read("models.tokenizer"), b.settings.root)
     answers = predict(b.settings.root / base["path"][0], None, tokenizer, prompts.to_list())
     figures = form_figures(prompts, answers)

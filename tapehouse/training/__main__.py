@@ -12,13 +12,15 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
 import polars as pl
 
-from tapehouse.recipes import DpoRecipe, PretrainRecipe, SftRecipe, parse_recipe
-from tapehouse.training.manifest import host_facts, weights_digest
+from tapehouse.recipes import Recipe, method_module, parse_recipe
+from tapehouse.training.job import Job
+from tapehouse.training.manifest import files_digest, host_facts, weights_digest
 
 
 def main(arguments: list[str]) -> int:
@@ -40,27 +42,23 @@ def train(jobdir: Path, outdir: Path, send: Callable[[dict[str, Any]], None]) ->
     started = time.monotonic()
     job = json.loads((jobdir / "job.json").read_text())
     recipe = parse_recipe(json.loads((jobdir / "recipe.json").read_text()), str(jobdir / "recipe.json"))
-    tokens = pl.read_parquet(jobdir / "tokens.parquet")
     aside = outdir.with_name(f"{outdir.name}.partial-{os.getpid()}")
     for left in outdir.parent.glob(f"{outdir.name}.partial-*"):  # of a process that was killed
         shutil.rmtree(left)
     aside.mkdir(parents=True)
     try:
         with (aside / "metrics.jsonl").open("w") as metrics:
-            result = _fit(recipe, job, jobdir, tokens, aside, _reporter(metrics, send))
+            result = _fit(recipe, job, jobdir, aside, _reporter(metrics, send))
         manifest = {
             "name": recipe.name,
             "method": recipe.method,
             "recipe": json.loads(recipe.model_dump_json()),
             "recipe_hash": recipe.hash,
             **job["provenance"],
-            **{
-                key: job[key]
-                for key in ("seed", "dataset_digest", "rows", "rows_purged", "tokenizer_digest", "base_digest", "init_digest")
-            },
+            **{key: value for key, value in job.items() if key not in ("provenance", "fold", "threads")},
             **host_facts(job["threads"]),
             **result,
-            "digest": weights_digest(aside),
+            "digest": weights_digest(aside) if list(aside.glob("*.safetensors")) else files_digest(aside),
             "wall_s": round(time.monotonic() - started, 2),
         }
         (aside / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
@@ -71,27 +69,19 @@ def train(jobdir: Path, outdir: Path, send: Callable[[dict[str, Any]], None]) ->
     return manifest
 
 
-def _fit(recipe, job, jobdir: Path, tokens: pl.DataFrame, folder: Path, report) -> dict[str, Any]:
+def _fit(recipe: Recipe, job: dict[str, Any], jobdir: Path, folder: Path, report) -> dict[str, Any]:
     import torch
-
-    from tapehouse.tokens import load_tokenizer, pad_id, stop_id
 
     torch.set_num_threads(job["threads"])
     torch.use_deterministic_algorithms(True)
-    if isinstance(recipe, PretrainRecipe):
-        from tapehouse.training.base import pretrain
+    if (jobdir / "inputs").is_dir():
+        from tapehouse.training.jobs import job_fold
 
-        tokenizer = load_tokenizer(jobdir / "tokenizer")
-        size, pad, stop = tokenizer.get_vocab_size(), pad_id(tokenizer), stop_id(tokenizer)
-        return pretrain(recipe, tokens, size, pad, stop, folder, job["seed"], report)
-    if isinstance(recipe, SftRecipe):
-        from tapehouse.training.sft import train_sft
-
-        return train_sft(recipe, tokens, jobdir, folder, job["seed"], report)
-    assert isinstance(recipe, DpoRecipe)
-    from tapehouse.training.dpo import train_dpo
-
-    return train_dpo(recipe, tokens, jobdir, folder, job["seed"], report)
+        inputs = {path.stem: pl.read_parquet(path) for path in sorted((jobdir / "inputs").glob("*.parquet"))}
+        return method_module(recipe.method).fit(recipe, inputs, job_fold(job), folder, report)
+    trainer = import_module(f"tapehouse.training.{recipe.method}")
+    tables = (pl.read_parquet(jobdir / f"{name}.parquet") for name in ("tokens", "validation"))
+    return trainer.train(Job(recipe, *tables, jobdir, folder, job["seed"], report))
 
 
 def _reporter(metrics, send: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:

@@ -36,7 +36,7 @@ from tapehouse.tokens import encode_answers, encode_prompts
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from tapehouse.recipes import CorpusSection
+    from tapehouse.methods.pretrain import CorpusSection
 
 COPY: Final = "copy"
 TEXT: Final = "text"

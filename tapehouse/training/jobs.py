@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -23,21 +23,16 @@ from typing import Any, Final
 import polars as pl
 
 from tapehouse.errors import TapehouseError
-from tapehouse.hashing import frame_hash
-from tapehouse.recipes import DpoRecipe, PretrainRecipe, Recipe, SftRecipe
+from tapehouse.folds import Fold
+from tapehouse.hashing import frame_hash, text_hash
+from tapehouse.recipe_sections import LanguageRecipe
+from tapehouse.recipes import Recipe
 from tapehouse.tokens import FILES as TOKENIZER_FILES
 from tapehouse.tokens import tokenizer_digest
-from tapehouse.training.corpus import SCHEMA as PRETRAIN_SCHEMA
 from tapehouse.training.manifest import weights_digest
 
-# What a row must have been known by, so that a fold's training window can be purged on it.
-KNOWN_AT: Final = {"sft": "label_known_at", "dpo": "reward_known_at"}
 ERROR_LINES: Final = 15
-NEEDED: Final = {
-    "sft": ("input_ids", "loss_mask"),
-    "dpo": ("prompt_ids", "chosen_ids", "rejected_ids"),
-    "pretrain": tuple(PRETRAIN_SCHEMA),
-}
+FOLD_TIMES: Final = ("train_start", "train_end", "test_start", "test_end", "embargo_end", "validation_start")
 PROVENANCE: Final = ("snapshot", "fold", "train_end", "git_commit", "git_dirty")
 BASE_FILES: Final = ("config.json", "model.safetensors")
 ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
@@ -58,7 +53,8 @@ def export_job(
 
     `tokens` are rows of datasets.sft_tokens or datasets.preference_tokens, or the frame of
     :func:`tapehouse.training.corpus.pretraining_tokens`. Rows whose `label_known_at` (`reward_known_at`) is not before
-    `provenance['train_end']` are left out: a label not yet known then cannot have trained the fold's model.
+    `provenance['train_end']` are left out: a label not yet known then cannot have trained the fold's model. Those decided from
+    `provenance['validation_start']` on are written apart, to stop and to measure by.
     `init_dir` is the folder of the adapter that the recipe's `init_from` names, of the same fold.
     `provenance` needs snapshot, fold, train_end, git_commit and git_dirty; what else it holds is kept in the manifest.
 
@@ -67,12 +63,13 @@ def export_job(
     missing = [key for key in PROVENANCE if key not in provenance]
     if missing:
         raise TapehouseError(f"job of recipe {recipe.name}: the provenance lacks {missing}; pass them")
-    if not isinstance(recipe, SftRecipe | DpoRecipe | PretrainRecipe):
-        raise TapehouseError(f"recipe {recipe.name}: method {recipe.method!r} has nothing to train")
-    absent = [name for name in NEEDED[recipe.method] if name not in tokens.columns]
+    language = isinstance(recipe, LanguageRecipe)
+    absent = [name for name in recipe.needs if name not in tokens.columns] if language else []
     if absent:
         raise TapehouseError(f"job of recipe {recipe.name}: the tokens lack the columns {absent}; pass its dataset's table")
-    rows = _purged(tokens, recipe.method, provenance["train_end"])
+    rows, tail = tokens, tokens.clear()
+    if language:  # the text of a base was cut where it was read; its examples carry no time
+        rows, tail = _parts(tokens, recipe, provenance)
     if rows.is_empty():
         raise TapehouseError(f"job of recipe {recipe.name}: no example was known before {provenance['train_end']}; "
                              "materialise the dataset over the training window")  # fmt: skip
@@ -85,27 +82,29 @@ def export_job(
         "threads": threads,
         "dataset_digest": frame_hash(rows),
         "rows": rows.height,
-        "rows_purged": tokens.height - rows.height,
+        "rows_validation": tail.height,
+        "rows_purged": tokens.height - rows.height - tail.height,
         "tokenizer_digest": tokenizer_digest(tokenizer_dir),
         "base_digest": None,
         "init_digest": None,
-        "provenance": {key: value.isoformat() if isinstance(value, datetime) else value for key, value in provenance.items()},
+        "provenance": {key: _plain(value) for key, value in provenance.items()},
     }
-    if not isinstance(recipe, PretrainRecipe):
+    if language:
         if base_dir is None:
-            raise TapehouseError(f"job of recipe {recipe.name}: an adapter needs the folder of its base {recipe.base!r}")
+            raise TapehouseError(f"job of recipe {recipe.name}: an adapter needs the folder of its base {recipe.model.base!r}")
         (jobdir / "base").mkdir()
         for name in BASE_FILES:
             shutil.copyfile(base_dir / name, jobdir / "base" / name)
         job["base_digest"] = weights_digest(base_dir)
-        if recipe.init_from is not None:
+        if recipe.model.init_from is not None:
             if init_dir is None:
-                raise TapehouseError(f"job of recipe {recipe.name}: init_from needs the folder of {recipe.init_from!r}")
+                raise TapehouseError(f"job of recipe {recipe.name}: init_from needs the folder of {recipe.model.init_from!r}")
             (jobdir / "parent").mkdir()
             for name in ADAPTER_FILES:
                 shutil.copyfile(init_dir / name, jobdir / "parent" / name)
             job["init_digest"] = weights_digest(init_dir)
-    rows.select(NEEDED[recipe.method]).write_parquet(jobdir / "tokens.parquet")
+    rows.select(recipe.needs if language else pl.all()).write_parquet(jobdir / "tokens.parquet")
+    tail.select(recipe.needs if language else pl.all()).write_parquet(jobdir / "validation.parquet")
     (jobdir / "recipe.json").write_text(recipe.model_dump_json(indent=1))
     (jobdir / "job.json").write_text(json.dumps(job, indent=1, sort_keys=True))
 
@@ -199,10 +198,49 @@ def progress_line(facts: dict[str, Any]) -> str:
     return words + (f", {facts['tokens_per_s']} tokens/s, {facts['eta_s']} s left" if "eta_s" in facts else "")
 
 
-def _purged(tokens: pl.DataFrame, method: str, train_end: datetime) -> pl.DataFrame:
-    if method not in KNOWN_AT:  # the base's text was cut where it was read; its examples carry no time
-        return tokens
-    known = KNOWN_AT[method]
+def _parts(tokens: pl.DataFrame, recipe: LanguageRecipe, provenance: dict[str, Any]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rows that are trained on, known before the validation tail begins, and those decided in the tail."""
+    known = recipe.known_at
     if known not in tokens.columns:
-        raise TapehouseError(f"tokens for method {method!r} lack {known!r}, which the training window is purged by")
-    return tokens.filter(pl.col(known) < train_end)
+        raise TapehouseError(f"tokens for method {recipe.method!r} lack {known!r}, which the training window is purged by")
+    tokens = tokens.filter(pl.col(known) < provenance["train_end"])
+    tail_start = provenance.get("validation_start")
+    if tail_start is None:
+        return tokens, tokens.clear()
+    return tokens.filter(pl.col(known) < tail_start), tokens.filter(pl.col("decision_at") >= tail_start)
+
+
+def fit_apart(b, recipe: Recipe, inputs: dict[str, pl.DataFrame], outdir: Path) -> dict[str, Any]:
+    """Fit a method that is not of language in a process of its own, from a folder of Parquet; its manifest.
+
+    `inputs` are the frames by table name that the method declares. `b` is the build of the asset.
+    """
+    from tapehouse.training.manifest import git_state
+
+    jobdir = b.workdir / "job"
+    shutil.rmtree(jobdir, ignore_errors=True)
+    (jobdir / "inputs").mkdir(parents=True)
+    for name, frame in inputs.items():
+        frame.write_parquet(jobdir / "inputs" / f"{name}.parquet")
+    provenance = {"snapshot": b.snapshot, "fold": b.fold.id, "train_end": b.fold.train_end, **git_state(b.settings.home)}
+    job = {
+        "seed": recipe.seed,
+        "threads": b.settings.threads,
+        "fold": {name: _plain(value) for name, value in vars(b.fold).items()},
+        "dataset_digest": text_hash(*(f"{name}={frame_hash(frame)}" for name, frame in sorted(inputs.items()))),
+        "provenance": {key: _plain(value) for key, value in provenance.items()},
+    }
+    (jobdir / "recipe.json").write_text(recipe.model_dump_json(indent=1))
+    (jobdir / "job.json").write_text(json.dumps(job, indent=1, sort_keys=True))
+    return run_job(jobdir, outdir, lambda facts: b.progress(progress_line(facts)), b.launch)
+
+
+def job_fold(job: dict[str, Any]) -> Fold:
+    """The fold of a job's `job.json`."""
+    times = {name: datetime.fromisoformat(job["fold"][name]) for name in FOLD_TIMES if job["fold"][name] is not None}
+    days = {name: date.fromisoformat(job["fold"][name]) for name in ("test_first_session", "test_last_session")}
+    return Fold(**{**job["fold"], **times, **days})
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, date) else value

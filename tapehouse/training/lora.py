@@ -10,7 +10,7 @@ from typing import Any
 from peft import LoraConfig, PeftModel
 from transformers import LlamaForCausalLM, TrainerCallback
 
-from tapehouse.recipes import DpoRecipe, LoraSection, SftRecipe
+from tapehouse.recipe_sections import AdapterSection, LanguageRecipe
 
 
 def load_base(folder: Path) -> LlamaForCausalLM:
@@ -18,15 +18,15 @@ def load_base(folder: Path) -> LlamaForCausalLM:
     return LlamaForCausalLM.from_pretrained(folder, local_files_only=True)
 
 
-def starting_point(recipe: SftRecipe | DpoRecipe, jobdir: Path) -> dict[str, Any]:
+def starting_point(recipe: LanguageRecipe, jobdir: Path) -> dict[str, Any]:
     """`model` and `peft_config` for a trainer: the parent's adapter to go on from, or the base with a new one."""
     base = load_base(jobdir / "base")
-    if recipe.init_from is not None:
+    if recipe.model.init_from is not None:
         return {"model": PeftModel.from_pretrained(base, jobdir / "parent", is_trainable=True), "peft_config": None}
     return {"model": base, "peft_config": lora_config(recipe.adapter)}
 
 
-def lora_config(section: LoraSection) -> LoraConfig:
+def lora_config(section: AdapterSection) -> LoraConfig:
     """The recipe's adapter section as peft knows it."""
     return LoraConfig(
         task_type="CAUSAL_LM",
@@ -37,14 +37,14 @@ def lora_config(section: LoraSection) -> LoraConfig:
     )
 
 
-def trainer_arguments(recipe: SftRecipe | DpoRecipe, folder: Path, seed: int) -> dict[str, Any]:
+def trainer_arguments(recipe: LanguageRecipe, folder: Path, seed: int) -> dict[str, Any]:
     """Arguments that both trainers take: a fixed number of steps on the CPU, no checkpoint, no outside tracker."""
     return {
         "output_dir": str(folder),
         "max_steps": recipe.budget.steps,
         "per_device_train_batch_size": recipe.budget.batch_size,
         "learning_rate": recipe.optimiser.learning_rate,
-        "warmup_steps": recipe.optimiser.warmup_steps,
+        "warmup_steps": recipe.schedule.warmup_steps,
         "weight_decay": recipe.optimiser.weight_decay,
         "max_grad_norm": recipe.optimiser.max_grad_norm,
         "lr_scheduler_type": "cosine",

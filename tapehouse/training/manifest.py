@@ -12,6 +12,7 @@ from typing import Any, Final
 from tapehouse.errors import TapehouseError
 
 PACKAGES: Final = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers", "numpy", "polars")
+UNREPEATABLE: Final = ("manifest.json", "metrics.jsonl", "README.md")  # they hold times
 
 
 def weights_digest(folder: Path) -> str:
@@ -26,6 +27,15 @@ def weights_digest(folder: Path) -> str:
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def files_digest(folder: Path) -> str:
+    """SHA-256 over all files of a fitted model, by their names; of an empty folder that of nothing."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file.name not in UNREPEATABLE:
+            digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
 
 
 def git_state(folder: Path) -> dict[str, Any]:

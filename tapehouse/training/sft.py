@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import polars as pl
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from tapehouse.recipes import SftRecipe
 from tapehouse.tokens import as_transformers
+from tapehouse.training.job import Job
 from tapehouse.training.lora import Reports, save_adapter, starting_point, trainer_arguments
 
 
-def train_sft(
-    recipe: SftRecipe,
-    tokens: pl.DataFrame,
-    jobdir: Path,
-    folder: Path,
-    seed: int,
-    report: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:
-    """Train a LoRA adapter on `tokens` (input_ids, loss_mask) and save it to `folder`; numbers for the manifest."""
+def train(job: Job) -> dict[str, Any]:
+    """Train a LoRA adapter on rows of input_ids and loss_mask, and save it; numbers for the manifest."""
+    recipe, jobdir, seed = job.recipe, job.folder, job.seed
     rows = [
         {"input_ids": ids, "completion_mask": [int(learnt) for learnt in mask]}
-        for ids, mask in tokens.select("input_ids", "loss_mask").iter_rows()
+        for ids, mask in job.rows.select("input_ids", "loss_mask").iter_rows()
     ]
     torch.manual_seed(seed)  # the adapter is initialised before the trainer sets its own seed
-    reports = Reports(report)
+    reports = Reports(job.report)
     trainer = SFTTrainer(
         **starting_point(recipe, jobdir),
         args=SFTConfig(
@@ -46,5 +37,5 @@ def train_sft(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    save_adapter(trainer.model, recipe.base, folder)
+    save_adapter(trainer.model, recipe.model.base, job.out)
     return {"tokens": reports.last["tokens"], "steps": recipe.budget.steps, "loss": reports.last["loss"]}

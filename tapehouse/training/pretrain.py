@@ -7,8 +7,7 @@ initialisation, a light loss on the prompt and a heavy one on the answer, and a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -21,30 +20,25 @@ if TYPE_CHECKING:
     import torch
     from transformers import LlamaForCausalLM
 
-    from tapehouse.recipes import NanoArchitecture, PretrainRecipe
+    from tapehouse.methods.pretrain import ArchitectureSection, Recipe
+    from tapehouse.training.job import Job
 
 EMBEDDING_STD: Final = 0.05
 RESIDUAL_GAIN: Final = 0.4  # of the projections that write into the residual stream, on top of fan-in ** -0.5
 FLOOR: Final = 0.05  # share of the learning rate that is left at the end
 
 
-def pretrain(
-    recipe: PretrainRecipe,
-    tokens: pl.DataFrame,
-    vocabulary: int,
-    pad: int,
-    stop: int,
-    folder: Path,
-    seed: int,
-    report: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:
-    """Train from nothing on `tokens` (stage, prompt_ids, answer_ids) and save the model to `folder`.
+def train(job: Job) -> dict[str, Any]:
+    """Train from nothing on rows of stage, prompt_ids and answer_ids, and save the model; numbers for the manifest.
 
-    `report` is called with step, loss and tokens after every tenth step. Returns the numbers for the manifest.
-    The weights are a function of recipe, tokens and seed, for one CPU type and number of threads.
+    The weights are a function of recipe, rows and seed, for one CPU type and number of threads.
     """
     import torch
 
+    from tapehouse.tokens import load_tokenizer, pad_id, stop_id
+
+    recipe, seed, tokenizer = job.recipe, job.seed, load_tokenizer(job.folder / "tokenizer")
+    vocabulary, pad, stop = tokenizer.get_vocab_size(), pad_id(tokenizer), stop_id(tokenizer)
     torch.manual_seed(seed)
     model = build_model(recipe.architecture, vocabulary, pad, stop)
     plan = recipe.curriculum
@@ -53,11 +47,11 @@ def pretrain(
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=rates.learning_rate, betas=(0.9, 0.98), weight_decay=rates.weight_decay
     )
-    batches = _batches(recipe, tokens, pad, seed)
+    batches = _batches(recipe, job.rows, pad, seed)
     seen = 0
     for step, (ids, weights) in enumerate(batches, start=1):
         for group in optimiser.param_groups:
-            group["lr"] = rates.learning_rate * _schedule(step, steps, rates.warmup_steps)
+            group["lr"] = rates.learning_rate * _schedule(step, steps, plan.warmup_steps)
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(input_ids=ids).logits
         losses = torch.nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
@@ -69,8 +63,8 @@ def pretrain(
         optimiser.step()
         seen += int((ids != pad).sum())
         if step % 10 == 0 or step == steps:
-            report({"step": step, "steps": steps, "loss": loss.item(), "tokens": seen})
-    model.save_pretrained(folder)
+            job.report({"step": step, "steps": steps, "loss": loss.item(), "tokens": seen})
+    model.save_pretrained(job.out)
     return {
         "tokens": seen,
         "steps": steps,
@@ -79,7 +73,7 @@ def pretrain(
     }
 
 
-def build_model(architecture: NanoArchitecture, vocabulary: int, pad: int, stop: int) -> LlamaForCausalLM:
+def build_model(architecture: ArchitectureSection, vocabulary: int, pad: int, stop: int) -> LlamaForCausalLM:
     """An untrained model, initialised wide; draws from torch's global generator."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -109,7 +103,7 @@ def build_model(architecture: NanoArchitecture, vocabulary: int, pad: int, stop:
     return model
 
 
-def _batches(recipe: PretrainRecipe, tokens: pl.DataFrame, pad: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _batches(recipe: Recipe, tokens: pl.DataFrame, pad: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     plan = recipe.curriculum
     draw = np.random.default_rng(seed)
     for stage, steps, size in ((COPY, plan.copy_steps, plan.copy_batch), (TEXT, plan.text_steps, plan.text_batch)):

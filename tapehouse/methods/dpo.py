@@ -1,0 +1,31 @@
+"""Preference tuning with a reference: the policy learns which of two answers is better paid.
+
+The reference is what training starts from, `model.init_from` or the base.
+"""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from tapehouse.recipe_sections import LanguageRecipe, Section
+
+
+class LossSection(Section):
+    """A loss of `tapehouse.training.losses`, summed with others where several are named."""
+
+    kinds: list[Literal["sigmoid", "sigmoid_norm", "ipo", "soft_clip"]] = Field(["sigmoid"], min_length=1)
+    kind_weights: list[float] | None = None
+    beta: float = Field(0.1, gt=0)
+    weighted: Literal["equal", "margin"] = Field("equal", description="Weight of a pair: one, or the margin of its rewards.")
+
+
+class Recipe(LanguageRecipe):
+    """Direct preference optimisation and its variants (Rafailov and others 2023)."""
+
+    method: Literal["dpo"]
+    loss: LossSection = LossSection()
+
+    tokens: ClassVar[str] = "datasets.preference_tokens"
+    known_at: ClassVar[str] = "reward_known_at"
+    needs: ClassVar[tuple[str, ...]] = ("prompt_ids", "chosen_ids", "rejected_ids", "margin_bps")
+    ignores_dropout: ClassVar[bool] = True

@@ -1,0 +1,242 @@
+"""The sections of a recipe that several methods share, typed and frozen, and the two kinds of recipe that hold them.
+
+A method adds its own sections in `tapehouse/methods/<method>.py`. Budgets are in optimiser steps, never in seconds: a slow
+machine trains the same model.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tapehouse.hashing import text_hash
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+NOT_CONTENT = {"name", "description", "selected", "prior_trials", "search", "tuning", "gates"}
+
+
+class Section(BaseModel):
+    """A mapping of declared keys: an unknown one, or another type, is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ModelSection(Section):
+    """Where training starts."""
+
+    base: str = Field("nano", description="A recipe in models_registry/base/.")
+    init_from: str | None = Field(None, description="Adapter of the same base, fold and snapshot to go on from.")
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
+class AdapterSection(Section):
+    """What is trained: low-rank factors W + alpha / rank · B A on each of the targets (Hu and others 2021), or all weights.
+
+    `dora` splits magnitude from direction (Liu and others 2024), `rslora` scales by the root of the rank (Kalajdzievski 2023).
+    `markers` trains the embeddings of the tokens that were added to the base's vocabulary, which are noise otherwise.
+    """
+
+    kind: Literal["lora", "full"] = "lora"
+    rank: int = Field(16, ge=1, le=256)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: list[str] = Field(list(PROJECTIONS), min_length=1)
+    dora: bool = False
+    rslora: bool = False
+    markers: bool = True
+
+
+class QuantisationSection(Section):
+    """How the frozen base is held: as it is, in 4 bits (NF4, Dettmers and others 2023) or in 8 (LLM.int8)."""
+
+    kind: Literal["none", "nf4", "int8"] = "none"
+    double: bool = Field(True, description="Quantise the constants of NF4, too.")
+    compute: Literal["bf16", "fp32"] = "bf16"
+
+
+class OptimiserSection(Section):
+    """AdamW."""
+
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+
+
+class ScheduleSection(Section):
+    """The learning rate: a linear warm-up, then the curve."""
+
+    kind: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = Field(10, ge=0)
+
+
+class PlateauSection(Section):
+    """The learning rate falls by a factor when the validation metric has stopped to improve."""
+
+    factor: float = Field(0.5, gt=0, lt=1)
+    patience: int = Field(2, ge=0)
+    floor: float = Field(1e-6, ge=0)
+
+
+class BudgetSection(Section):
+    """Work as optimiser steps and rows a step; a batch is `batch_size` rows, in `accumulation` parts."""
+
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    accumulation: int = Field(1, ge=1)
+    checkpoint_every: int | None = Field(None, ge=1, description="Steps between checkpoints; null keeps none.")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="Of the autocast; weights stay in float32.")
+    activation_checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _parts_are_whole(self) -> BudgetSection:
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"accumulation {self.accumulation} does not divide batch_size {self.batch_size}")
+        return self
+
+
+class EvaluationSection(Section):
+    """What is measured on the validation tail of the training window while training, and when that stops it.
+
+    The three best checkpoints by the metric and the latest are kept, and the best is what training returns.
+    """
+
+    every: int = Field(ge=1, description="Steps between measurements.")
+    rows: int = Field(256, ge=1, description="Most rows of the tail that are measured, the same ones every time.")
+    patience: int | None = Field(3, ge=1, description="Measurements without improvement before training stops; null never.")
+    threshold: float = Field(0.001, ge=0, description="The least that counts as an improvement of the loss.")
+
+
+class PromptSection(Section):
+    """What the adapter is asked at each decision point, and how it answers.
+
+    `score` takes the likeliest of the allowed actions by the log-probability of its whole text, stop token included, in one
+    forward pass; `generate` writes freely, and `constrained` writes what the answer's grammar allows.
+    """
+
+    objective: str = Field(description="The objective that prompts ask for, one of those of datasets.preference_pairs.")
+    template: str | None = Field(None, description="Another template than the one that prompts.yaml selects for orders.")
+    limit_valid_sessions: int = Field(3, ge=1, description="Sessions for which an order rests before it is cancelled.")
+    batch_size: int = Field(128, ge=1)
+    answer: Literal["generate", "constrained", "score"] = "generate"
+    temperature: float = Field(0.0, ge=0, description="0 is greedy.")
+    top_p: float = Field(1.0, gt=0, le=1)
+    repetition_penalty: float = Field(1.0, ge=1)
+
+
+class Range(Section):
+    """One number of a search space, drawn between two bounds, both included."""
+
+    low: float | int
+    high: float | int
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Range:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError("needs low < high, and low above 0 where log is true")
+        return self
+
+
+class TuningSection(Section):
+    """How a search space is searched: by purged cross-validation inside the fold's training window."""
+
+    trials: int = Field(20, ge=1)
+    scheme: str = Field("tuning", description="One of cross_validation in models_registry/folds.yaml.")
+    prune: bool = True
+
+
+class Named(Section):
+    """What every recipe says of itself.
+
+    Class attributes:
+        kind: `adapter`, `policy` (networks on features), `baseline` or `base`.
+        apart: whether it is trained in a process of its own.
+        predicts: whether it decides anything, so that it has predictions, an evaluation and a backtest.
+    """
+
+    kind: ClassVar[str]
+    apart: ClassVar[bool] = False
+    predicts: ClassVar[bool] = True
+
+    name: str
+    method: str
+    description: str = Field(min_length=1)
+    selected: bool = Field(True, description="Whether `make run` makes it; `make run-all` makes every recipe.")
+    prior_trials: int = Field(0, ge=0, description="Settings tried before trials were logged, for the deflated Sharpe ratio.")
+    seed: int = 0
+
+    @property
+    def hash(self) -> str:
+        """Identity of what the recipe says that decides its weights or answers; not of its name, or whether it is selected."""
+        return text_hash(self.model_dump_json(exclude=NOT_CONTENT))
+
+
+class LanguageRecipe(Named):
+    """An adapter of a base language model, trained in a process of its own on a token table.
+
+    Class attributes:
+        tokens: the token table that the method learns from. known_at: its column by which an example was known, that the
+        training window is purged by. needs: the columns that training reads.
+    """
+
+    kind: ClassVar[str] = "adapter"
+    apart: ClassVar[bool] = True
+    tokens: ClassVar[str]
+    known_at: ClassVar[str] = "label_known_at"
+    needs: ClassVar[tuple[str, ...]]
+    # Trainers that set the dropout of adapters to 0 whatever the recipe says: a value there would be ignored.
+    ignores_dropout: ClassVar[bool] = False
+
+    model: ModelSection = ModelSection()
+    adapter: AdapterSection = AdapterSection()
+    quantisation: QuantisationSection = QuantisationSection()
+    optimiser: OptimiserSection
+    schedule: ScheduleSection = ScheduleSection()
+    budget: BudgetSection
+    evaluation: EvaluationSection | None = None
+    prompt: PromptSection
+
+    @model_validator(mode="after")
+    def _can_be(self) -> LanguageRecipe:
+        if self.quantisation.kind != "none" and self.adapter.kind == "full":
+            raise ValueError(
+                f"quantisation.kind: {self.quantisation.kind} weights are frozen, so that adapter.kind 'full' has nothing to "
+                "train; take 'lora', or quantisation.kind 'none'"
+            )
+        if self.adapter.kind == "full" and (self.adapter.dora or self.adapter.rslora or self.adapter.dropout):
+            raise ValueError("adapter: dora, rslora and dropout are of low-rank factors; remove them, or take kind 'lora'")
+        if self.ignores_dropout and self.adapter.dropout:
+            raise ValueError(f"adapter.dropout: training by {self.method} runs without dropout, and would ignore it; set 0.0")
+        if self.evaluation and self.budget.checkpoint_every and self.evaluation.every % self.budget.checkpoint_every:
+            raise ValueError(
+                f"evaluation.every {self.evaluation.every} is no multiple of budget.checkpoint_every "
+                f"{self.budget.checkpoint_every}: the best measured state has to be a checkpoint; make it one"
+            )
+        return self
+
+
+class ClassicalRecipe(Named):
+    """A predictor without a language model: it reads tables of the warehouse, as its method's module declares.
+
+    `search` gives ranges by the key that they stand for, as in `params.max_depth`; `tapehouse tune NAME` searches them.
+    """
+
+    kind: ClassVar[str] = "baseline"
+
+    search: dict[str, Range] = Field({})
+    tuning: TuningSection = TuningSection()
+
+    @model_validator(mode="after")
+    def _search_names_keys(self) -> ClassicalRecipe:
+        for key, bounds in self.search.items():
+            found: Any = self
+            for part in key.split("."):
+                found = getattr(found, part, None)
+            if isinstance(found, bool) or not isinstance(found, int | float):
+                raise ValueError(f"search.{key}: names no number of this recipe; write it as in 'params.max_depth'")
+            if isinstance(found, int) and not (isinstance(bounds.low, int) and isinstance(bounds.high, int)):
+                raise ValueError(f"search.{key}: is a whole number; give low and high as whole numbers")
+        return self
