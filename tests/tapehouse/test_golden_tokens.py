@@ -13,12 +13,12 @@ import polars as pl
 import pytest
 
 from tapehouse.inference import generate
+from tapehouse.methods.pretrain import ArchitectureSection
 from tapehouse.prompts.templates import selection
 from tapehouse.prompts.thesis import ACTIONS, TAGS, parse_thesis
-from tapehouse.recipes import NanoArchitecture
 from tapehouse.token_rows import preference_tokens, prompt_tokens, supervised_tokens
 from tapehouse.tokens import as_transformers, decode_answer, encode_prompts, load_tokenizer
-from tapehouse.training.base import build_model
+from tapehouse.training.pretrain import build_model
 from tapehouse.vocabularies import TokenizerRecipe, load_tokenizer_recipes, make_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def nano(tmp_path_factory):
     texts = [prompt + answer for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)]
     folder, _ = make_tokenizer(RECIPE, texts * 2, None, tmp_path_factory.mktemp("nano"))
     known = load_tokenizer(folder)
-    architecture = NanoArchitecture(hidden_size=16, intermediate_size=16, layers=1, heads=1)
+    architecture = ArchitectureSection(hidden_size=16, intermediate_size=16, layers=1, heads=1)
     return folder, build_model(architecture, known.get_vocab_size(), known.pad, known.stop)
 
 

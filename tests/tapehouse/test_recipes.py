@@ -25,7 +25,7 @@ def written(folder: Path, text: str, name: str = "mine") -> Path:
 
 def test_the_stem_names_the_recipe_and_sections_have_defaults(tmp_path):
     recipe = load_recipe(written(tmp_path, SFT))
-    assert (recipe.name, recipe.kind, recipe.method, recipe.base) == ("mine", "adapter", "sft", "nano")
+    assert (recipe.name, recipe.kind, recipe.method, recipe.model.base) == ("mine", "adapter", "sft", "nano")
     assert (recipe.budget.steps, recipe.adapter.rank) == (3, 16)
     with pytest.raises(ValidationError):
         recipe.seed = 1
@@ -59,18 +59,36 @@ def test_a_recipe_of_another_method_may_not_have_its_sections(tmp_path):
         load_recipe(written(tmp_path, SFT + "loss: {beta: 0.1}\n"))
 
 
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ("quantisation: {kind: nf4}\nadapter: {kind: full}\n", "nf4 weights are frozen.* take 'lora'"),
+        ("adapter: {kind: full, dora: true}\n", "dora, rslora and dropout are of low-rank factors; remove them"),
+        ("evaluation: {every: 3}\n", r"evaluation\.every 3 is no multiple of budget\.checkpoint_every 2.*make it one"),
+        ("method: dpo\nadapter: {dropout: 0.1}\n", r"adapter\.dropout: training by dpo .* would ignore it; set 0\.0"),
+    ],
+)
+def test_what_cannot_be_together_is_refused_with_the_remedy(tmp_path, sections, said):
+    text = SFT.replace("batch_size: 2", "batch_size: 2, checkpoint_every: 2")
+    if sections.startswith("method"):
+        text = text.replace("method: sft\n", "")
+    with pytest.raises(TapehouseError, match=said) as fault:
+        load_recipe(written(tmp_path, text + sections))
+    assert "mine.yaml" in str(fault.value)
+
+
 def test_a_parent_must_be_an_adapter_of_the_same_shape_and_no_descendant(tmp_path):
     written(tmp_path, SFT, "parent")
-    written(tmp_path, SFT + "init_from: parent\n", "child")
-    assert load_recipes(tmp_path)["child"].init_from == "parent"
-    written(tmp_path, SFT + "init_from: parent\nadapter: {rank: 4}\n", "child")
-    with pytest.raises(TapehouseError, match=r"child\.yaml: init_from: base and adapter must be those of parent"):
+    written(tmp_path, SFT + "model: {init_from: parent}\n", "child")
+    assert load_recipes(tmp_path)["child"].model.init_from == "parent"
+    written(tmp_path, SFT + "model: {init_from: parent}\nadapter: {rank: 4}\n", "child")
+    with pytest.raises(TapehouseError, match=r"child\.yaml: model\.init_from: model\.base and adapter must be those of parent"):
         load_recipes(tmp_path)
-    written(tmp_path, SFT + "init_from: nobody\n", "child")
+    written(tmp_path, SFT + "model: {init_from: nobody}\n", "child")
     with pytest.raises(TapehouseError, match=r"'nobody' is no adapter; the adapters are \['child', 'parent'\]"):
         load_recipes(tmp_path)
-    written(tmp_path, SFT + "init_from: parent\n", "child")
-    written(tmp_path, SFT + "init_from: child\n", "parent")
+    written(tmp_path, SFT + "model: {init_from: parent}\n", "child")
+    written(tmp_path, SFT + "model: {init_from: child}\n", "parent")
     with pytest.raises(TapehouseError, match="child <- parent <- child is a circle"):
         load_recipes(tmp_path)
 

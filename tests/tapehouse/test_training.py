@@ -98,14 +98,15 @@ def test_preference_tuning_goes_on_from_its_parent(tmp_path, world):
     export_job(tmp_path / "job", sft, sft_rows(world[0]), world[1], world[0], 3, PROVENANCE, threads=1)
     parent = train(tmp_path / "job", tmp_path / "parent", silent)
     # One step whose rate is still zero by its warm-up: the adapter that comes out is the parent's, bit for bit.
-    still = {"learning_rate": 1.0e-2, "warmup_steps": 1}
-    child = adapter_recipe("dpo", init_from=sft.name, optimiser=still, budget={"steps": 1, "batch_size": 2})
+    still = {"warmup_steps": 1}
+    start = {"init_from": sft.name}
+    child = adapter_recipe("dpo", model=start, schedule=still, budget={"steps": 1, "batch_size": 2})
     rows = dpo_rows(world[0])
     export_job(tmp_path / "job", child, rows, world[1], world[0], 3, PROVENANCE, 1, init_dir=tmp_path / "parent")
     manifest = train(tmp_path / "job", tmp_path / "child", silent)
     assert manifest["init_digest"] == parent["digest"] == manifest["digest"]
     assert manifest["loss"] == pytest.approx(math.log(2), abs=1e-4)  # the reference is the parent itself
-    further = adapter_recipe("dpo", init_from=sft.name)
+    further = adapter_recipe("dpo", model=start)
     export_job(tmp_path / "job", further, rows, world[1], world[0], 3, PROVENANCE, 1, init_dir=tmp_path / "parent")
     assert train(tmp_path / "job", tmp_path / "further", silent)["digest"] != parent["digest"]
     with pytest.raises(TapehouseError, match="init_from needs the folder of 'tiny_sft'"):

@@ -31,8 +31,8 @@ NANO = {
         "farthest_offset": 0.005,
         "rule_share": 0.6,
     },
-    "curriculum": {"copy_steps": 6, "copy_batch": 8, "text_steps": 6, "text_batch": 4},
-    "optimiser": {"learning_rate": 3.0e-3, "warmup_steps": 2},
+    "curriculum": {"copy_steps": 6, "copy_batch": 8, "text_steps": 6, "text_batch": 4, "warmup_steps": 2},
+    "optimiser": {"learning_rate": 3.0e-3},
 }
 
 
@@ -91,7 +91,8 @@ def adapter_recipe(method: str, **changes):
         "description": "x",
         "method": method,
         "adapter": {"rank": 2, "alpha": 4, "targets": ["q_proj", "v_proj"]},
-        "optimiser": {"learning_rate": 1.0e-2, "warmup_steps": 1},
+        "optimiser": {"learning_rate": 1.0e-2},
+        "schedule": {"warmup_steps": 1},
         "budget": {"steps": 3, "batch_size": 2},
         "prompt": {"objective": "patient"},
     }
