@@ -1,0 +1,1 @@
+"""Small networks on features: recipes' sections, scaling, windows, losses, one training loop, and export to ONNX."""

@@ -1,0 +1,34 @@
+"""What a trained policy says of decision points, by its ONNX file and the scaler of its fold; torch is not needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from tapehouse.networks import onnx_file
+from tapehouse.networks.scaler import Scaler
+from tapehouse.networks.windows import sorted_rows, windows_of
+from tapehouse.predictions import CHANCES, KEYS
+
+SLICE: Final = 512  # windows that are looked at at a time
+
+
+def window_chances(price: pl.DataFrame, points: pl.DataFrame, length: int, folder: Path) -> pl.DataFrame:
+    """`KEYS` and `CHANCES` of each decision of `points`, from the windows of `features.price` that end in it."""
+    windows = windows_of(sorted_rows(price), points, Scaler.load(folder), length)
+    slices = (windows.batch(slice(start, start + SLICE)) for start in range(0, len(windows), SLICE))
+    return with_chances(points, onnx_file.run(folder, ({"windows": rows, "there": there} for rows, there in slices)))
+
+
+def row_chances(values: np.ndarray, points: pl.DataFrame, folder: Path) -> pl.DataFrame:
+    """`KEYS` and `CHANCES` of each decision of `points`, from its own row of scaled features (n, F)."""
+    return with_chances(points, onnx_file.run(folder, [{"rows": values}]))
+
+
+def with_chances(points: pl.DataFrame, chances: np.ndarray) -> pl.DataFrame:
+    """`KEYS` of `points` and their probabilities (n, 3)."""
+    values = chances.astype(np.float64)
+    return points.select(KEYS).with_columns(pl.Series(name, values[:, place]) for place, name in enumerate(CHANCES))
