@@ -263,6 +263,21 @@ def mlflow(port: Annotated[int, typer.Option("--port")] = 5000) -> None:
     os.execv(str(program), [str(program), *arguments, "--workers", "1"])
 
 
+@app.command()
+def fetch(name: Annotated[str, typer.Argument(help="A base of models_registry/base, as smollm2.")]) -> None:
+    """Fetch a base model that others have trained into its folder, as its recipe says, and check its digest."""
+    os.environ["HF_HUB_OFFLINE"] = "0"  # what is asked for in so many words may be downloaded
+    from tapehouse.bases import declared_base
+    from tapehouse.fetching import fetch as fetch_base
+    from tapehouse.methods.external import Recipe as External
+
+    settings = _settings()
+    recipe = declared_base(settings.home, name)
+    if not isinstance(recipe, External):
+        raise TapehouseError(f"base {name!r} is trained here, not fetched; `tapehouse run --select models/{name}` makes it")
+    out.print(str(fetch_base(recipe, settings.models_dir, err.print)))
+
+
 def main() -> None:
     """Entry point: bad input is one message and exit code 2, never a traceback."""
     os.environ.update({k: v for k, v in (QUIET | MALLOC | THREADS).items() if k not in os.environ})

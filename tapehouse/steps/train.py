@@ -3,17 +3,19 @@
 import polars as pl
 
 from tapehouse.recipe_sections import LanguageRecipe
+from tapehouse.recipes import method_module
 from tapehouse.steps.rows import adapter_row
 
 
 def run(b, recipe: LanguageRecipe) -> pl.DataFrame:
     """Train one adapter for a fold in a process of its own, log it to MLflow, and return its row of `models.adapters`."""
+    from tapehouse.bases import base_of
     from tapehouse.tokens import stored_tokenizer_path, tokenizer_digest
     from tapehouse.tracking import log_adapter, read_metrics
     from tapehouse.training.jobs import export_job, progress_line, run_job, store_by_digest
     from tapehouse.training.manifest import git_state
 
-    base = b.read(f"models.{recipe.model.base}").row(0, named=True)
+    base = base_of(b, recipe.model.base)
     provenance = {
         "snapshot": b.snapshot,
         "fold": b.fold.id,
@@ -26,14 +28,15 @@ def run(b, recipe: LanguageRecipe) -> pl.DataFrame:
     stored = b.read("models.tokenizer")
     tokenizer = stored_tokenizer_path(stored, b.settings.root, recipe.model.base)
     tokens = b.read(recipe.tokens).filter(pl.col("tokenizer") == tokenizer_digest(tokenizer))
-    if "dataset" in tokens.columns:
-        tokens = tokens.filter(pl.col("dataset") == recipe.data.dataset)
+    method = method_module(recipe.method)
+    if hasattr(method, "training_rows"):
+        reads = method.training_reads(recipe) if hasattr(method, "training_reads") else ()
+        tokens = method.training_rows(recipe, tokens, {read.table: b.read(read.table) for read in reads})
     root, parent = b.settings.root, None
     if recipe.model.init_from:
         parent = root / b.read("models.adapters").row(0, named=True)["path"]
-    export_job(
-        job, recipe, tokens, root / base["path"], tokenizer, recipe.seed, provenance, b.settings.threads, init_dir=parent
-    )
+    threads, code = b.settings.threads, base.trust_remote_code
+    export_job(job, recipe, tokens, base.folder, tokenizer, recipe.seed, provenance, threads, parent, code)
     manifest = run_job(job, out, lambda facts: b.progress(progress_line(facts)), b.launch)
     metrics = read_metrics(out)
     weights = store_by_digest(out)

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from tapehouse.bases import lay_model
 from tapehouse.errors import TapehouseError
 from tapehouse.folds import Fold
 from tapehouse.hashing import frame_hash, text_hash
@@ -34,8 +35,6 @@ from tapehouse.training.manifest import weights_digest
 ERROR_LINES: Final = 15
 FOLD_TIMES: Final = ("train_start", "train_end", "test_start", "test_end", "embargo_end", "validation_start")
 PROVENANCE: Final = ("snapshot", "fold", "train_end", "git_commit", "git_dirty")
-BASE_FILES: Final = ("config.json", "model.safetensors")
-ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def export_job(
@@ -48,6 +47,7 @@ def export_job(
     provenance: dict[str, Any],
     threads: int = 2,
     init_dir: Path | None = None,
+    base_code: bool = False,
 ) -> None:
     """Write a job folder, replacing one that exists.
 
@@ -55,7 +55,8 @@ def export_job(
     :func:`tapehouse.training.corpus.pretraining_tokens`. Rows whose `label_known_at` (`reward_known_at`) is not before
     `provenance['train_end']` are left out: a label not yet known then cannot have trained the fold's model. Those decided from
     `provenance['validation_start']` on are written apart, to stop and to measure by.
-    `init_dir` is the folder of the adapter that the recipe's `init_from` names, of the same fold.
+    `init_dir` is the folder of the adapter that the recipe's `init_from` names, of the same fold. `base_code` says that Python
+    files of the base's folder may run.
     `provenance` needs snapshot, fold, train_end, git_commit and git_dirty; what else it holds is kept in the manifest.
 
     Raises TapehouseError where a column or a key of the provenance is missing, or where no row is left.
@@ -81,6 +82,7 @@ def export_job(
         "seed": seed,
         "threads": threads,
         "dataset_digest": frame_hash(rows),
+        "validation_digest": frame_hash(tail),
         "rows": rows.height,
         "rows_validation": tail.height,
         "rows_purged": tokens.height - rows.height - tail.height,
@@ -92,16 +94,12 @@ def export_job(
     if language:
         if base_dir is None:
             raise TapehouseError(f"job of recipe {recipe.name}: an adapter needs the folder of its base {recipe.model.base!r}")
-        (jobdir / "base").mkdir()
-        for name in BASE_FILES:
-            shutil.copyfile(base_dir / name, jobdir / "base" / name)
+        lay_model(base_dir, jobdir / "base", base_code)
         job["base_digest"] = weights_digest(base_dir)
         if recipe.model.init_from is not None:
             if init_dir is None:
                 raise TapehouseError(f"job of recipe {recipe.name}: init_from needs the folder of {recipe.model.init_from!r}")
-            (jobdir / "parent").mkdir()
-            for name in ADAPTER_FILES:
-                shutil.copyfile(init_dir / name, jobdir / "parent" / name)
+            lay_model(init_dir, jobdir / "parent")
             job["init_digest"] = weights_digest(init_dir)
     rows.select(recipe.needs if language else pl.all()).write_parquet(jobdir / "tokens.parquet")
     tail.select(recipe.needs if language else pl.all()).write_parquet(jobdir / "validation.parquet")
@@ -227,6 +225,7 @@ def fit_apart(b, recipe: Recipe, inputs: dict[str, pl.DataFrame], outdir: Path) 
         "seed": recipe.seed,
         "threads": b.settings.threads,
         "fold": {name: _plain(value) for name, value in vars(b.fold).items()},
+        "inputs": sorted(inputs),
         "dataset_digest": text_hash(*(f"{name}={frame_hash(frame)}" for name, frame in sorted(inputs.items()))),
         "provenance": {key: _plain(value) for key, value in provenance.items()},
     }

@@ -34,16 +34,19 @@ def adapted_model(job: Job) -> PreTrainedModel | PeftModel:
 
     Seeds torch, so that a new adapter is a function of the job. Raises TapehouseError as :func:`load_base`.
     """
-    recipe = job.recipe
-    torch.manual_seed(job.seed)
-    parent = job.folder / "parent" if recipe.model.init_from is not None else None
+    return _adapted(job.recipe, job.folder, job.seed)
+
+
+def _adapted(recipe: LanguageRecipe, folder: Path, seed: int) -> PreTrainedModel | PeftModel:
+    torch.manual_seed(seed)
+    parent = folder / "parent" if recipe.model.init_from is not None else None
     full = recipe.adapter.kind == "full"
     base = load_base(
-        parent if parent and full else job.folder / "base",
-        job.folder / "tokenizer",
+        parent if parent and full else folder / "base",
+        folder / "tokenizer",
         recipe.quantisation,
         recipe.model.device,
-        trust_remote_code=any((job.folder / "base").glob("*.py")),  # a job's folder holds a base's code where it is trusted
+        trust_remote_code=any((folder / "base").glob("*.py")),  # a job's folder holds a base's code where it is trusted
     )
     if full:
         return base
@@ -51,7 +54,7 @@ def adapted_model(job: Job) -> PreTrainedModel | PeftModel:
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=recipe.budget.activation_checkpointing)
     if parent:
         return PeftModel.from_pretrained(base, parent, is_trainable=True, local_files_only=True)
-    return get_peft_model(base, lora_config(recipe.adapter, base, load_tokenizer(job.folder / "tokenizer")))
+    return get_peft_model(base, lora_config(recipe.adapter, base, load_tokenizer(folder / "tokenizer")))
 
 
 def load_base(
@@ -130,8 +133,9 @@ def save_adapter(model: PreTrainedModel | PeftModel, base: str, folder: Path) ->
     if not isinstance(model, PeftModel):
         model.save_pretrained(folder)
         return
-    # The trainer keeps a copy of a parent's adapter as the reference; it is not part of the result.
-    model.save_pretrained(folder, selected_adapters=["default"])
+    # The trainer keeps a copy of a parent's adapter as the reference; it is not part of the result. Trained rows of the
+    # embeddings are in the adapter by themselves: whole embeddings are not saved, nor their size asked for at a hub.
+    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
     file = folder / ADAPTER_CONFIG
     config = json.loads(file.read_text())
@@ -165,8 +169,7 @@ def _add_rows(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
 
 def starting_point(recipe: LanguageRecipe, jobdir: Path) -> dict[str, Any]:
     """`model` and `peft_config` for a trainer; see :func:`adapted_model`, which takes its place."""
-    job = Job(recipe, None, None, jobdir, jobdir, recipe.seed, lambda facts: None)
-    return {"model": adapted_model(job), "peft_config": None}
+    return {"model": _adapted(recipe, jobdir, recipe.seed), "peft_config": None}
 
 
 def trainer_arguments(recipe: LanguageRecipe, folder: Path, seed: int) -> dict[str, Any]:
