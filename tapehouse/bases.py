@@ -80,7 +80,7 @@ def external_base(recipe: External, models_dir: Path) -> Base:
 
 
 def lay_model(source: Path, folder: Path, with_code: bool = False) -> None:
-    """Put the configuration and weights of a model or an adapter into `folder`, linked where the file system lets them be, else copied."""
+    """Put what loads a model or an adapter into `folder`: linked where the file system lets it be, else copied."""
     folder.mkdir(parents=True)
     files = [source / name for name in CONFIGURATION if (source / name).is_file()]
     files += sorted(source.glob("*.safetensors"))

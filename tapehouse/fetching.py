@@ -42,7 +42,7 @@ def fetch(recipe: Recipe, models_dir: Path, say: Callable[[str], None]) -> Path:
         else:
             _from_hub(recipe.hub, made, recipe.trust_remote_code, say)
         if recipe.digest is not None and (found := weights_digest(made)) != recipe.digest:
-            raise TapehouseError(f"base {recipe.name!r}: the weights have digest {found}, not {recipe.digest}; nothing was kept")
+            raise TapehouseError(f"base {recipe.name!r}: the weights have digest {found}, not {recipe.digest}; none is kept")
         made.rename(folder)
     say(f"fetched to {folder}")
     return external_base(recipe, models_dir).folder
