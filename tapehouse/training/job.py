@@ -23,6 +23,7 @@ class Job:
         folder: the job's folder, with `tokenizer/`, `base/` and, of one that goes on from another adapter, `parent/`.
         out: where the weights and what belongs to them are left.
         report: called with step, steps, loss and tokens as training goes on.
+        checkpoints: folder of this very job's checkpoints, which outlives the process until the job is done.
     """
 
     recipe: Recipe
@@ -32,3 +33,4 @@ class Job:
     out: Path
     seed: int
     report: Callable[[dict[str, Any]], None]
+    checkpoints: Path

@@ -1,0 +1,349 @@
+"""What every trainer of a language model shares: arguments from the recipe, and a run that a kill does not change.
+
+A method mixes :class:`Durable` into its trainer and hands it to :func:`run`::
+
+    class Supervised(Durable, SFTTrainer):
+        '''TRL's trainer, resumable.'''
+
+    trainer = Supervised(args=SFTConfig(**arguments(recipe, job), ...), eval_dataset=..., ...)
+    facts = run(trainer, job)           # trains or goes on, loads the best, returns numbers for the manifest
+    save_adapter(trainer.model, ...)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import polars as pl
+import torch
+from torch.utils.data import Sampler
+from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
+
+from tapehouse.errors import TapehouseError
+from tapehouse.recipe_sections import LanguageRecipe
+from tapehouse.training import checkpoints
+from tapehouse.training.job import Job
+
+SCHEDULES: Final = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+LOGGING_STEPS: Final = 10
+ROWS_NAMED: Final = 20  # in an error; a batch of a big machine is thousands
+
+
+def arguments(recipe: LanguageRecipe, job: Job) -> dict[str, Any]:
+    """Keyword arguments of `TrainingArguments` and TRL's configs, from a recipe's sections.
+
+    A batch is the recipe's whatever the number of processes: it is shared out among them.
+    Raises TapehouseError where it cannot be.
+    """
+    budget, world = recipe.budget, world_size()
+    parts = budget.accumulation * world
+    if budget.batch_size % parts:
+        raise TapehouseError(
+            f"recipe {recipe.name}: budget.batch_size {budget.batch_size} cannot be shared by {world} processes in "
+            f"{budget.accumulation} parts each; make it a multiple of {parts}"
+        )
+    return {
+        "output_dir": str(job.folder / "trainer"),
+        "max_steps": budget.steps,
+        "per_device_train_batch_size": budget.batch_size // parts,
+        "per_device_eval_batch_size": budget.batch_size // parts,
+        "gradient_accumulation_steps": budget.accumulation,
+        "activation_checkpointing": budget.activation_checkpointing,
+        "learning_rate": recipe.optimiser.learning_rate,
+        "weight_decay": recipe.optimiser.weight_decay,
+        "adam_beta1": recipe.optimiser.beta1,
+        "adam_beta2": recipe.optimiser.beta2,
+        "max_grad_norm": recipe.optimiser.max_grad_norm,
+        "lr_scheduler_type": SCHEDULES[recipe.schedule.kind],
+        "warmup_steps": recipe.schedule.warmup_steps,
+        "logging_steps": LOGGING_STEPS,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",  # `Cadence` says when, and `Durable` how
+        "eval_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "use_cpu": recipe.model.device == "cpu",
+        "ddp_backend": "gloo" if world > 1 and recipe.model.device == "cpu" else None,
+        "ddp_find_unused_parameters": False,
+        "bf16": budget.precision == "bf16",  # autocast; the weights stay in float32
+        "seed": job.seed,
+        "data_seed": job.seed,
+    }
+
+
+def measured_rows(job: Job) -> pl.DataFrame | None:
+    """The rows of the validation tail that are measured, spread evenly over it; None where the recipe measures nothing."""
+    section = job.recipe.evaluation
+    if section is None or job.validation.is_empty():
+        return None
+    count = min(section.rows, job.validation.height)
+    return job.validation[[row * job.validation.height // count for row in range(count)]]
+
+
+def run(trainer: Durable, job: Job) -> dict[str, Any]:
+    """Train, or go on from the newest checkpoint; the best weights are loaded then. Numbers for the manifest.
+
+    Returns:
+        tokens, steps and loss; with a validation tail `validation_loss` and `best_step`, the step whose weights these are;
+        `resumed_at`, the step from which the last process went on.
+
+    Raises:
+        TapehouseError: the loss or a gradient is not a finite number.
+    """
+    trainer.begin(job)
+    found = checkpoints.newest(job.checkpoints)
+    state = found.state() if found else {"reports": [], "finished": False}
+    job.report.resume(state["reports"])
+    if found and state["finished"]:  # killed after its last step
+        trainer.take(found.tensors())
+    else:
+        trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
+    last = next(facts for facts in reversed(job.report.history) if "loss" in facts)
+    facts = {"tokens": last["tokens"], "steps": last["step"], "loss": last["loss"]}
+    best = checkpoints.best(job.checkpoints)
+    if best is not None:
+        trainer.take(best.tensors())
+        facts |= {"validation_loss": best.metric, "best_step": best.step}
+    return facts | {"resumed_at": found.step if found else None}
+
+
+def enough(losses: Sequence[float], patience: int, threshold: float) -> bool:
+    """Whether the last `patience` validation losses have all failed to undercut the best before them by `threshold`."""
+    best, bad = math.inf, 0
+    for loss in losses:
+        if loss < best - threshold:
+            best, bad = loss, 0
+        else:
+            bad += 1
+    return bad >= patience
+
+
+def world_size() -> int:
+    """Processes that train together."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+class Rows(Sampler[int]):
+    """Row numbers of a run: one permutation of the data after the other, until there are `count`.
+
+    Every batch is full, and which rows it has depends on the seed alone: not on the number of processes, nor on where a
+    run was resumed.
+    """
+
+    def __init__(self, rows: int, count: int, seed: int) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        whole = [torch.randperm(rows, generator=draw) for _ in range(math.ceil(count / rows))]
+        self.order = torch.cat(whole)[:count].tolist()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+
+class Durable(Trainer):
+    """Mixed in before a trainer: checkpoints that a kill cannot spoil, and a stop before a bad loss reaches the weights.
+
+    Class attributes:
+        kept: names of attributes that are part of a run's state, beyond those of transformers: numbers, lists, mappings.
+        ordered: whether batches are drawn by :class:`Rows`; False where the trainer draws its own.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ("_metrics", "_total_train_tokens")
+    ordered: ClassVar[bool] = True
+    job: Job
+
+    def begin(self, job: Job) -> None:
+        """Bind the trainer to its job; :func:`run` does."""
+        self.job = job
+        self.remove_callback(PrinterCallback)
+        self.add_callback(Cadence(self))
+
+    def at_boundary(self) -> bool:
+        """Whether a checkpoint may be written after the step just done; one that is due waits for the next that may."""
+        return True
+
+    def take(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Put saved weights in place of the trained ones."""
+        trained = self._trained()
+        if tensors.keys() != trained.keys():
+            odd = sorted(tensors.keys() ^ trained.keys())[:3]
+            raise TapehouseError(f"{self.job.checkpoints}: weights of another model ({odd}); remove the folder and train again")
+        with torch.no_grad():
+            for name, weight in trained.items():
+                weight.copy_(tensors[name])
+
+    def _trained(self) -> dict[str, torch.Tensor]:
+        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if not self.ordered:
+            return super()._get_train_sampler(train_dataset)
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        return Rows(len(rows), self.args.max_steps * self.job.recipe.budget.batch_size, self.args.seed)
+
+    def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        """As the trainer's; a loss that is no finite number ends the run, before the optimiser has seen its gradients."""
+        loss = super().training_step(*arguments, **options)
+        self._refuse_bad(loss, "loss")
+        self._part += 1
+        return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        if norm is not None:
+            self._refuse_bad(torch.as_tensor(norm), "gradient's norm")
+        return norm
+
+    def _refuse_bad(self, value: torch.Tensor, what: str) -> None:
+        if bool(torch.isfinite(value).all()):
+            return
+        found = checkpoints.newest(self.job.checkpoints)
+        kept = f"the last good checkpoint is {found.folder}" if found else "there was no checkpoint yet"
+        raise TapehouseError(
+            f"recipe {self.job.recipe.name}: the {what} is {float(value)} at step {self.state.global_step + 1}, "
+            f"{self._batch()}; {kept}. Look at these rows, or lower optimiser.learning_rate"
+        )
+
+    def _batch(self) -> str:
+        """The batch at hand in words."""
+        step, part = self.state.global_step, self._part
+        if not self.ordered:
+            return f"part {part + 1} of its batch"
+        size, world = self.args.per_device_train_batch_size, self.args.world_size
+        start = step * self.job.recipe.budget.batch_size + (part * world + self.args.process_index) * size
+        order = Rows(len(self.train_dataset), self.args.max_steps * self.job.recipe.budget.batch_size, self.args.seed).order
+        rows = order[start : start + size]
+        named = ", ".join(map(str, rows[:ROWS_NAMED])) + (", …" if len(rows) > ROWS_NAMED else "")
+        return f"part {part + 1} of its batch: examples {named} of the training set"
+
+    def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
+        mine = {
+            "random": checkpoints.random_states(),
+            "loss": float(self._tr_loss),
+            "total_loss": self._total_loss_scalar,
+            "logged_at": self._globalstep_last_logged,
+            "kept": {name: _plain(getattr(self, name)) for name in self.kept if hasattr(self, name)},
+        }
+        ranks = [mine]
+        if self.args.world_size > 1:
+            ranks = [None] * self.args.world_size
+            torch.distributed.all_gather_object(ranks, mine)
+        if self.args.should_save:
+            step = self.state.global_step
+            measured = {entry["step"]: entry["eval_loss"] for entry in self.state.log_history if "eval_loss" in entry}
+            checkpoints.save(
+                self.job.checkpoints,
+                step,
+                self._trained(),
+                {
+                    "ranks": ranks,
+                    "optimiser": self.optimizer.state_dict(),
+                    "schedule": self.lr_scheduler.state_dict(),
+                    "reports": self.job.report.history,
+                    "finished": self.control.should_training_stop,
+                },
+                measured.get(step),
+                {TRAINER_STATE_NAME: json.dumps(asdict(self.state), indent=1, sort_keys=True)},
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self.take(_checkpoint(resume_from_checkpoint).tensors())
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            state = _checkpoint(checkpoint).state()
+            self.optimizer.load_state_dict(state["optimiser"])
+            self.lr_scheduler.load_state_dict(state["schedule"])
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            checkpoints.set_random_states(self._mine(checkpoint)["random"])
+
+    def _mine(self, checkpoint: str) -> dict[str, Any]:
+        return _checkpoint(checkpoint).state()["ranks"][self.args.process_index]
+
+    def restore(self) -> None:
+        """What transformers sets back when training begins, and what `kept` names, as it was at the checkpoint."""
+        self._part = 0
+        found = checkpoints.newest(self.job.checkpoints)
+        if found is None or self.state.global_step == 0:
+            return
+        mine = self._mine(str(found.folder))
+        self._tr_loss.fill_(mine["loss"])
+        self._total_loss_scalar, self._globalstep_last_logged = mine["total_loss"], mine["logged_at"]
+        for name, value in mine["kept"].items():
+            setattr(self, name, _put(getattr(self, name), value))
+
+
+class Cadence(TrainerCallback):
+    """When to report, measure, save and stop, as the recipe says; the last step is always reported, measured and saved."""
+
+    def __init__(self, trainer: Durable) -> None:
+        self.trainer = trainer
+        self.due = {"evaluate": False, "save": False}
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:  # the names that transformers calls
+        self.trainer.restore()
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        self.trainer._part = 0
+
+    def on_step_end(self, args, state, control, **kwargs):
+        recipe, step = self.trainer.job.recipe, state.global_step
+        last, every = step == state.max_steps, recipe.budget.checkpoint_every
+        measures = recipe.evaluation is not None and self.trainer.eval_dataset is not None
+        self.due["evaluate"] |= measures and (last or step % recipe.evaluation.every == 0)
+        self.due["save"] |= every is not None and (last or step % every == 0)
+        control.should_log |= last  # the totals of the manifest are the last report's
+        if self.trainer.at_boundary() or last:
+            control.should_evaluate = self.due["evaluate"]
+            control.should_save = self.due["save"] or self.due["evaluate"]  # the best measured weights have to be somewhere
+            self.due = {"evaluate": False, "save": False}
+        return control
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        section = self.trainer.job.recipe.evaluation
+        losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
+        if section.patience is not None and enough(losses, section.patience, section.threshold):
+            control.should_training_stop = True
+            control.should_log = True
+        return control
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        numbers = {key: float(value) for key, value in (logs or {}).items() if isinstance(value, int | float)}
+        at = {"step": state.global_step, "steps": state.max_steps}
+        if "loss" in numbers:
+            self.trainer.job.report(at | {"tokens": int(numbers.pop("num_tokens", 0))} | numbers)
+        elif "eval_loss" in numbers:
+            self.trainer.job.report(at | {"validation_loss": numbers["eval_loss"]})
+
+
+def _checkpoint(folder: str) -> checkpoints.Checkpoint:
+    return checkpoints.Checkpoint(Path(folder), 0, None)
+
+
+def _plain(value: Any) -> Any:
+    """Mappings as plain ones, which `weights_only=True` reads again."""
+    if isinstance(value, MutableMapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _put(current: Any, saved: Any) -> Any:
+    """The saved value in the form of the current one: a mapping stays the one that others hold."""
+    if not isinstance(current, MutableMapping):
+        return saved
+    fresh = {key: _put(current[key], value) if key in current else value for key, value in saved.items()}
+    current.clear()
+    current.update(fresh)
+    return current
