@@ -138,14 +138,14 @@ def _step(network: nn.Module, optimiser: torch.optim.Optimizer, plan: Plan, step
     if not torch.isfinite(loss):
         named = ", ".join(plan.describe(int(place)) for place in places[:3])
         raise TapehouseError(
-            f"{plan.name}: the loss of step {step + 1} is {float(loss)}; its batch has {len(places)} rows: {named}, …; lower "
+            f"{plan.name}: the loss of step {step + 1} is {loss.item()}; its batch has {len(places)} rows: {named}, …; lower "
             "optimiser.learning_rate, or mend what those rows hold"
         )
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(plan.trained, plan.optimiser.max_grad_norm)
     optimiser.step()
-    return float(loss)
+    return loss.item()
 
 
 def _measured(network: nn.Module, plan: Plan, progress: Progress, plateau) -> bool:

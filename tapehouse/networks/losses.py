@@ -17,7 +17,9 @@ def focal_loss(logits: Tensor, classes: Tensor, gamma: float, weights: Tensor | 
         logits: (n, classes). classes: (n,) class numbers. weights: (classes,), 1 where None.
     """
     logs = log_softmax(logits, dim=-1).gather(-1, classes[:, None])[:, 0]
-    losses = -((1.0 - logs.exp()).clamp_min(0.0) ** gamma) * logs if gamma else -logs
+    # Below gamma 1 the slope at p = 1 is infinite, times a logarithm of 0: away from 0 both loss and gradient are 0.
+    missed = (-torch.expm1(logs)).clamp_min(torch.finfo(logs.dtype).tiny)
+    losses = -(missed**gamma) * logs if gamma else -logs
     return (losses if weights is None else losses * weights[classes]).mean()
 
 
