@@ -104,11 +104,12 @@ def parse_recipe(fields: dict[str, Any], source: str) -> Recipe:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        faults = "\n".join(f"  {_fault(fault, kind)}" for fault in error.errors())
+        faults = "\n".join(f"  {fault_text(fault, kind)}" for fault in error.errors())
         raise TapehouseError(f"{source}: not a recipe:\n{faults}") from None
 
 
-def _fault(fault: dict[str, Any], recipe: type[Named]) -> str:
+def fault_text(fault: dict[str, Any], recipe: type[BaseModel]) -> str:
+    """What pydantic holds against a declaration, as key, fault and remedy."""
     path = [str(part) for part in fault["loc"]]
     key = ".".join(path)
     if fault["type"] == "missing":

@@ -39,7 +39,9 @@ from tapehouse.backtest.layout import (
     DELISTED,
     END,
     ENTRY_LEVEL,
+    EXIT_LONGS,
     EXIT_NOW,
+    EXIT_SHORTS,
     EXPIRED,
     FILLED,
     FIRST,
@@ -369,7 +371,7 @@ def simulate(
                 for k in range(lots):
                     if held[s, k, SHARES] == 0.0:
                         continue
-                    if said & EXIT_NOW:
+                    if said & EXIT_NOW or said & (EXIT_LONGS if held[s, k, SHARES] > 0.0 else EXIT_SHORTS):
                         held[s, k, LEAVING] = 1.0
                     moved_stop(held[s, k], close[t, s], said, break_even, trail_width / stop_width, trail_from)
             if signal[t, s] == 0:

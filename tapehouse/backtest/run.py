@@ -83,6 +83,24 @@ def run_backtest(
         ValueError: see `build_panel` and `build_orders`.
     """
     config = config or BacktestConfig()
+    panel, sessions = panel_of(decisions, versions, actions, sessions, config, symbols)
+    orders = build_orders(predictions, decisions, panel, sessions, config.weight)
+    return simulate_orders(panel, orders, config)
+
+
+def panel_of(
+    decisions: pl.DataFrame,
+    versions: pl.DataFrame,
+    actions: pl.DataFrame,
+    sessions: pl.DataFrame,
+    config: BacktestConfig,
+    symbols: Sequence[str] | None = None,
+) -> tuple[Panel, pl.DataFrame]:
+    """The panel of a test block, and its sessions up to the last that has a price; arguments as of `run_backtest`.
+
+    Raises:
+        ValueError: no bar of the symbols in the block; see `build_panel`.
+    """
     sessions = sessions.sort("session")
     if symbols is None:
         inside = pl.col("decision_at").is_between(sessions["close_at"][0], sessions["close_at"][-1] + config.settlement)
@@ -92,9 +110,7 @@ def run_backtest(
     sessions = sessions.filter(pl.col("session") <= priced.max()) if len(priced) else sessions.clear()
     if sessions.is_empty():
         raise ValueError("no bar of these symbols up to the end of the test block")
-    panel = build_panel(versions, actions, sessions, symbols, config.settlement, config.needs_liquidity)
-    orders = build_orders(predictions, decisions, panel, sessions, config.weight)
-    return simulate_orders(panel, orders, config)
+    return build_panel(versions, actions, sessions, symbols, config.settlement, config.needs_liquidity), sessions
 
 
 def simulate_orders(panel: Panel, orders: Orders, config: BacktestConfig) -> BacktestResult:

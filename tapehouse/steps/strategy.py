@@ -1,0 +1,44 @@
+"""Trading a strategy in an account."""
+
+from datetime import timedelta
+
+import polars as pl
+
+from tapehouse.strategies.schema import Strategy
+
+
+def run(b, strategy: Strategy) -> dict[str, pl.DataFrame]:
+    """Rows of the backtest, of what became of its signals, and of what its vetoes held back."""
+    from tapehouse.metrics import backtest_rows, metric_rows
+    from tapehouse.reading import read_table
+    from tapehouse.strategies.trading import Market, trade
+
+    universe = b.settings.universe
+    # Several inputs are rows of one table, by recipe: each is read by itself.
+    predictions = {
+        read.writer.removeprefix("models.predictions."): read_table(b.cursor, b.project, read, b.asset, b.partitions)
+        for read in b.asset.reads
+        if read.table == "models.predictions"
+    }
+    declared = {read.table for read in b.asset.reads}
+    market = Market(
+        points=b.read("features.decision_points"),
+        bars=b.read("staging.bars"),
+        actions=b.read("raw.corporate_actions"),
+        events=b.read("raw.calendar_events"),
+        hidden=b.read("models.regimes") if "models.regimes" in declared else None,
+        calendar=universe.calendar,
+        settlement=timedelta(days=universe.settlement_lag_days),
+    )
+    traded = trade(strategy, b.fold, predictions, market)
+    result = traded.result
+    keys = {"subject": pl.lit(strategy.name), "fold": pl.lit(b.fold.id)}
+    b.note(trades=result.trades.height, final_equity=float(result.equity["equity"][-1]), **result.counts, **traded.figures)
+    own = metric_rows(strategy.name, b.fold.id, traded.figures)
+    return {
+        "reports.backtests": pl.concat([backtest_rows(strategy.name, b.fold.id, result), own]),
+        "reports.backtest_equity": result.equity.with_columns(**keys),
+        "reports.backtest_trades": result.trades.with_columns(**keys),
+        "reports.strategy_decisions": traded.decisions.with_columns(**keys),
+        "reports.veto_log": traded.vetoes.with_columns(**keys),
+    }

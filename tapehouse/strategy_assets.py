@@ -1,0 +1,49 @@
+"""Strategies become assets: one YAML in `models_registry/strategies/` is a backtest, with its trades and its log of vetoes."""
+
+from importlib import import_module
+from pathlib import Path
+
+from tapehouse.codeversion import modules_version
+from tapehouse.project import Asset, Output
+from tapehouse.recipes import FOLDER as RECIPES
+from tapehouse.recipes import Recipe, load_recipes
+from tapehouse.strategies.schema import FOLDER, Strategy, load_strategies
+from tapehouse.tables import Read
+
+POINTS, BARS, ACTIONS, EVENTS = "features.decision_points", "staging.bars", "raw.corporate_actions", "raw.calendar_events"
+TABLES = (
+    *("reports.backtests", "reports.backtest_equity", "reports.backtest_trades"),
+    *("reports.strategy_decisions", "reports.veto_log"),
+)
+STEP = "tapehouse.steps.strategy"
+
+
+def strategy_assets(home: Path) -> list[Asset]:
+    """The asset `reports.backtests.<name>` of each strategy, by fold: over all folds that all of its predictors have."""
+    recipes = load_recipes(home / RECIPES)
+    strategies = load_strategies(home / FOLDER, recipes)
+    return [_asset(strategy, home / FOLDER / f"{name}.yaml", recipes) for name, strategy in strategies.items()]
+
+
+def _asset(strategy: Strategy, source: Path, recipes: dict[str, Recipe]) -> Asset:
+    apart = any(recipes[name].apart for name in strategy.predictors)
+    # Bars from before the tail, for the first order's basis; events are scheduled for what comes after the last decision.
+    around = {"window": "judged", "lookback_months": 1, "lookahead_months": 1}
+    reads = (
+        *(Read("models.predictions", writer=f"models.predictions.{name}") for name in strategy.predictors),
+        Read(POINTS, window="fold" if strategy.reads_training else "judged"),
+        *(Read(table, **around) for table in (BARS, ACTIONS, EVENTS)),
+        *((Read("models.regimes"),) if "hidden" in strategy.regime_sources else ()),
+    )
+    return Asset(
+        name=f"reports.backtests.{strategy.name}",
+        doc=f"One row per (subject, fold, …): what the strategy {strategy.name} earned over the test block, at cost. "
+        f"{strategy.description}",
+        by="adapter_folds" if apart else "folds",
+        reads=reads,
+        outputs=tuple(Output(f"{table}.{strategy.name}", table, (("subject", strategy.name),)) for table in TABLES),
+        build=lambda b: import_module(STEP).run(b, strategy),
+        code_version=modules_version((STEP,), strategy.hash),
+        source=source,
+        optional=not strategy.selected,
+    )
