@@ -66,6 +66,7 @@ def fit(observations: np.ndarray) -> States | None:
     """
     from hmmlearn.base import ConvergenceMonitor
     from hmmlearn.hmm import GaussianHMM
+    from threadpoolctl import threadpool_limits
 
     class Steps(ConvergenceMonitor):
         """With moves seen before, EM climbs the posterior; the likelihood, which is reported, may fall a little by the end."""
@@ -99,7 +100,8 @@ def fit(observations: np.ndarray) -> States | None:
     model.transmat_ = np.full((3, 3), (1 - STAYING) / 2) + np.eye(3) * (STAYING - (1 - STAYING) / 2)
     model.means_ = np.array([rows[third].mean(axis=0) for third in thirds])
     model.covars_ = np.array([np.cov(rows[third].T) + 1e-3 * np.eye(2) for third in thirds])
-    model.fit(rows)
+    with threadpool_limits(1):  # for matrices of two columns threads do nothing but wait: 40 times the time on busy cores
+        model.fit(rows)
     return named(
         np.asarray(model.transmat_),
         np.asarray(model.means_) * scale + centre,

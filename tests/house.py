@@ -10,6 +10,7 @@ import polars as pl
 from tapehouse.declarations import load_project
 from tapehouse.engine import Outcome, materialise
 from tapehouse.lineage import State, read_state
+from tapehouse.partitions import FOLDED
 from tapehouse.planning import Wave, next_wave, plan
 from tapehouse.project import Asset, Project
 from tapehouse.settings import load_settings
@@ -68,7 +69,7 @@ class House:
     def data_assets(self) -> list[str]:
         """Assets from raw to datasets that no fold is behind, with the tokenizer that token tables read, in order."""
         assets = self.project.assets
-        return [n for n, a in assets.items() if (n.startswith(DATA) and a.by != "folds") or n == "models.tokenizer"]
+        return [n for n, a in assets.items() if (n.startswith(DATA) and a.by not in FOLDED) or n == "models.tokenizer"]
 
     def monthly(self, *prefixes: str) -> list[Asset]:
         """Assets made by month whose names start with one of `prefixes` (default: all)."""

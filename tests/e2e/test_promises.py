@@ -7,16 +7,16 @@ import duckdb
 import polars as pl
 import pytest
 
-from tapehouse.baselines import fit, predict
 from tapehouse.engine import make_build
-from tapehouse.folds import first_train_end, training_rows
+from tapehouse.folds import fitting_rows, validation_rows
 from tapehouse.frames import normalise
 from tapehouse.hashing import frame_hash
 from tapehouse.leakage import find_leaks, mutate
 from tapehouse.partitions import contiguous
-from tapehouse.recipes import load_recipe
+from tapehouse.predictions import judged_rows
+from tapehouse.recipes import load_recipes, method_module
 from tapehouse.scratch import Frames, build_months, read_raw, rebuild
-from tapehouse.training.jobs import KNOWN_AT
+from tapehouse.training.manifest import files_digest
 from tapehouse.warehouse import LAKE
 from tests.house import House, copy_project
 
@@ -142,42 +142,43 @@ def test_actions_derived_from_bars_do_not_depend_on_what_was_known_later(real):
         assert before.height > 0 or cut < datetime(2003, 2, 19, tzinfo=UTC)
 
 
-def test_what_is_fitted_for_a_fold_does_not_see_past_its_training(real, tmp_path):
-    fold = real.project.folds[min(real.project.folds)]
-    recipe = load_recipe(real.home / "models_registry/adapters/gbm.yaml")
-    before, after = _two_worlds(real, [*PAIRS[1:3], *TOKENS], cut=fold.train_end, seed=5)
+def test_what_is_fitted_for_a_fold_does_not_see_past_what_it_is_fitted_on(real, tmp_path):
+    fold = real.project.folds[min(real.project.folds_of("adapter_folds"))]
+    recipes = load_recipes(real.home / "models_registry/adapters")
+    before, after = _two_worlds(real, [*PAIRS[1:3], *TOKENS], cut=fold.validation_start, seed=5)
 
-    # The tokenizer, and the rows that an adapter trains on, which `export_job` cuts at the end of training.
-    assert first_train_end(list(real.project.folds.values())) == fold.train_end
+    # The tokenizer, and the rows that an adapter trains on, which `export_job` cuts at the start of the validation tail.
+    assert real.project.first_fitted_until == fold.validation_start
     assert before["models.tokenizer"]["tokenizer"].to_list() == after["models.tokenizer"]["tokenizer"].to_list()
-    for method, name in (("sft", TOKENS[0]), ("dpo", TOKENS[1])):
-        chosen = [world[name].filter(pl.col(KNOWN_AT[method]) < fold.train_end) for world in (before, after)]
+    for name in ("sft_orders", "dpo_orders"):
+        kind = recipes[name]
+        chosen = [fitting_rows(world[kind.tokens], fold, kind.known_at) for world in (before, after)]
         assert chosen[0].height > 1000
         assert frame_hash(chosen[0]) == frame_hash(chosen[1])
-        assert frame_hash(before[name]) != frame_hash(after[name])
+        assert frame_hash(before[kind.tokens]) != frame_hash(after[kind.tokens])
 
-    # The tree's rows are cut at the start of the test block.
-    before, after = _two_worlds(real, PAIRS[1:3], cut=fold.test_start, seed=6)
-    rows = [training_rows(world[PAIRS[2]], fold) for world in (before, after)]
-    assert rows[0].height > 1000
-    assert frame_hash(rows[0]) == frame_hash(rows[1])
-    small = recipe.model_copy(update={"params": recipe.params.model_copy(update={"n_estimators": 20})})
+    # Classical models, fitted on what they declare to read; their answers do not depend on what comes later either.
     window = pl.col("decision_at") < fold.train_end
-    fits = [
-        fit(small, world[PAIRS[1]].filter(window), world[PAIRS[2]].filter(window), fold, tmp_path / str(number))
-        for number, world in enumerate((before, after))
-    ]
-    assert fits[0] == fits[1]
-
-    # Answers within the test block do not depend on what comes later in it.
     middle = fold.test_start + (fold.test_end - fold.test_start) / 2
-    before, after = _two_worlds(real, PAIRS[1:2], cut=middle, seed=7)
-    answers = [
-        predict(small, world[PAIRS[1]], fold, tmp_path / "0").filter(pl.col("decision_at") < middle)
-        for world in (before, after)
-    ]
-    assert answers[0].height > 100
-    assert frame_hash(answers[0]) == frame_hash(answers[1])
+    worlds = _two_worlds(real, PAIRS[1:2], cut=middle, seed=7)
+    for recipe in (recipes["gbm"], recipes["linear"]):
+        method, folders = method_module(recipe.method), [tmp_path / f"{recipe.name}{number}" for number in range(2)]
+        fits = []
+        for folder, world in zip(folders, (before, after), strict=True):
+            folder.mkdir()
+            fits.append(method.fit(recipe, {name: world[name].filter(window) for name in PAIRS[1:3]}, fold, folder))
+        assert fits[0] == fits[1] and fits[0]["rows"] > 500
+        assert files_digest(folders[0]) == files_digest(folders[1])
+        asked = ({PAIRS[1]: judged_rows(world[PAIRS[1]], fold)} for world in worlds)
+        answers = [method.predict(recipe, inputs, fold, folders[0]).filter(pl.col("decision_at") < middle) for inputs in asked]
+        assert answers[0].height > 100
+        assert frame_hash(answers[0]) == frame_hash(answers[1])
+
+    # What calibrates was known before the test block.
+    before, after = _two_worlds(real, PAIRS[1:3], cut=fold.test_start, seed=6)
+    tails = [validation_rows(world[PAIRS[2]], fold) for world in (before, after)]
+    assert tails[0].height > 100
+    assert frame_hash(tails[0]) == frame_hash(tails[1])
 
 
 @pytest.mark.parametrize("month", ["2003-02-01", "2005-02-01"])
