@@ -13,6 +13,7 @@ from tapehouse.recipe_assets import recipe_assets
 from tapehouse.settings import Settings
 from tapehouse.shown_values import is_scanned
 from tapehouse.sqlfile import parse_sql_file
+from tapehouse.strategy_assets import strategy_assets
 from tapehouse.tables import TIME_COLUMNS, Cadence, Declaration, Read, TableDoc, header_grain, load_doc
 
 QUARANTINE = "raw.quarantine"
@@ -37,6 +38,7 @@ def load_project(settings: Settings) -> Project:
         *(_python_asset(path, home, docs) for path in sorted((home / "assets").glob("*/*.py"))),
         *(_sql_asset(path, home) for path in sorted((home / "sql").glob("*/*.sql"))),
         *recipe_assets(home),
+        *strategy_assets(home),
     ]
     _check_names(assets)
     return Project(settings, [_versioned(a, docs, settings.threads) for a in assets], docs, folds, late)
