@@ -13,6 +13,7 @@ from tapehouse.errors import TapehouseError
 
 PROJECT_MARK = "workspace.yaml"
 PREFIX = "TAPEHOUSE_"
+LAUNCHERS = r"^(local(:[1-9]\d*)?|(accelerate|ssh|kubernetes|ray):.+)$"
 
 
 class Settings(BaseSettings):
@@ -27,6 +28,7 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str | None = None
     adapter_folds: int | None = Field(None, ge=0, description="In place of adapter_count in folds.yaml; 0 takes every fold.")
     threads: int = Field(2, ge=1, le=256)
+    launcher: str = Field("local", pattern=LAUNCHERS, description="Where training runs: tapehouse/training/launchers.py.")
     alert_urls: str = Field("", validation_alias="ALERT_URLS", description="apprise targets, separated by blanks.")
 
     @field_validator("catalog")

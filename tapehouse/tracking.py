@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ def log_adapter(
     metrics: list[dict[str, Any]],
     artifacts: Path,
     outdir: Path | None = None,
+    pictures: Sequence[Path] = (),
 ) -> str:
     """Log a trained adapter as one run and return its id.
 
@@ -34,6 +35,7 @@ def log_adapter(
         metrics: of :func:`read_metrics`; numbers other than the step become metrics at that step.
         artifacts: folder for what MLflow stores beside the database, for a new experiment.
         outdir: the adapter's folder; its manifest and configuration are stored with the run, never the weights.
+        pictures: files to store with the run, such as its loss curve.
     """
     if "://" not in tracking_uri:
         raise TapehouseError(f"tracking address {tracking_uri!r}: MLflow needs a database; set sqlite:///… or a server")
@@ -73,6 +75,8 @@ def log_adapter(
     client.log_inputs(run_id, [DatasetInput(dataset)])
     for file in ("manifest.json", "adapter_config.json") if outdir else ():
         client.log_artifact(run_id, str(outdir / file))
+    for picture in pictures:
+        client.log_artifact(run_id, str(picture))
     client.set_terminated(run_id)
     return run_id
 

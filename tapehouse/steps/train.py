@@ -10,6 +10,7 @@ from tapehouse.steps.rows import adapter_row
 def run(b, recipe: LanguageRecipe) -> pl.DataFrame:
     """Train one adapter for a fold in a process of its own, log it to MLflow, and return its row of `models.adapters`."""
     from tapehouse.bases import base_of
+    from tapehouse.report.curves import loss_curve_png
     from tapehouse.tokens import stored_tokenizer_path, tokenizer_digest
     from tapehouse.tracking import log_adapter, read_metrics
     from tapehouse.training.jobs import export_job, progress_line, run_job, store_by_digest
@@ -37,9 +38,12 @@ def run(b, recipe: LanguageRecipe) -> pl.DataFrame:
         parent = root / b.read("models.adapters").row(0, named=True)["path"]
     threads, code = b.settings.threads, base.trust_remote_code
     export_job(job, recipe, tokens, base.folder, tokenizer, recipe.seed, provenance, threads, parent, code)
-    manifest = run_job(job, out, lambda facts: b.progress(progress_line(facts)), b.launch)
+    manifest = run_job(job, out, lambda facts: b.progress(progress_line(facts)), b.launch, b.settings.launcher)
     metrics = read_metrics(out)
     weights = store_by_digest(out)
-    tracked = log_adapter(b.settings.tracking_uri, manifest, metrics, b.settings.root / "mlflow", weights)
-    b.note(**{k: manifest[k] for k in ("loss", "wall_s", "tokens", "rows_purged")}, path=str(weights), mlflow_run=tracked)
+    curve = b.workdir / "loss.png"
+    curve.write_bytes(loss_curve_png(metrics))
+    tracked = log_adapter(b.settings.tracking_uri, manifest, metrics, b.settings.root / "mlflow", weights, [curve])
+    numbers = {key: manifest[key] for key in ("loss", "wall_s", "tokens", "rows_purged")}
+    b.note(**numbers, loss_curve=curve, path=str(weights), mlflow_run=tracked)
     return adapter_row(b, recipe, manifest, str(weights.relative_to(b.settings.root)))

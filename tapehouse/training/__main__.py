@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -19,40 +20,41 @@ from typing import Any
 
 import polars as pl
 
-from tapehouse.codeversion import modules_version
-from tapehouse.hashing import text_hash
+from tapehouse.errors import TapehouseError
 from tapehouse.recipes import Recipe, method_module, parse_recipe
-from tapehouse.training.job import Job
-from tapehouse.training.manifest import PACKAGES, files_digest, host_facts, package_versions, weights_digest
+from tapehouse.training.job import Job, job_identity
+from tapehouse.training.manifest import files_digest, host_facts, weights_digest
 from tapehouse.training.progress import Progress, sender
-
-# What decides a job's weights, beside its recipe, its code and the packages it runs on.
-DECIDES = ("seed", "threads", "dataset_digest", "validation_digest", "tokenizer_digest", "base_digest", "init_digest", "fold")
 
 
 def main(arguments: list[str]) -> int:
-    """Run the job in the first argument; write to the second, or to `out` in the job's folder."""
-    if not 1 <= len(arguments) <= 2:
-        print("usage: python -m tapehouse.training JOBDIR [OUTDIR]", file=sys.stderr)
+    """Run the job in the first argument; write to the second, or to `out` in the job's folder.
+
+    The third is the number of processes that were started to share it.
+    """
+    if not 1 <= len(arguments) <= 3:
+        print("usage: python -m tapehouse.training JOBDIR [OUTDIR [PROCESSES]]", file=sys.stderr)
         return 2
     jobdir = Path(arguments[0])
-    outdir = Path(arguments[1]) if len(arguments) == 2 else jobdir / "out"
+    outdir = Path(arguments[1]) if len(arguments) > 1 else jobdir / "out"
+    ranks = int(arguments[2]) if len(arguments) > 2 else 1
     # Libraries print to standard output too; it is kept for the reports.
     with sender(sys.stdout) as send, contextlib.redirect_stdout(sys.stderr):
-        manifest = train(jobdir, outdir, send)
+        if int(os.environ.get("RANK", "0")) > 0:
+            help_train(jobdir, outdir, ranks)
+            return 0
+        manifest = train(jobdir, outdir, send, ranks)
         send({"done": True, "digest": manifest["digest"], "wall_s": manifest["wall_s"]})
     return 0
 
 
-def train(jobdir: Path, outdir: Path, send: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def train(jobdir: Path, outdir: Path, send: Callable[[dict[str, Any]], None], ranks: int = 1) -> dict[str, Any]:
     """Train what `jobdir` describes, write `outdir` aside and rename it into place, and return the manifest.
 
     Checkpoints lie in `OUTDIR.checkpoints/`, by the identity of the job, until it is done; a run that finds some goes on.
     """
     started = time.monotonic()
-    job = json.loads((jobdir / "job.json").read_text())
-    recipe = parse_recipe(json.loads((jobdir / "recipe.json").read_text()), str(jobdir / "recipe.json"))
-    checkpoints = outdir.with_name(f"{outdir.name}.checkpoints")
+    job, recipe = _read(jobdir)
     outdir.parent.mkdir(parents=True, exist_ok=True)
     with _alone(outdir.parent):
         aside = outdir.with_name(f"{outdir.name}.partial-{os.getpid()}")
@@ -61,7 +63,7 @@ def train(jobdir: Path, outdir: Path, send: Callable[[dict[str, Any]], None]) ->
         aside.mkdir()
         try:
             report = Progress(aside / "metrics.jsonl", send)
-            result = _fit(recipe, job, jobdir, aside, report, checkpoints / identity(recipe, job))
+            result = _fit(recipe, job, jobdir, aside, report, _checkpoints(jobdir, outdir, ranks), ranks)
             manifest = {
                 "name": recipe.name,
                 "method": recipe.method,
@@ -69,7 +71,7 @@ def train(jobdir: Path, outdir: Path, send: Callable[[dict[str, Any]], None]) ->
                 "recipe_hash": recipe.hash,
                 **job["provenance"],
                 **{key: value for key, value in job.items() if key not in ("provenance", "fold", "threads")},
-                **host_facts(job["threads"]),
+                **host_facts(job["threads"], ranks),
                 **result,
                 "digest": weights_digest(aside) if list(aside.glob("*.safetensors")) else files_digest(aside),
                 "wall_s": round(time.monotonic() - started, 2),
@@ -77,25 +79,31 @@ def train(jobdir: Path, outdir: Path, send: Callable[[dict[str, Any]], None]) ->
             (aside / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
             shutil.rmtree(outdir, ignore_errors=True)
             aside.rename(outdir)
-            shutil.rmtree(checkpoints, ignore_errors=True)
+            shutil.rmtree(_checkpoints(jobdir, outdir, ranks).parent, ignore_errors=True)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return manifest
 
 
-def identity(recipe: Recipe, job: dict[str, Any]) -> str:
-    """What a job's checkpoints are known by: recipe, data, base, parent, seed, fold, code and packages."""
-    where = "methods" if "inputs" in job else "training"
-    return text_hash(
-        recipe.hash,
-        json.dumps({key: job.get(key) for key in DECIDES}, sort_keys=True),
-        modules_version((f"tapehouse.{where}.{recipe.method}",)),
-        json.dumps(package_versions(*PACKAGES), sort_keys=True),
-    )[:16]
+def help_train(jobdir: Path, outdir: Path, ranks: int) -> None:
+    """Take part in a job as one of several processes; the first of them reports, saves and writes the manifest."""
+    job, recipe = _read(jobdir)
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Progress(None, lambda facts: None)
+        _fit(recipe, job, jobdir, Path(scratch), report, _checkpoints(jobdir, outdir, ranks), ranks)
+
+
+def _read(jobdir: Path) -> tuple[dict[str, Any], Recipe]:
+    recipe = parse_recipe(json.loads((jobdir / "recipe.json").read_text()), str(jobdir / "recipe.json"))
+    return json.loads((jobdir / "job.json").read_text()), recipe
+
+
+def _checkpoints(jobdir: Path, outdir: Path, ranks: int) -> Path:
+    return outdir.with_name(f"{outdir.name}.checkpoints") / job_identity(jobdir, ranks)
 
 
 def _fit(
-    recipe: Recipe, job: dict[str, Any], jobdir: Path, folder: Path, report: Progress, checkpoints: Path
+    recipe: Recipe, job: dict[str, Any], jobdir: Path, folder: Path, report: Progress, checkpoints: Path, ranks: int
 ) -> dict[str, Any]:
     import torch
 
@@ -104,12 +112,35 @@ def _fit(
     if (jobdir / "inputs").is_dir():
         from tapehouse.training.jobs import job_fold
 
+        _expect_ranks(1, ranks, recipe)
         inputs = {path.stem: pl.read_parquet(path) for path in sorted((jobdir / "inputs").glob("*.parquet"))}
         method = method_module(recipe.method)
         return method.fit(recipe, inputs, job_fold(job), folder, report, checkpoints=checkpoints)
+    _expect_ranks(_join(recipe) if "RANK" in os.environ else 1, ranks, recipe)
     trainer = import_module(f"tapehouse.training.{recipe.method}")
     tables = (pl.read_parquet(jobdir / f"{name}.parquet") for name in ("tokens", "validation"))
-    return trainer.train(Job(recipe, *tables, jobdir, folder, job["seed"], report, checkpoints))
+    facts = trainer.train(Job(recipe, *tables, jobdir, folder, job["seed"], report, checkpoints))
+    if ranks > 1:
+        torch.distributed.barrier()  # the first process removes the checkpoints that the others may still read
+        torch.distributed.destroy_process_group()
+    return facts
+
+
+def _join(recipe: Recipe) -> int:
+    """Meet the other processes; how many they are."""
+    from accelerate import PartialState
+
+    on_cpu = getattr(recipe, "model", None) is None or recipe.model.device == "cpu"
+    return PartialState(cpu=on_cpu, backend="gloo" if on_cpu else None).num_processes
+
+
+def _expect_ranks(there: int, wanted: int, recipe: Recipe) -> None:
+    """Some ways of starting several processes start one, and say nothing."""
+    if there != wanted:
+        raise TapehouseError(
+            f"recipe {recipe.name}: {wanted} processes were to share the job and {there} do; start them by TAPEHOUSE_LAUNCHER="
+            f"local:{wanted}, and a method on features by local"
+        )
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from datetime import date, datetime
@@ -30,6 +29,7 @@ from tapehouse.recipe_sections import LanguageRecipe
 from tapehouse.recipes import Recipe
 from tapehouse.tokens import FILES as TOKENIZER_FILES
 from tapehouse.tokens import tokenizer_digest
+from tapehouse.training.launchers import command
 from tapehouse.training.manifest import weights_digest
 
 ERROR_LINES: Final = 15
@@ -107,11 +107,6 @@ def export_job(
     (jobdir / "job.json").write_text(json.dumps(job, indent=1, sort_keys=True))
 
 
-def command(jobdir: Path, outdir: Path) -> list[str]:
-    """The command that runs a job, for :func:`run_job` or for a Pipes client."""
-    return [sys.executable, "-m", "tapehouse.training", str(jobdir), str(outdir)]
-
-
 def environment(threads: int) -> dict[str, str]:
     """Variables of a training process: threads, the allocator, and nothing that phones home."""
     return {
@@ -135,16 +130,18 @@ def run_job(
     outdir: Path,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
     launch: Callable[..., Any] | None = None,
+    launcher: str = "local",
 ) -> dict[str, Any]:
     """Run a job in a process of its own and return its manifest; `outdir` appears whole or not at all.
 
     `on_progress` receives one dict a report: step, steps, loss, tokens, tokens_per_s, eta_s. `launch(command, env)` runs
-    the process in place of a plain subprocess, as Dagster Pipes do, which carry progress on their own.
+    the process in place of a plain subprocess, as Dagster Pipes do, which carry progress on their own. `launcher` says where
+    it runs (:mod:`tapehouse.training.launchers`).
     Raises TapehouseError with the end of the process's error output where it fails.
     """
     threads = json.loads((jobdir / "job.json").read_text())["threads"]
     run = launch or partial(run_process, on_progress=on_progress)
-    run(command(jobdir, outdir), environment(threads))
+    run(command(jobdir, outdir, launcher), environment(threads))
     return json.loads((outdir / "manifest.json").read_text())
 
 
@@ -192,7 +189,8 @@ def progress_line(facts: dict[str, Any]) -> str:
     """One progress report in words."""
     if "step" not in facts:
         return f"trained in {facts['wall_s']} s, weights {facts['digest']}"
-    words = f"step {facts['step']} of {facts['steps']}, loss {facts['loss']:.3f}"
+    kind = "loss" if "loss" in facts else "validation_loss"
+    words = f"step {facts['step']} of {facts['steps']}, {kind.replace('_', ' ')} {facts[kind]:.3f}"
     return words + (f", {facts['tokens_per_s']} tokens/s, {facts['eta_s']} s left" if "eta_s" in facts else "")
 
 
@@ -213,6 +211,8 @@ def fit_apart(b, recipe: Recipe, inputs: dict[str, pl.DataFrame], outdir: Path) 
 
     `inputs` are the frames by table name that the method declares. `b` is the build of the asset.
     """
+    from tapehouse.report.curves import loss_curve_png
+    from tapehouse.tracking import read_metrics
     from tapehouse.training.manifest import git_state
 
     jobdir = b.workdir / "job"
@@ -225,13 +225,17 @@ def fit_apart(b, recipe: Recipe, inputs: dict[str, pl.DataFrame], outdir: Path) 
         "seed": recipe.seed,
         "threads": b.settings.threads,
         "fold": {name: _plain(value) for name, value in vars(b.fold).items()},
-        "inputs": sorted(inputs),
         "dataset_digest": text_hash(*(f"{name}={frame_hash(frame)}" for name, frame in sorted(inputs.items()))),
         "provenance": {key: _plain(value) for key, value in provenance.items()},
     }
     (jobdir / "recipe.json").write_text(recipe.model_dump_json(indent=1))
     (jobdir / "job.json").write_text(json.dumps(job, indent=1, sort_keys=True))
-    return run_job(jobdir, outdir, lambda facts: b.progress(progress_line(facts)), b.launch)
+    manifest = run_job(jobdir, outdir, lambda facts: b.progress(progress_line(facts)), b.launch, b.settings.launcher)
+    if metrics := read_metrics(outdir):  # what is solved in one go reports no steps
+        curve = b.workdir / "loss.png"
+        curve.write_bytes(loss_curve_png(metrics))
+        b.note(loss_curve=curve)
+    return manifest
 
 
 def job_fold(job: dict[str, Any]) -> Fold:

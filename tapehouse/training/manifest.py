@@ -52,19 +52,28 @@ def git_state(folder: Path) -> dict[str, Any]:
     return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": None if changes is None else bool(changes)}
 
 
-def host_facts(threads: int) -> dict[str, Any]:
-    """Versions, CPU and threads: weights are bit-equal where these are equal."""
+def host_facts(threads: int, ranks: int = 1) -> dict[str, Any]:
+    """Versions, CPU and GPUs, threads and processes: weights are bit-equal where these are equal."""
     return {
         "python": platform.python_version(),
         "packages": package_versions(*PACKAGES),
         "cpu": _cpu_model(),
+        "gpus": _gpu_models(),
         "threads": threads,
+        "ranks": ranks,
     }
 
 
 def package_versions(*names: str) -> dict[str, str]:
     """Installed versions by package name."""
     return {name: metadata.version(name) for name in names}
+
+
+def _gpu_models() -> list[str]:
+    """Names of the GPUs that this process sees."""
+    import torch
+
+    return [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())]
 
 
 def _cpu_model() -> str:

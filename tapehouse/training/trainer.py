@@ -301,7 +301,7 @@ class Cadence(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         recipe, step = self.trainer.job.recipe, state.global_step
         last, every = step == state.max_steps, recipe.budget.checkpoint_every
-        measures = recipe.evaluation is not None and self.trainer.eval_dataset is not None
+        measures = recipe.evaluation is not None and bool(self.trainer.eval_dataset)
         self.due["evaluate"] |= measures and (last or step % recipe.evaluation.every == 0)
         self.due["save"] |= every is not None and (last or step % every == 0)
         control.should_log |= last  # the totals of the manifest are the last report's
