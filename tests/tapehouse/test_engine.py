@@ -251,7 +251,10 @@ def test_each_fold_replaces_its_own_rows(toy):
         (folds[1], "AAA", 13.5),
         (folds[1], "BBB", 23.5),
     ]
-    assert "one run makes one fold" in refused(toy, "models.dearest", folds)
+    before = toy.rows("select * from models.dearest order by all")
+    outcome = toy.make("models.dearest", folds)  # each in a commit of its own, and as it was alone
+    assert [made.partition for made in outcome.outputs[0].made] == folds
+    assert toy.rows("select * from models.dearest order by all") == before
     assert len(toy.rows('select distinct snapshot, "partition" from meta.pins')) >= 2
     # Only what the training window reads makes a fold stale.
     spoil(toy, "2005-05-01", "99")

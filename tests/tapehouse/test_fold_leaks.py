@@ -131,7 +131,7 @@ def test_a_fold_reads_from_the_start_of_training_to_the_end_of_its_test(house):
     project = house.project
     (fold,) = project.folds.values()
     asset = project.assets["models.regimes"]
-    assert asset.by == "folds"  # although its rows have a time
+    assert asset.by == "adapter_folds"  # although its rows have a time
     points, price, _ = asset.reads
     assert project.window(points, asset, fold.id) == (fold.train_start, fold.test_end)
     assert project.window(price, asset, fold.id) == (project.settings.universe.start, fold.test_end)  # cut at the span

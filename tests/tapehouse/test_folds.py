@@ -1,6 +1,7 @@
 """Folds by hand on a small calendar, purging on random intervals, and specifications that must be refused."""
 
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import polars as pl
 import pytest
@@ -11,7 +12,7 @@ from tapehouse.errors import TapehouseError
 from tapehouse.folds import (
     FoldSpec,
     block_rows,
-    first_train_end,
+    first_fitted_until,
     fitting_rows,
     folds_frame,
     load_folds,
@@ -55,7 +56,9 @@ def test_blocks_by_hand():
     assert first.embargo_end == opening(17)
     assert second.test_start == first.test_end and second.train_start == first.train_start
     assert last.test_end == datetime(2024, 1, 24, tzinfo=UTC)
-    assert first_train_end(folds) == opening(7)
+    assert first_fitted_until(folds) == opening(7)
+    tailed = walk_forward(calendar(23), SMALL.model_copy(update={"validation_sessions": 2}))
+    assert first_fitted_until(tailed) == opening(5) and first_fitted_until(tailed[1:]) == opening(10)
     assert folds_frame(folds).height == 3
 
 
@@ -107,8 +110,8 @@ def test_more_sessions_never_move_a_block():
 def test_default_folds_of_the_exchange():
     folds = load_folds(datetime(2000, 3, 1, tzinfo=UTC), datetime(2013, 4, 1, tzinfo=UTC))
     assert [fold.id for fold in folds] == sorted(fold.id for fold in folds)
-    assert len(folds) == 2 and folds[0].test_end == folds[1].test_start
-    assert folds[1].test_last_session == date(2013, 3, 28)  # 29 March 2013 was Good Friday
+    assert len(folds) == 25 and all(a.test_end == b.test_start for a, b in pairwise(folds))
+    assert folds[-1].test_last_session == date(2013, 3, 28)  # 29 March 2013 was Good Friday
 
 
 def interval_rows(pairs: list[tuple[int, int | None]]) -> pl.DataFrame:

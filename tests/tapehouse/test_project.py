@@ -167,7 +167,7 @@ def test_objectives_name_their_file_and_key(toy):
         ({"seed": "three"}, ["seed"]),
         ({"method": "magic"}, ["method: 'magic' is none of", "momentum"]),
         ({"params": "{colunm: x}"}, ["params.colunm: unknown key", "did you mean 'column'"]),
-        ({"name": "other"}, ["name and kind follow from the file's stem"]),
+        ({"name": "other"}, ["name: follows from the file's stem"]),
     ],
 )
 def test_a_wrong_recipe_names_its_file_and_key(toy, changes, words):

@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 from tapehouse.declarations import load_project
-from tapehouse.folds import first_train_end
 from tapehouse.lineage import stale
 from tapehouse.partitions import key_start
 from tapehouse.scratch import build_months
@@ -75,7 +74,7 @@ def test_a_new_template_reaches_its_own_family_and_the_tokens_made_of_it(real, t
     state = real.state()
     state[("datasets.instructions", MONTH)] = replace(state[("datasets.instructions", MONTH)], out_hash="another")
     behind = {(s.asset, s.partition) for s in stale(real.project, state, names)}
-    read = {("models.tokenizer", "")} if key_start(MONTH) < first_train_end(list(real.project.folds.values())) else set()
+    read = {("models.tokenizer", "")} if key_start(MONTH) < real.project.first_fitted_until else set()
     assert behind == {("datasets.sft_tokens", MONTH)} | read
 
 
