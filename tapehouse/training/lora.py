@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, TrainerCallback
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from tapehouse.errors import TapehouseError
-from tapehouse.recipe_sections import AdapterSection, LanguageRecipe, QuantisationSection
+from tapehouse.recipe_sections import AdapterSection, QuantisationSection
 from tapehouse.tokens import Vocabulary, load_tokenizer
 from tapehouse.training.job import Job
 
@@ -34,11 +32,8 @@ def adapted_model(job: Job) -> PreTrainedModel | PeftModel:
 
     Seeds torch, so that a new adapter is a function of the job. Raises TapehouseError as :func:`load_base`.
     """
-    return _adapted(job.recipe, job.folder, job.seed)
-
-
-def _adapted(recipe: LanguageRecipe, folder: Path, seed: int) -> PreTrainedModel | PeftModel:
-    torch.manual_seed(seed)
+    recipe, folder = job.recipe, job.folder
+    torch.manual_seed(job.seed)
     parent = folder / "parent" if recipe.model.init_from is not None else None
     full = recipe.adapter.kind == "full"
     base = load_base(
@@ -90,19 +85,34 @@ def load_base(
                 f"{folder}: this model runs code of its own; read it, then set trust_remote_code: true in the base's recipe"
             ) from error
         raise
+    for layer in model.modules():
+        # In its first pass without gradients bitsandbytes would lay a CPU's 4-bit weights out anew, where the CPU has AVX-512:
+        # DoRA and dequantising then read them wrongly, and results would hang on the kind of CPU.
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
     if tokenizer is not None:
         _add_rows(model, load_tokenizer(tokenizer))
     return model
 
 
-def load_trained(base: Path, trained: Path | None, tokenizer: Path, device: str = "cpu", trust_remote_code: bool = False):
+def load_trained(
+    base: Path,
+    trained: Path | None,
+    tokenizer: Path,
+    device: str = "cpu",
+    quantisation: QuantisationSection = AS_IT_IS,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
     """A trained model for answering, in float32: the base with an adapter merged into it, or the weights of a full training.
 
-    `trained` is a folder of `models.adapters`; None loads the base alone. The tokenizer is the one it was trained with.
+    `trained` is a folder of `models.adapters`; None loads the base alone. The tokenizer is the one it was trained with, and so
+    is `quantisation`: an adapter corrects the base it has seen, so the weights are rounded as they were, then merged.
     """
     if trained is not None and not (trained / ADAPTER_CONFIG).is_file():
         return load_base(trained, tokenizer, AS_IT_IS, device, trust_remote_code).eval()
-    model = load_base(base, tokenizer, AS_IT_IS, device, trust_remote_code)
+    model = load_base(base, tokenizer, quantisation, device, trust_remote_code)
+    if quantisation.kind != "none":
+        model = model.dequantize(dtype=torch.float32)
     if trained is not None:
         model = PeftModel.from_pretrained(model, trained, local_files_only=True).merge_and_unload()
     return model.eval()
@@ -165,51 +175,3 @@ def _add_rows(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
             pieces = vocabulary.tokenizer.encode(text, add_special_tokens=False).ids
             for weight in ends.values():
                 weight[row] = weight[pieces].mean(dim=0)
-
-
-def starting_point(recipe: LanguageRecipe, jobdir: Path) -> dict[str, Any]:
-    """`model` and `peft_config` for a trainer; see :func:`adapted_model`, which takes its place."""
-    return {"model": _adapted(recipe, jobdir, recipe.seed), "peft_config": None}
-
-
-def trainer_arguments(recipe: LanguageRecipe, folder: Path, seed: int) -> dict[str, Any]:
-    """Arguments that both trainers take: a fixed number of steps on the CPU, no checkpoint, no outside tracker."""
-    return {
-        "output_dir": str(folder),
-        "max_steps": recipe.budget.steps,
-        "per_device_train_batch_size": recipe.budget.batch_size,
-        "learning_rate": recipe.optimiser.learning_rate,
-        "warmup_steps": recipe.schedule.warmup_steps,
-        "weight_decay": recipe.optimiser.weight_decay,
-        "max_grad_norm": recipe.optimiser.max_grad_norm,
-        "lr_scheduler_type": "cosine",
-        "logging_steps": 10,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "gradient_checkpointing": False,
-        "dataloader_pin_memory": False,
-        "use_cpu": True,
-        "bf16": True,  # autocast; the weights stay in float32
-        "seed": seed,
-        "data_seed": seed,
-    }
-
-
-class Reports(TrainerCallback):
-    """Passes the trainer's log on as progress reports."""
-
-    def __init__(self, report: Callable[[dict[str, Any]], None]) -> None:
-        self.report = report
-        self.last: dict[str, Any] = {}
-
-    def on_step_end(self, args, state, control, **kwargs):
-        control.should_log |= state.global_step == state.max_steps  # the totals of the manifest are the last report's
-        return control
-
-    def on_log(self, args, state, control, logs=None, **kwargs) -> None:  # the name that transformers calls
-        if logs and "loss" in logs:
-            numbers = {key: value for key, value in logs.items() if isinstance(value, int | float)}
-            tokens = int(numbers.pop("num_tokens", 0))
-            self.last = {"step": state.global_step, "steps": state.max_steps, "tokens": tokens, **numbers}
-            self.report(dict(self.last))

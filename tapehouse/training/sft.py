@@ -1,41 +1,38 @@
-"""Supervised fine-tuning: TRL's SFTTrainer on stored token ids, the loss on the answer and its stop token."""
+"""Supervised fine-tuning on stored token ids, the loss on the answer and its stop token (`tapehouse.training.supervised`)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
-from datasets import Dataset
-from transformers import PrinterCallback
-from trl import SFTConfig, SFTTrainer
+from transformers import TrainingArguments
 
-from tapehouse.tokens import as_transformers
 from tapehouse.training.job import Job
-from tapehouse.training.lora import Reports, save_adapter, starting_point, trainer_arguments
+from tapehouse.training.lora import adapted_model, save_adapter
+from tapehouse.training.supervised import SupervisedTrainer, batch_rows
+from tapehouse.training.trainer import Durable, arguments, measured_rows, run
+
+
+class Supervised(Durable, SupervisedTrainer):
+    """Resumable."""
 
 
 def train(job: Job) -> dict[str, Any]:
-    """Train a LoRA adapter on rows of input_ids and loss_mask, and save it; numbers for the manifest."""
-    recipe, jobdir, seed = job.recipe, job.folder, job.seed
-    rows = [
-        {"input_ids": ids, "completion_mask": [int(learnt) for learnt in mask]}
-        for ids, mask in job.rows.select("input_ids", "loss_mask").iter_rows()
-    ]
-    torch.manual_seed(seed)  # the adapter is initialised before the trainer sets its own seed
-    reports = Reports(job.report)
-    trainer = SFTTrainer(
-        **starting_point(recipe, jobdir),
-        args=SFTConfig(
-            **trainer_arguments(recipe, jobdir / "trainer", seed),
-            completion_only_loss=True,
-            max_length=None,  # an answer is never cut
-            packing=False,
+    """Train on rows of input_ids and loss_mask, and save what was trained; numbers for the manifest.
+
+    Packed, a row of the batch is several examples, and `batch_rows` in the manifest says how many rows that gave.
+    """
+    recipe = job.recipe
+    width = recipe.data.row_tokens
+    rows, tail = batch_rows(job.rows, width), measured_rows(job)
+    model = adapted_model(job)
+    trainer = Supervised(
+        model,
+        rows,
+        () if tail is None else batch_rows(tail, width),
+        args=TrainingArguments(
+            **arguments(recipe, job), remove_unused_columns=False, include_num_input_tokens_seen="all"
         ),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=as_transformers(jobdir / "tokenizer"),
-        callbacks=[reports],
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    save_adapter(trainer.model, recipe.model.base, job.out)
-    return {"tokens": reports.last["tokens"], "steps": recipe.budget.steps, "loss": reports.last["loss"]}
+    facts = run(trainer, job)
+    save_adapter(model, recipe.model.base, job.out)
+    return facts | {"batch_rows": len(rows)}
