@@ -1,0 +1,288 @@
+"""Group-relative policy optimisation: what is clipped, what is drawn again, and a run that a kill does not change."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from trl import GRPOConfig, GRPOTrainer
+
+from tapehouse.errors import TapehouseError
+from tapehouse.methods.grpo import training_rows
+from tapehouse.rewards import Reward
+from tapehouse.token_rows import ORDER_ROOM, prompt_tokens
+from tapehouse.tokens import as_transformers, load_tokenizer
+from tapehouse.training.__main__ import train
+from tapehouse.training.grpo import RolloutTrainer, rollout_arguments
+from tapehouse.training.job import Job
+from tapehouse.training.jobs import export_job
+from tapehouse.training.lora import adapted_model
+from tapehouse.training.progress import Progress
+from tapehouse.training.rewarded import Rewarded
+from tapehouse.training.trainer import arguments
+from tests.tapehouse.rollout_jobs import ROLLOUT, grpo_recipe, grpo_rows, rl_prompts
+from tests.tapehouse.training_jobs import PROVENANCE, TRAIN_END, make_base, make_tokenizer
+
+
+def silent(facts: dict) -> None:
+    """Take no notice of progress."""
+
+
+class Early(Rewarded):
+    """A reward that any model earns, and differently with each answer: the share of tokens with a low id."""
+
+    def rewards(self, row, answers):
+        middle = self.vocabulary.get_vocab_size() // 2
+        return [Reward("ok", sum(token < middle for token in answer) / len(answer), 0.0, 0.0) for answer in answers]
+
+
+class Same(Rewarded):
+    """A reward that no answer changes."""
+
+    def rewards(self, row, answers):
+        return [Reward("ok", 0.5, 0.0, 0.0) for _ in answers]
+
+
+class FirstSame(Early):
+    """Of the first row no answer changes the reward."""
+
+    def rewards(self, row, answers):
+        return Same.rewards(self, row, answers) if row == 0 else super().rewards(row, answers)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> tuple[Path, Path]:
+    """Folders of a tokenizer and of a base."""
+    root = tmp_path_factory.mktemp("world")
+    make_tokenizer(root / "tokenizer")
+    return root / "tokenizer", make_base(root, root / "tokenizer")
+
+
+def export(folder: Path, world, recipe, count: int = 24, **provenance) -> Path:
+    rows = grpo_rows(world[0], recipe, count)
+    export_job(folder, recipe, rows, world[1], world[0], 3, PROVENANCE | provenance, threads=1)
+    return folder
+
+
+def make_trainer(folder: Path, world, source=Early, **changes) -> RolloutTrainer:
+    """A trainer of the tiny recipe, whose adapter is moved from its start."""
+    recipe = grpo_recipe(**changes)
+    jobdir = export(folder, world, recipe)
+    rows = pl.read_parquet(jobdir / "tokens.parquet")
+    job = Job(recipe, rows, rows.clear(), jobdir, folder, 3, Progress(None, silent), folder / "checkpoints")
+    trainer = RolloutTrainer(
+        recipe,
+        source.of(rows, load_tokenizer(world[0]), "structure"),
+        model=adapted_model(job),
+        args=GRPOConfig(**arguments(recipe, job), **rollout_arguments(recipe)),
+        processing_class=as_transformers(world[0]),
+    )
+    trainer.begin(job)
+    trainer.current_gradient_accumulation_steps = 1  # as the loop of transformers sets it
+    torch.manual_seed(9)
+    with torch.no_grad():
+        for name, weight in trainer.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.3)
+    return trainer
+
+
+def gradients(trainer: RolloutTrainer) -> torch.Tensor:
+    found = [p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]
+    trainer.model.zero_grad()
+    return torch.cat(found)
+
+
+# ---------------------------------------------------------------------- recipes and rows
+
+
+def test_what_cannot_be_is_refused_with_key_and_remedy():
+    for changes, words in (
+        ({"rollout": ROLLOUT | {"group": 3}}, "rollout.group 3 does not divide the 8 answers of a rollout"),
+        ({"rollout": ROLLOUT | {"updates": 2}}, r"budget.steps 3 is no multiple of the 2 steps of a rollout"),
+        ({"data": {"stage": "structure", "family": "thesis"}}, "rollout.most_tokens 24 cuts every thesis"),
+        ({"data": {}}, "data.stage: missing"),
+        ({"data": {"stage": "format"}}, "data.stage"),
+        ({"adapter": {"rank": 2, "alpha": 4, "dropout": 0.1}}, "training by grpo runs without dropout"),
+        ({"loss": {"kind": "grpo"}}, "loss.kind: unknown key"),
+    ):
+        with pytest.raises(TapehouseError, match=words):
+            grpo_recipe(**changes)
+    assert (grpo_recipe().loss.epsilon, grpo_recipe().loss.epsilon_high) == (0.20, 0.28)
+
+
+def test_a_stage_has_its_own_prompts_and_all_that_rewards_need(world):
+    structure, decision = (grpo_rows(world[0], grpo_recipe(data={"stage": stage})) for stage in ("structure", "decision"))
+    assert structure.height == decision.height == 12
+    assert not set(structure["decision_at"]) & set(decision["decision_at"])
+    assert set(grpo_recipe().needs) <= set(structure.columns)
+    rewarded = Rewarded.of(structure, load_tokenizer(world[0]), "structure")
+    said = rl_prompts().filter(stage="structure").sort("decision_at")["prompt"].to_list()
+    assert [row["prompt"] for row in rewarded.rows] == said
+    with pytest.raises(TapehouseError, match=r"no row of datasets.rl_prompts has family 'order' and stage 'claims'"):
+        grpo_rows(world[0], grpo_recipe(data={"stage": "claims"}))
+
+
+def test_a_thesis_has_the_class_of_its_fold_and_a_claim_the_prompt_it_is_true_of(world):
+    prompts = rl_prompts(6).with_columns(family=pl.lit("thesis"), objective=pl.lit("signal"), stage=pl.lit("claims"))
+    tokens = prompt_tokens(prompts, {"test": load_tokenizer(world[0])}, "test", "test", ORDER_ROOM).rows
+    tokens = tokens.with_columns(lines_dropped=pl.Series([0, 1, 0, 0, 0, 0], dtype=pl.Int32))
+    classes = prompts.select("symbol", "interval", "decision_at", fold=pl.lit("a"), signal_class=pl.lit("buy"))[:4]
+    recipe = grpo_recipe(data={"stage": "claims", "family": "thesis"}, rollout=ROLLOUT | {"most_tokens": 64})
+    rows = training_rows(recipe, tokens, {"datasets.rl_prompts": prompts, "models.signal_classes": classes})
+    assert rows["decision_at"].to_list() == prompts["decision_at"].gather([0, 2, 3]).to_list()
+    assert rows["signal_class"].to_list() == ["buy"] * 3
+
+
+# ---------------------------------------------------------------------- the loss
+
+
+def batch_of(trainer: RolloutTrainer) -> dict[str, torch.Tensor]:
+    """A rollout as TRL lays it out: prompts padded on the left, answers on the right."""
+    trainer.model.train()
+    rows = [{"row": row} for row in (0, 1) for _ in range(trainer.num_generations)]
+    return trainer._generate_and_score_completions(rows)
+
+
+def test_log_probabilities_loss_and_gradients_are_those_of_trl(tmp_path, world):
+    trainer = make_trainer(tmp_path, world)
+    batch = batch_of(trainer)
+    ids = torch.cat((batch["prompt_ids"], batch["completion_ids"]), dim=1)
+    seen = torch.cat((batch["prompt_mask"], batch["completion_mask"]), dim=1)
+    told = batch["completion_mask"].bool()
+    asked = trainer.model, ids, seen, told.shape[1]
+    ours = trainer._get_per_token_logps_and_entropies(*asked, batch_size=3, compute_entropy=True)
+    theirs = GRPOTrainer._get_per_token_logps_and_entropies(trainer, *asked, compute_entropy=True)
+    for mine, peer in zip(ours[:2], theirs[:2], strict=True):
+        torch.testing.assert_close(mine[told], peer[told], rtol=1e-5, atol=1e-5)
+    assert batch["advantages"].abs().max() > 0.5
+    (trainer.compute_loss(trainer.model, batch)).backward()
+    moved = gradients(trainer)
+    trainer._get_per_token_logps_and_entropies = GRPOTrainer._get_per_token_logps_and_entropies.__get__(trainer)
+    (trainer.compute_loss(trainer.model, batch)).backward()
+    peers = gradients(trainer)
+    assert peers.norm() > 1e-3
+    torch.testing.assert_close(moved, peers, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "counted", "learns"),
+    [
+        (1.27, 1.0, 1.27, True),
+        (1.29, 1.0, 1.28, False),  # beyond 1 + epsilon_high a better answer is likely enough
+        (0.50, 1.0, 0.50, True),
+        (0.81, -1.0, 0.81, True),
+        (0.79, -1.0, 0.80, False),  # below 1 - epsilon a worse one is unlikely enough
+        (1.50, -1.0, 1.50, True),
+    ],
+)
+def test_a_ratio_is_cut_at_two_different_bounds(clipping, ratio, advantage, counted, learns):
+    trainer, batch, now = clipping
+    told = batch["completion_mask"].bool()
+    fixed = batch | {
+        "advantages": torch.full((len(told),), advantage),
+        "old_per_token_logps": now - torch.tensor(ratio).log(),
+        "num_items_in_batch": told.sum().float(),
+    }
+    loss = trainer.compute_loss(trainer.model, fixed)
+    loss.backward()
+    # The mean over tokens of -min(ratio * advantage, clip(ratio) * advantage).
+    assert loss.item() == pytest.approx(-counted * advantage, rel=1e-4)
+    assert (gradients(trainer).norm() > 1e-4) == learns
+
+
+@pytest.fixture(scope="module")
+def clipping(tmp_path_factory, world):
+    """A trainer, a rollout and the log-probabilities of its answers."""
+    trainer = make_trainer(tmp_path_factory.mktemp("clipping"), world)
+    batch = batch_of(trainer)
+    ids = torch.cat((batch["prompt_ids"], batch["completion_ids"]), dim=1)
+    seen = torch.cat((batch["prompt_mask"], batch["completion_mask"]), dim=1)
+    with torch.no_grad():
+        width = batch["completion_ids"].shape[1]
+        now = trainer._get_per_token_logps_and_entropies(trainer.model, ids, seen, width)[0]
+    return trainer, batch, now
+
+
+# ---------------------------------------------------------------------- rollouts
+
+
+def test_advantages_are_of_a_group_and_an_answer_that_is_cut_earns_nothing(tmp_path, world):
+    trainer = make_trainer(tmp_path, world)
+    batch = batch_of(trainer)
+    assert [len(group) for group in trainer.rollout.answers] == [4, 4]
+    for place in range(2):
+        earned = torch.tensor([reward.format for reward in trainer.rollout.rewards[place]])
+        expected = (earned - earned.mean()) / (earned.std() + 1e-4)
+        torch.testing.assert_close(batch["advantages"][4 * place : 4 * place + 4], expected, rtol=1e-4, atol=1e-4)
+    vocabulary = load_tokenizer(world[0])
+    order = [*vocabulary.tokenizer.encode("HOLD confidence 0.65 because trend up").ids, vocabulary.stop]
+    rewarded = Rewarded(trainer.prompts.rows, trainer.prompts.prompts, vocabulary, "structure")
+    assert [reward.format for reward in rewarded.rewards(0, [order, order[:-1], order[1:]])] == [1.0, 0.0, 0.0]
+
+
+def test_groups_without_variance_are_drawn_again_capped_and_counted(tmp_path, world):
+    trainer = make_trainer(tmp_path, world, source=Same, rollout=ROLLOUT | {"redraws": 2})
+    batch = batch_of(trainer)
+    assert (trainer.redrawn, trainer.flat) == (4, 2)  # two groups, twice; then they are kept as they are
+    assert not set(trainer.rollout.rows) & {0, 1}  # by other prompts
+    assert batch["advantages"].abs().max() == 0
+    asked = [trainer.prompts.prompts[row] for row in trainer.rollout.rows for _ in range(4)]
+    mask = batch["prompt_mask"].bool()
+    assert [ids[seen].tolist() for ids, seen in zip(batch["prompt_ids"], mask, strict=True)] == asked
+
+
+def test_a_group_that_varies_is_kept_beside_one_that_does_not(tmp_path, world):
+    trainer = make_trainer(tmp_path, world, source=FirstSame, rollout=ROLLOUT | {"redraws": 3})
+    first = trainer.draw([0, 1], torch.Generator().manual_seed(1))
+    assert first.rows[1] == 1 and first.rows[0] not in (0, 1)
+    assert trainer.redrawn >= 1 and trainer.flat == 0
+    again = trainer.draw([0, 1], torch.Generator().manual_seed(1))
+    assert (again.rows, again.answers) == (first.rows, first.answers)
+
+
+# ---------------------------------------------------------------------- runs
+
+
+def test_a_run_that_was_killed_between_rollouts_ends_in_the_same_weights(tmp_path, world):
+    """Checkpoints are due after steps 2 and 4, and rollouts end at 3 and 6: what is due waits for the rollout's end."""
+    rollout = ROLLOUT | {"updates": 1, "passes": 3, "redraws": 1}
+    budget = {"steps": 12, "batch_size": 8, "precision": "fp32", "checkpoint_every": 3}
+    jobdir = export(tmp_path / "job", world, grpo_recipe(rollout=rollout, budget=budget))
+    whole = train(jobdir, tmp_path / "whole", silent)
+
+    def killed(facts: dict) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(jobdir, tmp_path / "cut", killed)  # the first report comes at step 10
+    left = sorted(path.name for path in (tmp_path / "cut.checkpoints").glob("*/step-*"))
+    assert left and all(int(name.removeprefix("step-")) % 3 == 0 for name in left)
+    cut = train(jobdir, tmp_path / "cut", silent)
+    assert cut["resumed_at"] == 9
+    assert cut["digest"] == whole["digest"]
+    assert [cut[key] for key in ("loss", "tokens", "groups_redrawn", "groups_flat")] == [
+        whole[key] for key in ("loss", "tokens", "groups_redrawn", "groups_flat")
+    ]
+
+
+def test_validation_is_what_the_likeliest_answers_earn(tmp_path, world):
+    evaluation = {"every": 2, "rows": 5, "patience": None}
+    recipe = grpo_recipe(evaluation=evaluation, budget={"steps": 4, "batch_size": 8, "precision": "fp32"})
+    jobdir = export(tmp_path / "job", world, recipe, validation_start=TRAIN_END - timedelta(days=8))
+    manifest = train(jobdir, tmp_path / "out", silent)
+    told = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    measured = [facts for facts in told if "validation_loss" in facts]
+    assert [facts["step"] for facts in measured] == [2, 4]
+    # The tiny base writes no order, so that neither form nor evidence earns anything.
+    assert manifest["validation_loss"] == 0.0 and manifest["best_step"] == 2
+
+
+def test_what_is_rewarded_becomes_likelier(tmp_path, world):
+    budget = {"steps": 20, "batch_size": 8, "precision": "fp32"}
+    trainer = make_trainer(tmp_path, world, budget=budget, adapter={"kind": "full"}, optimiser={"learning_rate": 2.0e-2})
+    trainer.train()
+    earned = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
+    assert earned[-1] > earned[0] + 0.08  # means over ten steps each
