@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from tapehouse.codeversion import modules_version
-from tapehouse.orders import load_objectives
+from tapehouse.inference.questions import question_reads, question_words
 from tapehouse.project import Asset, Output
-from tapehouse.prompts.templates import selected, selection
 from tapehouse.recipe_sections import LanguageRecipe
 from tapehouse.recipes import BASES, FOLDER, Recipe, load_recipe, load_recipes, method_module
 from tapehouse.tables import Read
@@ -22,7 +21,7 @@ def recipe_assets(home: Path) -> list[Asset]:
     found = []
     for name, recipe in load_recipes(home / FOLDER).items():
         source = home / FOLDER / f"{name}.yaml"
-        found.append(_model(recipe, source, home))
+        found.append(model_asset(recipe, source, home))
         if recipe.predicts:
             found += [_predictions(recipe, source, home), _evaluation(recipe, source), _backtest(recipe, source)]
     return found
@@ -46,13 +45,15 @@ def _asset(
     )
 
 
-def _model(recipe: Recipe, source: Path, home: Path) -> Asset:
-    modules: tuple[str, ...] = (f"tapehouse.methods.{recipe.method}",)
+def model_asset(recipe: Recipe, source: Path, home: Path) -> Asset:
+    modules = _modules(recipe)
     words, step = "", "fit"
     if isinstance(recipe, LanguageRecipe):
         reads: tuple[Read, ...] = (Read(recipe.tokens, window="train"), *_base(recipe, home))
         if recipe.model.init_from:
             reads += (_own(recipe.model.init_from),)
+        method = method_module(recipe.method)
+        reads += method.training_reads(recipe) if hasattr(method, "training_reads") else ()
         step, words = "train", _base_words(recipe, home)
     else:
         method = method_module(recipe.method)
@@ -77,14 +78,11 @@ def _model(recipe: Recipe, source: Path, home: Path) -> Asset:
 def _predictions(recipe: Recipe, source: Path, home: Path) -> Asset:
     # Labels of the validation tail calibrate the probabilities.
     reads: tuple[Read, ...] = (_own(recipe.name), Read(POINTS, window="judged"), Read(LABELS, window="train"))
-    modules, words, step = (f"tapehouse.methods.{recipe.method}",), "", "decide"
+    modules, words, step = _modules(recipe), "", "decide"
     if isinstance(recipe, LanguageRecipe):
-        reads += _base(recipe, home)
+        reads += (*_base(recipe, home), *question_reads(recipe))
         # Objective and template are part of the version: what is asked decides what is answered.
-        words = load_objectives(home / "objectives.yaml").words.get(recipe.prompt.objective, "")
-        shown = selected(home, "order")
-        words += f"|{selection(recipe.prompt.template, shown.mask).version if recipe.prompt.template else shown.version}"
-        words, step = words + _base_words(recipe, home), "answer"
+        words, step = question_words(recipe, home) + _base_words(recipe, home), "answer"
     else:
         method = method_module(recipe.method)
         reads += method.predict_reads(recipe) if hasattr(method, "predict_reads") else ()
@@ -130,6 +128,11 @@ def _backtest(recipe: Recipe, source: Path) -> Asset:
         reads,
         "trade",
     )
+
+
+def _modules(recipe: Recipe) -> tuple[str, ...]:
+    """The method's module, and those of the methods that its own runs."""
+    return tuple(f"tapehouse.methods.{method}" for method in (recipe.method, *getattr(recipe, "runs", ())))
 
 
 def _own(name: str) -> Read:

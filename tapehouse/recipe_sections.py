@@ -116,14 +116,22 @@ class PromptSection(Section):
     forward pass; `generate` writes freely, and `constrained` writes what the answer's grammar allows.
     """
 
-    objective: str = Field(description="The objective that prompts ask for, one of those of datasets.preference_pairs.")
-    template: str | None = Field(None, description="Another template than the one that prompts.yaml selects for orders.")
+    objective: str | None = Field(None, description="What orders are asked for, one of objectives.yaml; of no other family.")
+    template: str | None = Field(None, description="Another template than the one that prompts.yaml selects for the family.")
     limit_valid_sessions: int = Field(3, ge=1, description="Sessions for which an order rests before it is cancelled.")
     batch_size: int = Field(128, ge=1)
     answer: Literal["generate", "constrained", "score"] = "generate"
     temperature: float = Field(0.0, ge=0, description="0 is greedy.")
     top_p: float = Field(1.0, gt=0, le=1)
     repetition_penalty: float = Field(1.0, ge=1)
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> PromptSection:
+        if self.answer == "score" and (self.temperature, self.top_p, self.repetition_penalty) != (0.0, 1.0, 1.0):
+            raise ValueError("answer 'score' draws no token: remove temperature, top_p and repetition_penalty, or generate")
+        if self.temperature == 0.0 and self.top_p != 1.0:
+            raise ValueError(f"top_p {self.top_p} does nothing where temperature 0 takes the likeliest token; raise that")
+        return self
 
 
 class Range(Section):
@@ -199,13 +207,22 @@ class LanguageRecipe(Named):
     evaluation: EvaluationSection | None = None
     prompt: PromptSection
 
+    @property
+    def family(self) -> str:
+        """The family of prompts that it learns to answer: order, thesis or agent; a method's section `data` may say another."""
+        return getattr(getattr(self, "data", None), "family", "order")
+
     @model_validator(mode="after")
     def _can_be(self) -> LanguageRecipe:
+        if self.family == "order" and self.prompt.objective is None:
+            raise ValueError("prompt.objective: missing; an order is asked for one of those of objectives.yaml: add it")
         if self.quantisation.kind != "none" and self.adapter.kind == "full":
             raise ValueError(
                 f"quantisation.kind: {self.quantisation.kind} weights are frozen, so that adapter.kind 'full' has nothing to "
                 "train; take 'lora', or quantisation.kind 'none'"
             )
+        if self.quantisation.kind == "int8" and self.adapter.dora:
+            raise ValueError("adapter.dora: needs the norms of the weights, which int8 layers do not give; take nf4, or no DoRA")
         if self.adapter.kind == "full" and (self.adapter.dora or self.adapter.rslora or self.adapter.dropout):
             raise ValueError("adapter: dora, rslora and dropout are of low-rank factors; remove them, or take kind 'lora'")
         if self.ignores_dropout and self.adapter.dropout:

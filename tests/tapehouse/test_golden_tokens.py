@@ -11,8 +11,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 
-from tapehouse.inference import generate
+from tapehouse.inference.generation import generate
 from tapehouse.methods.pretrain import ArchitectureSection
 from tapehouse.prompts.templates import selection
 from tapehouse.prompts.thesis import ACTIONS, TAGS, parse_thesis
@@ -86,12 +87,14 @@ def check_three_ways(folder: Path, model) -> None:
     fed: dict[int, list[int]] = {}
 
     def keep(module, arguments, named):
-        ids = named["input_ids"].tolist()
-        if len(ids[0]) > 1:  # the prompts; an answer is fed token by token
-            fed.update({PROMPTS.index(tokenizer.decode(row)): row for row in ids})
+        ids = named["input_ids"]
+        if ids.shape[1] > 1:  # the prompts; an answer is fed token by token
+            seen = named.get("attention_mask", torch.ones_like(ids)).bool()
+            rows = [row[shown].tolist() for row, shown in zip(ids, seen, strict=True)]
+            fed.update({PROMPTS.index(tokenizer.decode(row)): row for row in rows})
 
     model.register_forward_pre_hook(keep, with_kwargs=True)
-    generate(model, tokenizer, PROMPTS, batch=2)
+    generate(model, tokenizer, PROMPTS, most=32, batch=2)
     special = {tokenizer.stop, tokenizer.pad, *tokenizer.markers.values()}
     for place, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
         ids, length = supervised["input_ids"][place].to_list(), supervised["prompt_length"][place]

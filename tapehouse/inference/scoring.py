@@ -1,0 +1,56 @@
+"""Log-probabilities of fixed answers, stop token included, each prompt run once for all of its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ROWS = 32  # prompts at a time: the mask of a batch has a value for each pair of its tokens
+
+
+def score(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[Sequence[int]]],
+    pad: int,
+    batch: int = ROWS,
+) -> np.ndarray:
+    """Natural log-probability of every answer, (prompts, most answers), float64; NaN where a prompt has fewer.
+
+    Equal to what the answers would have in rows of their own (`tapehouse.training.shared_prompt`).
+
+    Args:
+        prompts, answers: token ids; of each prompt its answers, with their stop token.
+    """
+    import torch
+
+    from tapehouse.inference.generation import by_length
+    from tapehouse.training.shared_prompt import AnswerBatch, collate, token_scores
+
+    most = max((len(texts) for texts in answers), default=0)
+    found = np.full((len(prompts), most), np.nan)
+    sizes = [[*prompt, *(token for text in texts for token in text)] for prompt, texts in zip(prompts, answers, strict=True)]
+    with torch.inference_mode():
+        for rows in by_length(sizes, batch):
+            fields = collate([(prompts[row], answers[row]) for row in rows], pad)
+            asked = AnswerBatch(**{name: field.to(model.device) for name, field in fields.items()})
+            told = token_scores(model, asked).double()  # summed in double: an answer may have hundreds of tokens
+            sums = told.new_zeros(asked.answers.shape).scatter_add(1, asked.answer, told).cpu().numpy()
+            for row, scores in zip(rows, sums, strict=True):
+                found[row, : len(answers[row])] = scores[: len(answers[row])]
+    return found
+
+
+def shares(scores: np.ndarray) -> np.ndarray:
+    """Scores (rows, answers) as shares of each row, NaN counting as nothing; a row of NaN alone stays so."""
+    some = ~np.isnan(scores).all(axis=1)
+    found = np.full_like(scores, np.nan)
+    known = np.where(np.isnan(scores[some]), -np.inf, scores[some])
+    weights = np.exp(known - known.max(axis=1, keepdims=True))
+    found[some] = weights / weights.sum(axis=1, keepdims=True)
+    return found
