@@ -149,7 +149,7 @@ class Grammars:
         import llguidance
 
         if grammar not in self._begun:
-            matcher = llguidance.LLMatcher(self._tokenizer, llguidance.LLMatcher.grammar_from_lark(grammar))
+            matcher = llguidance.LLMatcher(self._tokenizer, llguidance.LLMatcher.grammar_from_lark(grammar), log_level=0)
             if matcher.is_error():
                 raise ValueError(f"grammar: {matcher.get_error()} in\n{grammar}")
             self._begun[grammar] = matcher
