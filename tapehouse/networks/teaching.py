@@ -99,6 +99,7 @@ def reinforce_loss(policy: ThesisPolicy, signals: Signals, recipe, generator: to
     return pairwise_reinforce(*logs, *earned, heads_entropy(told, decision, known), recipe.entropy)
 
 
+@torch.no_grad()
 def expected_reward(policy: ThesisPolicy, signals: Signals, weights) -> float:
     """Mean over rows of what the policy's answers earn on average: exact, since each part is linear in one head's chances."""
     told, decision = policy(signals.rows)
@@ -135,8 +136,7 @@ def fit_policy(
         return stages.run(policy, plan)
 
     def earned() -> float | None:
-        with torch.no_grad():
-            return expected_reward(policy, judged, recipe.reward) if len(judged) else None
+        return expected_reward(policy, judged, recipe.reward) if len(judged) else None
 
     told = {
         "supervised": run(
