@@ -8,11 +8,13 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
+
+SENT_EVERY: Final = 10  # steps; all of them are filed
 
 
 class Progress:
-    """Adds speed and remaining time to each report, files it and sends it on.
+    """Adds speed and remaining time to each report, files it, and sends on every tenth, the last and each validation.
 
     Args:
         file: `metrics.jsonl`, emptied. None files nothing, as in all processes of a run but the first.
@@ -43,7 +45,8 @@ class Progress:
                     "eta_s": round(seconds / done * (facts["steps"] - facts["step"]), 1),
                 }
         self._keep([facts])
-        self.send(facts)
+        if facts["step"] % SENT_EVERY == 0 or facts["step"] == facts["steps"] or "loss" not in facts:
+            self.send(facts)
 
     def resume(self, history: list[dict[str, Any]]) -> None:
         """Take up the reports of a run that was killed, up to the checkpoint from which this one goes on."""

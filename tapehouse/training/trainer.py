@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -31,7 +31,7 @@ from tapehouse.training import checkpoints
 from tapehouse.training.job import Job
 
 SCHEDULES: Final = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
-LOGGING_STEPS: Final = 10
+SMOOTHED: Final = 10  # steps over which the manifest's loss is averaged
 ROWS_NAMED: Final = 20  # in an error; a batch of a big machine is thousands
 
 
@@ -62,7 +62,7 @@ def arguments(recipe: LanguageRecipe, job: Job) -> dict[str, Any]:
         "max_grad_norm": recipe.optimiser.max_grad_norm,
         "lr_scheduler_type": SCHEDULES[recipe.schedule.kind],
         "warmup_steps": recipe.schedule.warmup_steps,
-        "logging_steps": LOGGING_STEPS,
+        "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "save_strategy": "no",  # `Cadence` says when, and `Durable` how
         "eval_strategy": "no",
@@ -105,8 +105,9 @@ def run(trainer: Durable, job: Job) -> dict[str, Any]:
         trainer.take(found.tensors())
     else:
         trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
-    last = next(facts for facts in reversed(job.report.history) if "loss" in facts)
-    facts = {"tokens": last["tokens"], "steps": last["step"], "loss": last["loss"]}
+    told = [facts for facts in job.report.history if "loss" in facts]
+    losses = [facts["loss"] for facts in told[-SMOOTHED:]]
+    facts = {"tokens": told[-1]["tokens"], "steps": told[-1]["step"], "loss": sum(losses) / len(losses)}
     best = checkpoints.best(job.checkpoints)
     if best is not None:
         trainer.take(best.tensors())
@@ -153,11 +154,11 @@ class Durable(Trainer):
     """Mixed in before a trainer: checkpoints that a kill cannot spoil, and a stop before a bad loss reaches the weights.
 
     Class attributes:
-        kept: names of attributes that are part of a run's state, beyond those of transformers: numbers, lists, mappings.
+        kept: names of attributes that are part of a run's state, beyond those of transformers: numbers, text, lists.
         ordered: whether batches are drawn by :class:`Rows`; False where the trainer draws its own.
     """
 
-    kept: ClassVar[tuple[str, ...]] = ("_metrics", "_total_train_tokens")
+    kept: ClassVar[tuple[str, ...]] = ("_total_train_tokens",)
     ordered: ClassVar[bool] = True
     job: Job
 
@@ -228,10 +229,7 @@ class Durable(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
         mine = {
             "random": checkpoints.random_states(),
-            "loss": float(self._tr_loss),
-            "total_loss": self._total_loss_scalar,
-            "logged_at": self._globalstep_last_logged,
-            "kept": {name: _plain(getattr(self, name)) for name in self.kept if hasattr(self, name)},
+            "kept": {name: getattr(self, name) for name in self.kept if hasattr(self, name)},
         }
         ranks = [mine]
         if self.args.world_size > 1:
@@ -273,16 +271,13 @@ class Durable(Trainer):
         return _checkpoint(checkpoint).state()["ranks"][self.args.process_index]
 
     def restore(self) -> None:
-        """What transformers sets back when training begins, and what `kept` names, as it was at the checkpoint."""
+        """What `kept` names, as it was at the checkpoint from which training goes on."""
         self._part = 0
         found = checkpoints.newest(self.job.checkpoints)
         if found is None or self.state.global_step == 0:
             return
-        mine = self._mine(str(found.folder))
-        self._tr_loss.fill_(mine["loss"])
-        self._total_loss_scalar, self._globalstep_last_logged = mine["total_loss"], mine["logged_at"]
-        for name, value in mine["kept"].items():
-            setattr(self, name, _put(getattr(self, name), value))
+        for name, value in self._mine(str(found.folder))["kept"].items():
+            setattr(self, name, value)
 
 
 class Cadence(TrainerCallback):
@@ -304,7 +299,6 @@ class Cadence(TrainerCallback):
         measures = recipe.evaluation is not None and bool(self.trainer.eval_dataset)
         self.due["evaluate"] |= measures and (last or step % recipe.evaluation.every == 0)
         self.due["save"] |= every is not None and (last or step % every == 0)
-        control.should_log |= last  # the totals of the manifest are the last report's
         if self.trainer.at_boundary() or last:
             control.should_evaluate = self.due["evaluate"]
             control.should_save = self.due["save"] or self.due["evaluate"]  # the best measured weights have to be somewhere
@@ -316,11 +310,11 @@ class Cadence(TrainerCallback):
         losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
         if section.patience is not None and enough(losses, section.patience, section.threshold):
             control.should_training_stop = True
-            control.should_log = True
         return control
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        numbers = {key: float(value) for key, value in (logs or {}).items() if isinstance(value, int | float)}
+        told = (logs or {}).items()
+        numbers = {key: float(value) for key, value in told if key != "epoch" and isinstance(value, int | float)}
         at = {"step": state.global_step, "steps": state.max_steps}
         if "loss" in numbers:
             self.trainer.job.report(at | {"tokens": int(numbers.pop("num_tokens", 0))} | numbers)
@@ -331,19 +325,3 @@ class Cadence(TrainerCallback):
 def _checkpoint(folder: str) -> checkpoints.Checkpoint:
     return checkpoints.Checkpoint(Path(folder), 0, None)
 
-
-def _plain(value: Any) -> Any:
-    """Mappings as plain ones, which `weights_only=True` reads again."""
-    if isinstance(value, MutableMapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _put(current: Any, saved: Any) -> Any:
-    """The saved value in the form of the current one: a mapping stays the one that others hold."""
-    if not isinstance(current, MutableMapping):
-        return saved
-    fresh = {key: _put(current[key], value) if key in current else value for key, value in saved.items()}
-    current.clear()
-    current.update(fresh)
-    return current
