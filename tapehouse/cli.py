@@ -16,11 +16,13 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from tapehouse import cli_models
 from tapehouse.errors import TapehouseError
 from tapehouse.settings import Settings, find_home, load_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 PIPE_WIDTH = 160  # a log is not folded to a terminal's 80 columns
+app.add_typer(cli_models.app)
 out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, width=None if sys.stderr.isatty() else PIPE_WIDTH)
 
@@ -70,7 +72,7 @@ ToDate = Annotated[str, typer.Option("--to", help="Last date, inclusive.")]
 @app.command()
 def run(select: Select = None) -> None:
     """Make whatever is missing or stale, in order, and print the leaderboard."""
-    settings = _settings()
+    settings = open_settings()
     driver = _driver(settings)
     from tapehouse import planning
 
@@ -87,7 +89,7 @@ def run(select: Select = None) -> None:
 @app.command()
 def backfill(from_: FromDate, to: ToDate, select: Select = None) -> None:
     """Make every partition of a date range again, as a backfill in the UI does: one run a table set, one commit a table."""
-    driver = _driver(_settings())
+    driver = _driver(open_settings())
     from tapehouse import planning
     from tapehouse.partitions import DATED, key_of
     from tapehouse.planning import Wave
@@ -125,7 +127,7 @@ def refresh(select: Select = None) -> None:
 @app.command()
 def stale(select: Select = None) -> None:
     """List partitions whose inputs, code or recipe have changed since they were made."""
-    settings = _settings()
+    settings = open_settings()
     from tapehouse import planning
     from tapehouse.declarations import load_project
     from tapehouse.lineage import read_state
@@ -162,7 +164,7 @@ def sql(
     """Print the result of a query on the warehouse, read-only, also while a run is writing."""
     from tapehouse.show import run_query, write_rows
 
-    write_rows(run_query(_settings(), query, file, from_, to, at), format.value, out)
+    write_rows(run_query(open_settings(), query, file, from_, to, at), format.value, out)
 
 
 @app.command()
@@ -170,7 +172,7 @@ def shell() -> None:
     """Open the DuckDB client attached to the warehouse, read-only."""
     from tapehouse.show import client_command
 
-    command = client_command(_settings())
+    command = client_command(open_settings())
     os.execv(command[0], command)
 
 
@@ -183,7 +185,7 @@ def snapshots(limit: Annotated[int, typer.Option("--limit")] = 20) -> None:
         "select snapshot_id, snapshot_time, commit_message, snapshot_id in (select snapshot from meta.pins) as pinned "
         f"from ducklake_snapshots('lake') order by snapshot_id desc limit {int(limit)}"
     )
-    write_rows(run_query(_settings(), text, None, None, None, None), "table", out)
+    write_rows(run_query(open_settings(), text, None, None, None, None), "table", out)
 
 
 @app.command()
@@ -191,7 +193,7 @@ def assets() -> None:
     """List every asset: how it is partitioned, what it reads, and its meaning."""
     from tapehouse.declarations import load_project
 
-    project = load_project(_settings())
+    project = load_project(open_settings())
     table = RichTable("asset", "by", "reads", "one row is")
     for asset in project.assets.values():
         inputs = ", ".join(r.table.replace(".", "/") for r in asset.reads)
@@ -215,7 +217,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a fold of a dataset, purged as for training, with its card: a Hugging Face datasets folder, or JSON lines."""
-    settings = _settings()
+    settings = open_settings()
     from tapehouse.declarations import load_project
     from tapehouse.export import SPLITS
     from tapehouse.export import export as write
@@ -237,7 +239,7 @@ def compact() -> None:
     """Merge small files and drop what no snapshot needs; pinned snapshots are kept. Run it while nothing writes."""
     from tapehouse.warehouse import Warehouse
 
-    lake = Warehouse(_settings())
+    lake = Warehouse(open_settings())
     lake.compact()
     expired = lake.expire()
     out.print(f"Compacted; {len(expired)} snapshots expired.")
@@ -246,7 +248,7 @@ def compact() -> None:
 @app.command()
 def dev(port: Annotated[int, typer.Option("--port")] = 3000) -> None:
     """Serve the Dagster UI and its daemon on loopback."""
-    settings = _settings()
+    settings = open_settings()
     _add_home(settings)
     from loaders.drive import serve
 
@@ -256,7 +258,7 @@ def dev(port: Annotated[int, typer.Option("--port")] = 3000) -> None:
 @app.command()
 def mlflow(port: Annotated[int, typer.Option("--port")] = 5000) -> None:
     """Serve MLflow's tracking UI on loopback."""
-    settings = _settings()
+    settings = open_settings()
     settings.root.mkdir(parents=True, exist_ok=True)
     program = Path(sys.executable).parent / "mlflow"
     arguments = ["server", "--backend-store-uri", settings.tracking_uri, "--host", "127.0.0.1", "--port", str(port)]
@@ -271,7 +273,7 @@ def fetch(name: Annotated[str, typer.Argument(help="A base of models_registry/ba
     from tapehouse.fetching import fetch as fetch_base
     from tapehouse.methods.external import Recipe as External
 
-    settings = _settings()
+    settings = open_settings()
     recipe = declared_base(settings.home, name)
     if not isinstance(recipe, External):
         raise TapehouseError(f"base {name!r} is trained here, not fetched; `tapehouse run --select models/{name}` makes it")
@@ -289,7 +291,8 @@ def main() -> None:
         sys.exit(2)
 
 
-def _settings() -> Settings:
+def open_settings() -> Settings:
+    """The settings of this project, with the project folder on the path."""
     return load_settings(find_home())
 
 

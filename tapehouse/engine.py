@@ -18,7 +18,7 @@ from tapehouse.judging import OutputOutcome, judge, places_of
 from tapehouse.lineage import Made, State, in_hashes, keep_state, newest_state, require_fresh, require_upstream
 from tapehouse.partitions import DATED, FOLDED, contiguous, fold_origin
 from tapehouse.project import ONCE, Asset, Output, Project, Table
-from tapehouse.reading import query, read_table, stream_table
+from tapehouse.reading import of_fold, query, read_table, stream_table
 from tapehouse.settings import Settings
 from tapehouse.shown_values import scan_prompts
 from tapehouse.slices import added, joined, slices
@@ -53,8 +53,11 @@ class Build:
     ingested_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     progress: Callable[[str], None] = log.info
     launch: Callable[..., Any] | None = None  # runs a training process; None: a plain subprocess
+    comparing: bool = False  # made again beside what is stored, to be compared with it
     notes: dict[str, Any] = field(default_factory=dict)
     filled: set[str] | None = None  # tables that have rows; None: not known
+    shared: dict[str, pl.DataFrame] | None = None  # what was read for all folds of a run that makes several
+    folds_made: list[str] = field(default_factory=list)
 
     @property
     def settings(self) -> Settings:
@@ -69,7 +72,8 @@ class Build:
     def workdir(self) -> Path:
         """A folder for files that belong to the asset and its fold (a tokenizer, an adapter)."""
         name = self.asset.name.removeprefix("models.")
-        folder = self.settings.models_dir / name / (self.fold.id if self.fold else "")
+        root = self.settings.root / "reproduced" if self.comparing else self.settings.models_dir
+        folder = root / name / (self.fold.id if self.fold else "")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -79,7 +83,12 @@ class Build:
         Raises:
             TapehouseError: the table is not among the inputs that the file declares.
         """
-        return read_table(self.cursor, self.project, self._declared(name), self.asset, self.partitions)
+        read = self._declared(name)
+        if self.shared is None:
+            return read_table(self.cursor, self.project, read, self.asset, self.partitions)
+        if name not in self.shared:  # once for all folds: their windows overlap
+            self.shared[name] = read_table(self.cursor, self.project, read, self.asset, self.folds_made)
+        return of_fold(self.shared[name], self.project, read, self.asset, self.partitions[0])
 
     def _declared(self, name: str) -> Read:
         found = [r for r in self.asset.reads if r.table == name]
@@ -148,7 +157,7 @@ def materialise(
     in a commit of its own.
 
     Args:
-        partitions: keys of months, days or folds; default: all of them. Each fold is a commit of its own.
+        partitions: keys of months, days or folds; default: all of them. What trains for long is committed fold by fold.
         run_id: recorded with each partition.
         build_options: passed to `Build` (`ingested_at`, `launch`, `progress`).
 
@@ -165,7 +174,7 @@ def materialise(
     if asset.most_rows is not None:
         with warehouse.reading() as (cursor, snapshot):
             parts = slices(project, asset, partitions, newest_state(warehouse, cursor, snapshot))
-    if asset.by in FOLDED:  # each fold reads a window of its own
+    if asset.by in FOLDED and asset.kind == "torch":  # a fold that took minutes is not to wait for the next
         parts = [[fold] for fold in partitions]
     made = [_make(project, warehouse, asset, part, run_id, build_options) for part in parts]
     if len(made) == 1:
@@ -185,9 +194,14 @@ def _make(
         if asset.pinned:
             require_fresh(project, asset, partitions, state)
         hashes = in_hashes(project, asset, partitions, state)
-        build = make_build(project, asset, partitions, cursor, snapshot, run_id=run_id, filled=filled, **build_options)
         started = time.monotonic()
-        frames = run_build(build)
+        options = {"run_id": run_id, "filled": filled, **build_options}
+        if asset.by in FOLDED and len(partitions) > 1:  # each reads a window of its own
+            options |= {"shared": {}, "folds_made": partitions}
+            builds = [make_build(project, asset, [fold], cursor, snapshot, **options) for fold in partitions]
+        else:
+            builds = [make_build(project, asset, partitions, cursor, snapshot, **options)]
+        frames = run_build(*builds)
         scanned = scan_prompts(project, asset, frames, cursor)
     if not set(frames) <= set(stored):  # a table without a check file has the columns that its build returned
         create_tables(project, warehouse, frames)
@@ -203,7 +217,7 @@ def _make(
     rows = sum(m.rows for o in outcomes for m in o.made)
     where = _said(partitions)
     log.info("%s %s: %s rows in %.1f s", asset.name.replace(".", "/"), where, f"{rows:,}", time.monotonic() - started)
-    return Outcome(outcomes, snapshot, build.notes)
+    return Outcome(outcomes, snapshot, added([build.notes for build in builds]))
 
 
 def make_build(
@@ -218,12 +232,24 @@ def make_build(
     return Build(project, asset, partitions, cursor, snapshot, start, end, fold, **options)
 
 
-def run_build(build: Build) -> dict[str, pl.DataFrame]:
-    """Table name to the rows that the build function returns, in the table's columns, types and order.
+def run_build(*builds: Build) -> dict[str, pl.DataFrame]:
+    """Table name to the rows that the build function returns, in the table's columns, types and order; of several builds of an
+    asset, folds each, all their rows.
 
     Raises:
         TapehouseError: other tables, columns or types than declared.
     """
+    parts = [_produced(build) for build in builds]
+    asset, project = builds[0].asset, builds[0].project
+    frames = {name: pl.concat((part[name] for part in parts), how="vertical_relaxed") if len(parts) > 1 else frame for name, frame in parts[0].items()}
+    for name, frame in frames.items():
+        table = project.tables[name]
+        if not table.types:
+            table.types = {c: duckdb_type(t) for c, t in frame.schema.items()}
+    return {name: normalise(project.tables[name], frame, str(asset.source or asset.name)) for name, frame in frames.items()}
+
+
+def _produced(build: Build) -> dict[str, pl.DataFrame]:
     asset, tables = build.asset, [o.table for o in build.asset.outputs]
     produced = asset.build(build)
     frames = produced if isinstance(produced, dict) else {tables[0]: produced}
@@ -231,11 +257,7 @@ def run_build(build: Build) -> dict[str, pl.DataFrame]:
     if set(frames) != set(tables) or not all(isinstance(f, pl.DataFrame) for f in frames.values()):
         said = {name: type(frame).__name__ for name, frame in frames.items()}
         raise TapehouseError(f"{where}: a build returns a polars frame for each of {tables}, got {said}")
-    for name, frame in frames.items():
-        table = build.project.tables[name]
-        if not table.types:
-            table.types = {c: duckdb_type(t) for c, t in frame.schema.items()}
-    return {name: normalise(build.project.tables[name], frame, where) for name, frame in frames.items()}
+    return frames
 
 
 def create_tables(project: Project, warehouse: Warehouse, names: Iterable[str]) -> None:
@@ -296,7 +318,7 @@ def _swap(
         good |= {m.partition for m in fresh}
         dirty = [m.partition for m in fresh if m.changed or (output.asset, m.partition) not in state]
         if dirty:
-            some = asset.by in DATED and len(dirty) < len(outcome.made)
+            some = len(dirty) < len(outcome.made)
             rows = frame.filter(places_of(table, asset, frame, dirty) >= 0) if some else frame
             changes.append(Change(table.name, rows, _selection(project, asset, table, output, dirty)))
         for m in fresh:
@@ -353,9 +375,11 @@ def _selection(project: Project, asset: Asset, table: Table, output: Output, par
         spans = [project.span(first, last, asset.by) for first, last in contiguous(asset.by, partitions)]
         terms.append("(" + " or ".join(_range_sql(table.time, *span) for span in spans) + ")")
     elif asset.by in FOLDED:
-        column, fold = table.doc.partition or "fold", partitions[0]
-        by_origin = f"starts_with(origin, '{fold_origin(fold)}')"  # the quarantine has no column for the fold
-        terms.append(f"\"{column}\" = '{fold}'" if column in table.types else by_origin)
+        column = table.doc.partition or "fold"
+        if column in table.types:
+            terms.append(f"\"{column}\" in ({', '.join(repr(fold) for fold in partitions)})")
+        else:  # the quarantine has no column for the fold
+            terms.append("(" + " or ".join(f"starts_with(origin, '{fold_origin(fold)}')" for fold in partitions) + ")")
     return " and ".join(terms) or "true"
 
 

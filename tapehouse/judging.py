@@ -145,8 +145,10 @@ def places_of(table: Table, asset: Asset, frame: pl.DataFrame, partitions: list[
     # What the swap deletes is selected by this column: rows of another fold would stay beside their successors.
     column = table.doc.partition or "fold"
     if column not in table.types:
-        own = frame["origin"].str.starts_with(fold_origin(partitions[0])).fill_null(False)
-        return np.where(own.to_numpy(), 0, -1)
+        found = np.full(frame.height, -1)
+        for at, fold in enumerate(partitions):
+            found[frame["origin"].str.starts_with(fold_origin(fold)).fill_null(False).to_numpy()] = at
+        return found
     keys = frame[column].cast(pl.String)
     return keys.replace_strict({key: at for at, key in enumerate(partitions)}, default=-1, return_dtype=pl.Int64).to_numpy()
 

@@ -157,7 +157,10 @@ class Project:
         return self.window_of(read, asset, partition, partition)
 
     def window_of(self, read: Read, asset: Asset, first: str, last: str) -> tuple[datetime, datetime]:
-        """The same for the range of partitions `first` to `last`."""
+        """The same for the range of partitions `first` to `last`; of folds, what any of them reads."""
+        if asset.by in FOLDED and first != last:
+            windows = [self.window(read, asset, fold) for fold in self.folds_of(asset.by) if first <= fold <= last]
+            return min(start for start, _ in windows), max(end for _, end in windows)
         whole = self.whole(self.assets[self.writers_of(read)[0]].by)
         if asset.by in DATED:
             start, end = self.span(first, last, asset.by)

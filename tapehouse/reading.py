@@ -20,6 +20,16 @@ def read_table(cursor: duckdb.DuckDBPyConnection, project: Project, read: Read, 
     return cursor.execute(_ordered(project, read, asset, parts)).pl()
 
 
+def of_fold(rows: pl.DataFrame, project: Project, read: Read, asset: Asset, fold: str) -> pl.DataFrame:
+    """The rows of `read_table` for one fold, out of those that were read for several at once."""
+    table = project.tables[read.table]
+    if table.time:
+        return rows.filter(pl.col(table.time).is_between(*project.window(read, asset, fold), closed="left"))
+    if table.doc.partition:
+        return rows.filter(pl.col(table.doc.partition).cast(pl.String) == fold)
+    return rows
+
+
 def stream_table(
     cursor: duckdb.DuckDBPyConnection, project: Project, read: Read, asset: Asset, parts: list[str], rows: int
 ) -> Iterator[pl.DataFrame]:
@@ -73,7 +83,7 @@ def _selection(project: Project, read: Read, asset: Asset, parts: list[str]) -> 
         stamp = f'"{table.time}"'
         terms += [f"{stamp} >= timestamptz '{start.isoformat()}'", f"{stamp} < timestamptz '{end.isoformat()}'"]
     elif table.doc.partition and asset.by in FOLDED:
-        terms.append(f"\"{table.doc.partition}\" = '{parts[0]}'")
+        terms.append(f"\"{table.doc.partition}\" in ({', '.join(repr(part) for part in parts)})")
     where = f" where {' and '.join(terms)}" if terms else ""
     return f"select {columns} from {LAKE}.{table.name}{where}"
 

@@ -4,6 +4,7 @@ import polars as pl
 
 from tapehouse.recipe_sections import LanguageRecipe
 from tapehouse.recipes import method_module
+from tapehouse.steps.publish import publish
 from tapehouse.steps.rows import adapter_row
 
 
@@ -12,7 +13,7 @@ def run(b, recipe: LanguageRecipe) -> pl.DataFrame:
     from tapehouse.bases import base_of
     from tapehouse.report.curves import loss_curve_png
     from tapehouse.tokens import stored_tokenizer_path, tokenizer_digest
-    from tapehouse.tracking import log_adapter, read_metrics
+    from tapehouse.tracking import read_metrics
     from tapehouse.training.jobs import export_job, progress_line, run_job, store_by_digest
     from tapehouse.training.manifest import git_state
 
@@ -43,7 +44,7 @@ def run(b, recipe: LanguageRecipe) -> pl.DataFrame:
     weights = store_by_digest(out)
     curve = b.workdir / "loss.png"
     curve.write_bytes(loss_curve_png(metrics))
-    tracked = log_adapter(b.settings.tracking_uri, manifest, metrics, b.settings.root / "mlflow", weights, [curve])
+    publish(b, manifest, weights, {"base": base.folder, "tokenizer": tokenizer}, [curve])
     numbers = {key: manifest[key] for key in ("loss", "wall_s", "tokens", "rows_purged")}
-    b.note(**numbers, loss_curve=curve, path=str(weights), mlflow_run=tracked)
+    b.note(**numbers, loss_curve=curve, path=str(weights))
     return adapter_row(b, recipe, manifest, str(weights.relative_to(b.settings.root)))

@@ -224,7 +224,7 @@ def fit_apart(b, recipe: Recipe, inputs: dict[str, pl.DataFrame], outdir: Path) 
     job = {
         "seed": recipe.seed,
         "threads": b.settings.threads,
-        "fold": {name: _plain(value) for name, value in vars(b.fold).items()},
+        "fold": plain_fold(b.fold),
         "dataset_digest": text_hash(*(f"{name}={frame_hash(frame)}" for name, frame in sorted(inputs.items()))),
         "provenance": {key: _plain(value) for key, value in provenance.items()},
     }
@@ -243,6 +243,11 @@ def job_fold(job: dict[str, Any]) -> Fold:
     times = {name: datetime.fromisoformat(job["fold"][name]) for name in FOLD_TIMES if job["fold"][name] is not None}
     days = {name: date.fromisoformat(job["fold"][name]) for name in ("test_first_session", "test_last_session")}
     return Fold(**{**job["fold"], **times, **days})
+
+
+def plain_fold(fold: Fold) -> dict[str, Any]:
+    """A fold as JSON holds it."""
+    return {name: _plain(value) for name, value in vars(fold).items()}
 
 
 def _plain(value: Any) -> Any:

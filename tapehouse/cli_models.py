@@ -1,0 +1,72 @@
+"""Commands of models: what is declared, and making one again."""
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from tapehouse.errors import TapehouseError
+
+app = typer.Typer()
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes: method, base, whether the default run makes them, and which folds are made and up to date."""
+    from tapehouse.cli import open_settings, out
+    from tapehouse.declarations import load_project
+    from tapehouse.lineage import read_state, stale
+    from tapehouse.recipes import FOLDER, load_recipes
+    from tapehouse.warehouse import Warehouse
+
+    settings = open_settings()
+    project, lake = load_project(settings), Warehouse(settings)
+    state = {}
+    if lake.exists():
+        with lake.reading() as (cursor, _):
+            state = read_state(cursor)
+    found = load_recipes(settings.home / FOLDER)
+    old = {(s.asset, s.partition): s.why for s in stale(project, state, {f"models.{name}" for name in found})}
+    table = RichTable("recipe", "method", "from", "default run", "folds made", "stale", "what it is")
+    for name, recipe in found.items():
+        asset = project.assets[f"models.{name}"]
+        partitions = project.partitions(asset)
+        whys = [old.get((asset.name, p)) for p in partitions]
+        made = sum(why != "missing" for why in whys)
+        model = getattr(recipe, "model", None)
+        origin = "" if model is None else model.init_from or model.base
+        changed = ", ".join(sorted({why for why in whys if why not in (None, "missing")}))
+        chosen = "yes" if recipe.selected else ""
+        table.add_row(name, recipe.method, origin, chosen, f"{made} of {len(whys)}", changed, escape(recipe.description))
+    out.print(table)
+
+
+@app.command()
+def reproduce(
+    adapter: Annotated[str, typer.Argument(help="Name of a recipe.")],
+    fold: Annotated[str | None, typer.Option("--fold", help="First session of a test block; default: the last.")] = None,
+) -> None:
+    """Train a model again at its pinned snapshot, and compare its weights with the stored ones."""
+    from tapehouse.cli import open_settings, out
+    from tapehouse.declarations import load_project
+    from tapehouse.reproduce import TOLERANCE
+    from tapehouse.reproduce import reproduce as again
+    from tapehouse.warehouse import Warehouse
+
+    settings = open_settings()
+    project = load_project(settings)
+    found = again(project, Warehouse(settings), adapter, fold or list(project.folds)[-1], lambda words: out.print(f"  {words}"))
+    for name, then, now in found.host:
+        out.print(f"{name}: {escape(str(then))} then, {escape(str(now))} now")
+    if found.commits[0] != found.commits[1]:
+        out.print(f"commit: {found.commits[0]} then, {found.commits[1]} now")
+    told = f"{adapter} {found.fold} at snapshot {found.snapshot}: stored {found.digest}, made again {found.found}"
+    if found.identical:
+        out.print(f"[green]Identical[/] to the bit. {told}")
+        return
+    far = "" if found.distance is None else f"; they differ by {found.distance:.2e} of the weights' length"
+    if not found.holds:
+        why = "on the same processor, threads and packages they should be identical" if not found.host else "that is too much"
+        raise TapehouseError(f"{told}{far}; {why}. Its files are in {found.folder}")
+    out.print(f"[green]Within {TOLERANCE}[/] of the weights' length. {told}{far}")
