@@ -241,7 +241,9 @@ def run_build(*builds: Build) -> dict[str, pl.DataFrame]:
     """
     parts = [_produced(build) for build in builds]
     asset, project = builds[0].asset, builds[0].project
-    frames = {name: pl.concat((part[name] for part in parts), how="vertical_relaxed") if len(parts) > 1 else frame for name, frame in parts[0].items()}
+    frames = parts[0]
+    if len(parts) > 1:
+        frames = {name: pl.concat((part[name] for part in parts), how="vertical_relaxed") for name in parts[0]}
     for name, frame in frames.items():
         table = project.tables[name]
         if not table.types:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 USE = (
-    "Made for research. It was trained on the history of the instruments that a universe declares; unless that universe was chosen "
+    "Made for research. It was trained on the history of the instruments that a universe declares; unless that was chosen "
     "without hindsight, nothing that it earns in a backtest is evidence of tradability."
 )
 

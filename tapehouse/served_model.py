@@ -1,8 +1,8 @@
 """A registered model, as MLflow loads it from this file: nothing of it is pickled.
 
 An adapter is asked with a frame that has a column `prompt`; a model on features with rows of `features.decision_points`, or
-with a mapping of all the tables that its method reads. Either answers with the columns of `tapehouse.predictions.ANSWERS` that it
-knows, probabilities not yet calibrated (`models.calibrations` holds the temperature).
+with a mapping of all the tables that its method reads. Either answers with the columns of `tapehouse.predictions.ANSWERS` that
+it knows, probabilities not yet calibrated (`models.calibrations` holds the temperature).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):
             base, wanted = Path(self.places["base"]), self.manifest["base_digest"]
             if not base.is_dir() or (found := weights_digest(base)) != wanted:
                 have = found if base.is_dir() else "nothing"
-                raise TapehouseError(f"{base}: holds {have}, but {self.recipe.name} was trained on {wanted}; make the base again")
+                raise TapehouseError(f"{base}: holds {have}, but {self.recipe.name} was trained on {wanted}; make that again")
 
     def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
         """A pandas frame of answers, one row a row of the input."""
