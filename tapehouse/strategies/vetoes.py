@@ -66,10 +66,12 @@ def paced(holds: np.ndarray, known: np.ndarray, veto: Paced) -> tuple[np.ndarray
     Args:
         holds: whether the condition does. known: whether its input was known.
     """
-    blocks, judged = np.zeros(len(holds), bool), np.zeros(len(holds), bool)
+    seen = np.cumsum(np.concatenate([[0], known]))
+    first = np.maximum(np.arange(len(known)) - veto.window + 1, 0)
+    judged = known & (seen[1:] - seen[first] >= veto.least)
+    blocks = np.zeros(len(holds), bool)
     run = release = 0
     for t in range(len(holds)):
-        judged[t] = known[t] and known[max(0, t - veto.window + 1) : t + 1].sum() >= veto.least
         if release:
             release -= 1
         elif judged[t] and holds[t]:
