@@ -45,6 +45,9 @@ def load_recipes(folder: Path) -> dict[str, Recipe]:
         check = getattr(method_module(recipe.method), "check", None)
         if check is not None:  # what a method asks of other recipes
             check(folder / f"{name}.yaml", recipe, recipes)
+        complete = getattr(method_module(recipe.method), "complete", None)
+        if complete is not None:  # what it takes over from them
+            recipes[name] = complete(folder / f"{name}.yaml", recipe, recipes)
     return recipes
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from tapehouse.declared_splits import splits_frame
 from tapehouse.folds import Fold, FoldSpec, walk_forward
 from tapehouse.predictions import KEYS, as_predictions, judged_rows
 from tapehouse.recipes import method_module, parse_recipe
@@ -14,7 +15,7 @@ from tapehouse.steps.fit import fitted
 STAMP = pl.Datetime("us", "UTC")
 FIRST = date(2024, 1, 1)
 SESSIONS = 120
-POINTS, LABELS = "features.decision_points", "labels.triple_barrier"
+POINTS, LABELS, SPLITS = "features.decision_points", "labels.triple_barrier", "models.splits"
 
 
 def stamp(index: int, hour: int) -> datetime:
@@ -46,7 +47,7 @@ def make_fold() -> Fold:
 
 
 def make_inputs() -> dict[str, pl.DataFrame]:
-    """Decisions of two symbols, and labels that `momentum_30d` foretells, known five days later."""
+    """Decisions of two symbols, and labels that `momentum_30d` foretells, known five days later, of all sides; the splits."""
     rng = np.random.default_rng(1)
     rows = [
         (s, "1d", stamp(i, 22), 100.0, float(rng.normal()), float(rng.normal()), 2.0)
@@ -55,16 +56,22 @@ def make_inputs() -> dict[str, pl.DataFrame]:
     ]
     names = ["symbol", "interval", "decision_at", "close", "momentum_30d", "noise", "atr_14"]
     points = pl.DataFrame(rows, schema=names, orient="row").with_columns(pl.col("decision_at").cast(STAMP))
-    signal = pl.col("momentum_30d")
-    labels = points.select(
+    labels = pl.concat(_labels(points, side) for side in (0, 1, -1))
+    return {POINTS: points, LABELS: labels, SPLITS: splits_frame([make_fold()], SPEC, calendar())}
+
+
+def _labels(points: pl.DataFrame, side: int) -> pl.DataFrame:
+    """Of a side the label is a profit or a stop; of neither there is a vertical in between."""
+    signal = pl.col("momentum_30d") * (side or 1)
+    dead = 0.0 if side else 0.4
+    return points.select(
         *KEYS,
-        pl.lit(0, pl.Int32).alias("side"),
-        pl.when(signal > 0.4).then(1).when(signal < -0.4).then(-1).otherwise(0).cast(pl.Int32).alias("label"),
+        pl.lit(side, pl.Int32).alias("side"),
+        pl.when(signal > dead).then(1).when(signal < -dead).then(-1).otherwise(0).cast(pl.Int32).alias("label"),
         (signal * 0.01).alias("ret"),
         (pl.col("decision_at") + timedelta(days=4)).alias("label_end_at"),
         (pl.col("decision_at") + timedelta(days=5)).alias("label_known_at"),
     )
-    return {POINTS: points, LABELS: labels}
 
 
 def recipe(method: str, **fields):

@@ -56,7 +56,7 @@ def test_tree_learns_what_is_there_and_repeats(fold, inputs, tmp_path):
     # 58 sessions lie before the tail, and the last five of them have a label that is known within it.
     assert made["rows"] == 2 * 53 and sum(made["base_rates"].values()) == pytest.approx(1.0)
     rows = answers(of, inputs, fold, tmp_path / "a")
-    truth = rows.join(inputs[LABELS], on=KEYS, maintain_order="left")["label"].to_list()
+    truth = rows.join(inputs[LABELS].filter(side=0), on=KEYS, maintain_order="left")["label"].to_list()
     said = [{"SELL": -1, "HOLD": 0, "BUY": 1}[a] for a in rows["action"]]
     assert np.mean([t == s for t, s in zip(truth, said, strict=True)]) > 0.8
     assert np.allclose(rows.select(pl.sum_horizontal("p_sell", "p_hold", "p_buy")).to_series(), 1.0)
