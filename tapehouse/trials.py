@@ -1,0 +1,129 @@
+"""Trials: everything that was tried, so that the best of it can be judged as the best of many.
+
+A row is a fit that was traded over a test block, a setting of a sweep, or a trial of a search, failed ones included, with its
+daily returns. Rows are only ever added: a recipe that was changed leaves what it earned before. A search keeps its trials in
+files (`tapehouse.tuning`), which :func:`stored_trials` reads; the asset `reports.trials` puts both together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from tapehouse.hashing import text_hash
+
+FIT, SWEEP, TUNING = KINDS = ("fit", "sweep", "tuning")
+COMPLETE, PRUNED, FAILED = STATES = ("complete", "pruned", "failed")
+FOLDER: Final = "trials"  # of the warehouse: JSON lines that searches and failed trainings leave, one file each
+TRIALS: Final = {
+    "subject": pl.String,
+    "fold": pl.String,
+    "trial": pl.String,
+    "kind": pl.String,
+    "state": pl.String,
+    "params": pl.String,
+    "objective": pl.Float64,
+    "sharpe": pl.Float64,
+    "returns": pl.List(pl.Float64),
+    "first_session": pl.Date,
+    "prior_trials": pl.Int64,
+    "reason": pl.String,
+}
+GRAIN: Final = ("subject", "fold", "trial")
+
+
+def record_trial(root: Path, name: str, trial: Mapping[str, Any]) -> None:
+    """Append one trial to `trials/<name>.jsonl` in the warehouse folder `root`, in one write.
+
+    Args:
+        name: of the file; one a search, or a fold's training. trial: `subject`, `fold`, `kind`, `state`, and of `params`
+            (a mapping), `objective`, `returns` (daily, of any length), `first_session` (ISO date) and `reason` what is known.
+
+    Raises:
+        ValueError: a kind or a state that there is not, or no subject or fold.
+    """
+    if trial.get("kind") not in KINDS or trial.get("state") not in STATES or not (trial.get("subject") and trial.get("fold")):
+        raise ValueError(f"a trial has subject, fold, a kind of {KINDS} and a state of {STATES}; got {dict(trial)}")
+    file = root / FOLDER / f"{name}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as lines:
+        lines.write(json.dumps(dict(trial), sort_keys=True) + "\n")
+
+
+def stored_trials(root: Path) -> pl.DataFrame:
+    """Rows of `TRIALS` out of the files of :func:`record_trial`, each line once, in the order of their files."""
+    rows = []
+    for file in sorted((root / FOLDER).glob("*.jsonl")):
+        rows += [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]  # a torn last line is none
+    return trial_rows(rows)
+
+
+def trials_fingerprint(root: Path) -> str:
+    """What :func:`stored_trials` would find, as a text that changes with it."""
+    return text_hash(*(f"{file.name}={file.read_text()}" for file in sorted((root / FOLDER).glob("*.jsonl"))))
+
+
+def fit_trials(equity: pl.DataFrame, models: pl.DataFrame, prior: Mapping[str, int]) -> pl.DataFrame:
+    """One trial for each subject and test block that was traded.
+
+    Args:
+        equity: rows of `reports.backtest_equity`: `subject`, `fold`, `session`, `ret`. models: `adapter`, `fold`,
+            `recipe_hash` of `models.adapters`; a strategy has none. prior: trials before these were logged, by subject.
+    """
+    hashes = {(a, f): h for a, f, h in models.select("adapter", "fold", "recipe_hash").iter_rows()}
+    rows = []
+    for (subject, fold), days in equity.sort("subject", "fold", "session").group_by("subject", "fold", maintain_order=True):
+        rows.append(
+            {
+                "subject": subject,
+                "fold": fold,
+                "kind": FIT,
+                "state": COMPLETE,
+                "params": {"recipe_hash": hashes.get((subject, fold))},
+                "returns": days["ret"].to_list()[1:],  # on the first session nothing can have been earned
+                "first_session": days["session"][0].isoformat(),
+                "prior_trials": prior.get(str(subject), 0),
+            }
+        )
+    return trial_rows(rows)
+
+
+def trial_rows(trials: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
+    """Trials as rows of `TRIALS`, named by a hash of what they say, so that the same one is one row; with Sharpe ratios."""
+    rows = []
+    for trial in trials:
+        returns = [float(value) for value in trial.get("returns") or []]
+        params = json.dumps(trial.get("params") or {}, sort_keys=True)
+        said = [trial["subject"], trial["fold"], trial["kind"], trial["state"], params, repr(returns), str(trial.get("reason"))]
+        first = trial.get("first_session")
+        rows.append(
+            {name: trial.get(name) for name in TRIALS}
+            | {
+                "trial": text_hash(*said)[:16],
+                "params": params,
+                "returns": returns,
+                "sharpe": daily_sharpe(np.array(returns)),
+                "first_session": date.fromisoformat(first) if first else None,
+                "prior_trials": int(trial.get("prior_trials") or 0),
+            }
+        )
+    return pl.DataFrame(rows, TRIALS).unique(GRAIN, keep="first", maintain_order=True)
+
+
+def appended(existing: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
+    """`existing` with what of `found` is new, by the grain; nothing that was logged goes, or changes."""
+    new = found.join(existing, on=GRAIN, how="anti")
+    return pl.concat([existing.select(pl.col(n).cast(k) for n, k in TRIALS.items()), new]).sort(GRAIN)
+
+
+def daily_sharpe(returns: np.ndarray) -> float | None:
+    """Mean over deviation (n - 1) of daily returns, not annualised; None where they do not vary, as without trades."""
+    if len(returns) < 2 or not returns.std(ddof=1) > 0:
+        return None
+    return float(returns.mean() / returns.std(ddof=1))
