@@ -16,7 +16,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
-from datasets import Dataset  # noqa: E402
 from peft import LoraConfig, get_peft_model  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback, TrainingArguments  # noqa: E402
 
@@ -64,6 +63,7 @@ def trainer(side: str, rows: list):
 
         arguments = TrainingArguments(**ARGUMENTS, remove_unused_columns=False)
         return PreferenceTrainer(adapted(), rows, 0, ("sigmoid",), (1.0,), BETA, args=arguments)
+    from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
     class OfTokens(DPOTrainer):

@@ -5,44 +5,55 @@ The reference is what training starts from: the base, or the parent's adapter th
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
+import polars as pl
 import torch
-from peft import get_peft_model
-from transformers import PrinterCallback, TrainingArguments
+from transformers import TrainingArguments
 
 from tapehouse.methods.dpo import Recipe
 from tapehouse.tokens import load_tokenizer, pad_id
 from tapehouse.training.job import Job
-from tapehouse.training.lora import Reports, save_adapter, starting_point, trainer_arguments
+from tapehouse.training.lora import adapted_model, save_adapter
 from tapehouse.training.preference import PreferenceTrainer
+from tapehouse.training.references import reference_file
+from tapehouse.training.trainer import Durable, arguments, measured_rows, run
+
+IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
+
+
+class Preference(Durable, PreferenceTrainer):
+    """Resumable."""
+
+    kept: ClassVar[tuple[str, ...]] = ("tokens", "seen", "better")
 
 
 def train(job: Job) -> dict[str, Any]:
-    """Train a LoRA adapter on rows of prompt_ids, chosen_ids and rejected_ids, and save it; numbers for the manifest."""
-    recipe, jobdir, seed, tokens = job.recipe, job.folder, job.seed, job.rows
-    torch.manual_seed(seed)  # the adapter is initialised before the trainer sets its own seed
-    start = starting_point(recipe, jobdir)
-    model = start["model"] if start["peft_config"] is None else get_peft_model(start["model"], start["peft_config"])
-    # Only what the budget can use, so that the reference is not computed for pairs that are never seen.
-    used = torch.randperm(tokens.height, generator=torch.Generator().manual_seed(seed))[: _pairs_used(recipe)]
-    pairs = tokens.select("prompt_ids", "chosen_ids", "rejected_ids")[used.sort().values.numpy()].rows()
-    reports = Reports(job.report)
-    trainer = PreferenceTrainer(
+    """Train on rows of two answers to a prompt and their margin_bps, and save what was trained; numbers for the manifest."""
+    recipe: Recipe = job.recipe
+    rows, tail = budgeted_rows(job), measured_rows(job)
+    tail = rows.clear() if tail is None else tail
+    margins = torch.from_numpy(pl.concat([rows, tail])["margin_bps"].to_numpy().astype("float32"))
+    model = adapted_model(job)
+    trainer = Preference(
         model,
-        pairs,
-        pad_id(load_tokenizer(jobdir / "tokenizer")),
+        rows.select(IDS).rows(),
+        pad_id(load_tokenizer(job.folder / "tokenizer")),
         kinds=recipe.loss.kinds,
         kind_weights=recipe.loss.kind_weights or [1.0] * len(recipe.loss.kinds),
         beta=recipe.loss.beta,
-        args=TrainingArguments(**trainer_arguments(recipe, jobdir / "trainer", seed), remove_unused_columns=False),
-        callbacks=[reports],
+        weights=margins / margins[: rows.height].mean() if recipe.loss.weighted == "margin" else None,
+        validation=tail.select(IDS).rows(),
+        reference=reference_file(job),
+        args=TrainingArguments(**arguments(recipe, job), remove_unused_columns=False),
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    facts = run(trainer, job)
     save_adapter(model, recipe.model.base, job.out)
-    return {"tokens": reports.last["tokens"], "steps": recipe.budget.steps, "loss": reports.last["loss"]}
+    return facts
 
 
-def _pairs_used(recipe: Recipe) -> int:
-    return recipe.budget.steps * recipe.budget.batch_size
+def budgeted_rows(job: Job) -> pl.DataFrame:
+    """A draw of the job's rows that is no larger than its budget can use: of others no reference has to be computed."""
+    budget = job.recipe.budget
+    drawn = torch.randperm(job.rows.height, generator=torch.Generator().manual_seed(job.seed))
+    return job.rows[drawn[: budget.steps * budget.batch_size].sort().values.numpy()]

@@ -63,5 +63,9 @@ def soft_clip(losses: torch.Tensor) -> torch.Tensor:
 
 
 def weighted_mean(losses: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-    """Mean of the losses, each times its weight over the mean weight of its batch; plain without weights."""
-    return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
+    """Mean of the losses, each times its weight; plain without weights.
+
+    The weights have a mean of one over the data, not over the batch: the mean of a batch is then the same however it is
+    divided among processes and steps of accumulation.
+    """
+    return losses.mean() if weights is None else (losses * weights).mean()

@@ -17,8 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# Decoders whose last layer is known to be: norm, attention with rotary positions, norm, MLP, each added to its input.
-PRUNABLE: Final = ("llama", "qwen2", "qwen3")
+from tapehouse.training.lean import gated_mlp, projected
+
+# Decoders whose layer is known to be: norm, attention with rotary positions, norm, gated MLP, each added to its input.
+KNOWN: Final = ("llama", "qwen2", "qwen3")
 IGNORED: Final = -100
 
 Row = tuple[Sequence[int], Sequence[Sequence[int]]]
@@ -88,17 +90,25 @@ def token_scores(model: nn.Module, batch: AnswerBatch) -> torch.Tensor:
     trunk = decoder.model
     hidden = trunk.embed_tokens(batch.ids)
     rotary = trunk.rotary_emb(hidden, position_ids=batch.positions)
+    known = decoder.config.model_type in KNOWN and decoder.config.hidden_act == "silu"
     *first, last = trunk.layers
     passed = {"attention_mask": batch.mask, "position_ids": batch.positions, "position_embeddings": rotary, "use_cache": False}
+    seen = _added(batch.mask, hidden) if known else None
     for layer in first:
-        hidden = layer(hidden, **passed)
-    if decoder.config.model_type in PRUNABLE:
-        hidden = _pruned(last, hidden, batch, rotary)
-    else:
-        hidden = _at(last(hidden, **passed), batch.sources)
+        # Activation checkpointing is the library's, around its own layer.
+        own = known and not layer.gradient_checkpointing
+        hidden = _layer(layer, hidden, seen, rotary) if own else layer(hidden, **passed)
+    hidden = _layer(last, hidden, seen, rotary, batch.sources) if known else _at(last(hidden, **passed), batch.sources)
     logits = decoder.lm_head(trunk.norm(hidden))
     lost = F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED, reduction="none")
     return -lost.view_as(batch.targets)
+
+
+def _added(mask: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """The mask as a term of the scores, made once: from a boolean one attention makes and keeps one in every layer."""
+    kind = hidden.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
 
 
 def _block_mask(part: torch.Tensor) -> torch.Tensor:
@@ -110,28 +120,32 @@ def _block_mask(part: torch.Tensor) -> torch.Tensor:
     return ((causal & ((key == 0) | (query == key)) & (key >= 0)) | torch.eye(width, dtype=torch.bool))[:, None]
 
 
-def _pruned(layer: nn.Module, hidden: torch.Tensor, batch: AnswerBatch, rotary: tuple) -> torch.Tensor:
-    """The last layer's output at the sources, (rows, answer tokens, width): keys and values of all tokens, these queries."""
+def _layer(
+    layer: nn.Module, hidden: torch.Tensor, mask: torch.Tensor, rotary: tuple, sources: torch.Tensor | None = None
+) -> torch.Tensor:
+    """A layer's output, (rows, tokens, width); of the positions `sources` alone where given, (rows, answer tokens, width).
+
+    Keys and values are those of all tokens, queries and the MLP those of the positions that are asked for.
+    """
     attention = layer.self_attn
     normed = layer.input_layernorm(hidden)
-    rows, told = batch.sources.shape
+    cos, sin = rotary
 
     def split(states: torch.Tensor, norm: str) -> torch.Tensor:
-        states = states.view(rows, states.shape[1], -1, attention.head_dim)
+        states = states.view(*states.shape[:2], -1, attention.head_dim)
         return (getattr(attention, norm)(states) if hasattr(attention, norm) else states).transpose(1, 2)
 
-    query = split(attention.q_proj(_at(normed, batch.sources)), "q_norm")
-    key = split(attention.k_proj(normed), "k_norm")
-    value = split(attention.v_proj(normed), "no norm on values")
-    cos, sin = rotary
-    query = _turned(query, _at(cos, batch.sources), _at(sin, batch.sources))
-    key = _turned(key, cos, sin)
-    seen = batch.mask.gather(2, batch.sources[:, None, :, None].expand(-1, 1, -1, batch.mask.shape[3]))
+    key = _turned(split(projected(attention.k_proj, normed), "k_norm"), cos, sin)
+    value = split(projected(attention.v_proj, normed), "no norm on values")
+    if sources is not None:
+        hidden, normed, cos, sin = (_at(states, sources) for states in (hidden, normed, cos, sin))
+        mask = mask.gather(2, sources[:, None, :, None].expand(-1, 1, -1, mask.shape[3]))
+    query = _turned(split(projected(attention.q_proj, normed), "q_norm"), cos, sin)
     mixed = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=seen, scale=attention.scaling, enable_gqa=query.shape[1] != key.shape[1]
+        query, key, value, attn_mask=mask, scale=attention.scaling, enable_gqa=query.shape[1] != key.shape[1]
     )
-    hidden = _at(hidden, batch.sources) + attention.o_proj(mixed.transpose(1, 2).reshape(rows, told, -1))
-    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    hidden = hidden + projected(attention.o_proj, mixed.transpose(1, 2).flatten(2))
+    return hidden + gated_mlp(layer.mlp, layer.post_attention_layernorm(hidden))
 
 
 def _at(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

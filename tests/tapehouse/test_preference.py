@@ -62,11 +62,12 @@ def test_every_pair_starts_above_the_upper_level():
     assert soft_clip(at_the_start).item() == pytest.approx(0.5 * math.log(2) + 0.14)
 
 
-def test_weights_are_shares_of_their_batch():
-    losses, weights = torch.tensor([1.0, 3.0]), torch.tensor([30.0, 10.0])
-    assert weighted_mean(losses, weights).item() == pytest.approx(1.5)
-    assert weighted_mean(losses, weights * 7).item() == pytest.approx(1.5)
-    assert weighted_mean(losses, None).item() == 2.0
+def test_weights_are_of_the_data_so_that_parts_of_a_batch_add_up():
+    losses, weights = torch.tensor([1.0, 3.0, 2.0, 4.0]), torch.tensor([1.5, 0.5, 0.0, 2.0])
+    whole = weighted_mean(losses, weights)
+    assert whole.item() == (1.5 + 1.5 + 8.0) / 4
+    assert whole == (weighted_mean(losses[:2], weights[:2]) + weighted_mean(losses[2:], weights[2:])) / 2
+    assert weighted_mean(losses, None).item() == 2.5
 
 
 @pytest.mark.parametrize(
