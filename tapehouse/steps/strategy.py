@@ -27,6 +27,8 @@ def run(b, strategy: Strategy) -> dict[str, pl.DataFrame]:
         actions=b.read("raw.corporate_actions"),
         events=b.read("raw.calendar_events"),
         hidden=b.read("models.regimes") if "models.regimes" in declared else None,
+        instruments=b.read("raw.instruments"),
+        series=b.read("features.macro_series") if "features.macro_series" in declared else None,
         calendar=universe.calendar,
         settlement=timedelta(days=universe.settlement_lag_days),
     )

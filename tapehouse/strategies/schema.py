@@ -85,13 +85,19 @@ class Strategy(Section):
         """Whether it needs the decisions of the whole training window, for a quantile or a deviation fitted there."""
         return "volatility" in self.regime_sources or self.sizing.kind == "training"
 
+    @property
+    def series(self) -> tuple[str, ...]:
+        """Series of features.macro_series that the account's terms follow."""
+        rate = (self.costs.rate_series,) if self.costs.rate_series else ()
+        return (*rate, *self.costs.currency_series.values())
+
     def config(self, settlement: timedelta) -> BacktestConfig:
         """The account's rules; weights come with the decisions."""
         orders, limits = self.orders, self.limits
         declared = {name: getattr(self.vetoes, name) for name in GUARDS}
         return BacktestConfig(
             initial_cash=self.initial_cash,
-            **self.costs.model_dump(),
+            **self.costs.model_dump(include=set(BacktestConfig.model_fields)),
             gross_limit=limits.gross,
             net_limit=limits.net,
             symbol_limit=limits.symbol,

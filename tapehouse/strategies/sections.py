@@ -241,7 +241,10 @@ class OrdersSection(Section):
 
 
 class CostsSection(Section):
-    """As in `tapehouse.backtest.config`; the numbers of every other account are the default."""
+    """Of the account, as in `tapehouse.backtest.config` (the numbers of every other account are the default), and its terms.
+
+    Series are named as in features.macro_series; of each the level that was known at the session before counts.
+    """
 
     commission_bps: float = Field(5.0, ge=0)
     half_spread_bps: float = Field(0.0, ge=0)
@@ -249,6 +252,13 @@ class CostsSection(Section):
     impact: float = Field(0.0, ge=0)
     borrow_bps: float = Field(0.0, ge=0)
     participation: float | None = Field(None, gt=0, le=1)
+
+    ticks: bool = Field(False, description="Prices are paid on the tick of raw.instruments, on the worse side.")
+    whole_lots: bool = Field(False, description="Quantities are whole lots of raw.instruments.")
+    delisting_return: float = Field(0.0, ge=-1, description="From the last close to what a delisted position is worth.")
+    rate_series: str | None = Field(None, description="Percent a year that cash earns; by default nothing.")
+    currency: str = "USD"
+    currency_series: dict[str, str] = Field({}, description="Currency to the series of its price in the account's.")
 
 
 class TailSection(Section):

@@ -25,6 +25,7 @@ from tapehouse.strategies.signals import signals_of
 from tapehouse.strategies.sizing import training_deviation, weights_of
 from tapehouse.strategies.states import states_of
 from tapehouse.strategies.tail import share_beyond, sizes
+from tapehouse.strategies.terms import on_terms
 from tapehouse.strategies.vetoes import blocked, judge_market
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Market:
         points: rows of features.decision_points from the start of the validation tail (of training, for what is fitted there)
             to the end of the block. bars, actions: rows of staging.bars and raw.corporate_actions of the tail and the block,
             with a month on either side. events: rows of raw.calendar_events around them. hidden: rows of models.regimes.
+        instruments: rows of raw.instruments. series: rows of features.macro_series.
         calendar: name of the exchange's. settlement: a bar counts in the version known so long after its close.
     """
 
@@ -49,6 +51,8 @@ class Market:
     actions: pl.DataFrame
     events: pl.DataFrame
     hidden: pl.DataFrame | None
+    instruments: pl.DataFrame
+    series: pl.DataFrame | None
     calendar: str
     settlement: timedelta
 
@@ -130,6 +134,7 @@ def _prepared(
     block = _block(fold, split, market.calendar)
     config = strategy.config(market.settlement)
     panel, block = panel_of(market.points, market.bars, market.actions, block, config)
+    panel = on_terms(panel, strategy.costs, market.instruments, market.series, block["close_at"][-1] + market.settlement)
     rows = signals.filter(split=split)
     rows = rows.join(market.points.select(*KEYS, *SHOWN), on=KEYS, how="left", maintain_order="left")
     source = strategy.gates.regime.source if strategy.gates.regime else ""

@@ -1,6 +1,6 @@
 """A small made-up market for tests of strategies: bars, decision points and predictions over one fold of the real calendar."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -53,7 +53,31 @@ def market(seed: int = 1, **points) -> Market:
     }
     decided = decided.with_columns(**columns).with_columns(**points).sort("symbol", "interval", "decision_at")
     return Market(
-        decided, bars, pl.DataFrame(schema=ACTIONS_SCHEMA), pl.DataFrame(schema=EVENTS_SCHEMA), None, "XNYS", timedelta(days=1)
+        decided,
+        bars,
+        pl.DataFrame(schema=ACTIONS_SCHEMA),
+        pl.DataFrame(schema=EVENTS_SCHEMA),
+        None,
+        instruments(),
+        None,
+        "XNYS",
+        timedelta(days=1),
+    )
+
+
+def instruments(**changes) -> pl.DataFrame:
+    """One row a symbol, listed before everything; `changes` replaces columns."""
+    return (
+        pl.DataFrame({"symbol": SYMBOLS})
+        .with_columns(
+            currency=pl.lit("USD"),
+            tick_size=pl.lit(0.01),
+            lot_size=pl.lit(1.0),
+            valid_from=pl.lit(date(2010, 1, 1)),
+            valid_to=pl.lit(None, pl.Date),
+            known_at=pl.lit(datetime(2010, 1, 1, tzinfo=UTC), STAMP),
+        )
+        .with_columns(**changes)
     )
 
 
