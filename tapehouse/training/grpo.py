@@ -51,6 +51,9 @@ class RolloutTrainer(Durable, GRPOTrainer):
             eval_dataset=None if validation is None else validation.dataset(),
             **options,
         )
+        head = self.model.get_output_embeddings()
+        if not hasattr(head, "bias"):  # peft hides that of a head whose rows it trains, and TRL asks for it
+            head.bias = None
         drawn = self.args.per_device_train_batch_size * self.args.steps_per_generation
         if drawn % self.num_generations:
             raise TapehouseError(

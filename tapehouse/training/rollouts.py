@@ -33,7 +33,7 @@ def draw_groups(
         generator: of the model's device; what is drawn follows from its state.
     """
     decoder = model.get_base_model() if hasattr(model, "get_base_model") else model
-    device = decoder.lm_head.weight.device
+    device = decoder.get_input_embeddings().weight.device
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     count, width = len(prompts), int(lengths.max())
     ids = torch.zeros((count, width), dtype=torch.long)

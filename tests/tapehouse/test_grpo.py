@@ -22,8 +22,9 @@ from tapehouse.training.lora import adapted_model
 from tapehouse.training.progress import Progress
 from tapehouse.training.rewarded import Rewarded
 from tapehouse.training.trainer import arguments
+from tapehouse.vocabularies import train_tokenizer
 from tests.tapehouse.rollout_jobs import ROLLOUT, grpo_recipe, grpo_rows, rl_prompts
-from tests.tapehouse.training_jobs import PROVENANCE, TRAIN_END, make_base, make_tokenizer
+from tests.tapehouse.training_jobs import PROVENANCE, TRAIN_END, make_base, make_tokenizer, pairs
 
 
 def silent(facts: dict) -> None:
@@ -144,6 +145,35 @@ def batch_of(trainer: RolloutTrainer) -> dict[str, torch.Tensor]:
     trainer.model.train()
     rows = [{"row": row} for row in (0, 1) for _ in range(trainer.num_generations)]
     return trainer._generate_and_score_completions(rows)
+
+
+def test_rows_of_added_tokens_are_trained_through_the_loss(tmp_path, world):
+    texts = pairs()
+    train_tokenizer(
+        [*(texts["prompt"] + texts["chosen"]), *(texts["prompt"] + "HOLD because trend up")], tmp_path / "marked", ["<action>"]
+    )
+    trainer = make_trainer(tmp_path / "job", (tmp_path / "marked", world[1]))
+    batch = batch_of(trainer)
+    batch["completion_ids"][:, 0] = load_tokenizer(tmp_path / "marked").markers["<action>"]
+    ids = torch.cat((batch["prompt_ids"], batch["completion_ids"]), dim=1)
+    seen, width = torch.cat((batch["prompt_mask"], batch["completion_mask"]), dim=1), batch["completion_ids"].shape[1]
+    told = trainer._get_per_token_logps_and_entropies(trainer.model, ids, seen, width)[0] * batch["completion_mask"]
+    told.sum().backward()
+    row = {
+        name: weight
+        for name, weight in trainer.model.named_parameters()
+        if "trainable_tokens" in name and weight.grad is not None
+    }
+    ours = {name: weight.grad.clone() for name, weight in row.items()}
+    trainer.model.zero_grad()
+    places = (seen.cumsum(1) - 1).clamp(min=0)
+    logits = trainer.model(input_ids=ids, attention_mask=seen, position_ids=places).logits[:, -width - 1 : -1]
+    plain = logits.log_softmax(-1).gather(2, batch["completion_ids"][:, :, None])[:, :, 0] * batch["completion_mask"]
+    torch.testing.assert_close(told, plain, rtol=1e-5, atol=1e-5)
+    plain.sum().backward()
+    assert ours and all(gradient.abs().max() > 1e-3 for gradient in ours.values())
+    for name, gradient in ours.items():
+        torch.testing.assert_close(gradient, row[name].grad, rtol=1e-4, atol=1e-5)
 
 
 def test_log_probabilities_loss_and_gradients_are_those_of_trl(tmp_path, world):
