@@ -177,10 +177,13 @@ def store_by_digest(outdir: Path) -> Path:
 
 
 def move_files(source: Path, target: Path) -> Path:
-    """Move every file of a folder into `target`, one by one, so that a reader of equal files there never misses one."""
+    """Move every file below a folder into `target`, one by one, so that a reader of equal files there never misses one."""
     target.mkdir(parents=True, exist_ok=True)
     for file in sorted(source.iterdir()):
-        file.replace(target / file.name)
+        if file.is_dir():
+            move_files(file, target / file.name)
+        else:
+            file.replace(target / file.name)
     source.rmdir()
     return target
 
