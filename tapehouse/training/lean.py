@@ -2,12 +2,14 @@
 
 A gated MLP of transformers keeps four tensors of its widest size: gate, up, act(gate), and the product that goes into
 `down_proj`. Two are enough: the others are made again from gate and up when the backward pass asks for them, elementwise and
-without a matrix product (as in P.-L. Hsu and others, Liger Kernel, 2024; here without a kernel). It runs what the modules are,
-adapters and quantised weights included. This is no activation checkpointing: no layer is run twice.
+without a matrix product (as in P.-L. Hsu and others, Liger Kernel, 2024; here without a kernel). So are outputs of norms. It
+runs what the modules are, adapters and quantised weights included. This is no activation checkpointing: no layer is run twice.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,7 +26,7 @@ class GatedProduct(torch.autograd.Function):
     def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         """The product, of the shape of both."""
         ctx.save_for_backward(gate, up)
-        return F.silu(gate).mul_(up)
+        return _product(gate, up)
 
     @staticmethod
     def backward(ctx: Any, pull: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,10 +44,38 @@ def gated_mlp(mlp: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     """`down_proj(silu(gate_proj(hidden)) * up_proj(hidden))` for a module of these three projections."""
     gate, up = projected(mlp.gate_proj, hidden), projected(mlp.up_proj, hidden)
     product = GatedProduct.apply(gate, up)
-    if not product.requires_grad:
+    with made_again(product, _product, gate, up):
         return projected(mlp.down_proj, product)
-    with saved_tensors_hooks(*_made_again(product, gate.detach(), up.detach())):
-        return projected(mlp.down_proj, product)
+
+
+@contextmanager
+def made_again(tensor: torch.Tensor, make: Callable[..., torch.Tensor], *sources: torch.Tensor) -> Iterator[None]:
+    """Where an operation inside would keep `tensor` for its gradient, have the backward pass call `make(*sources)` instead.
+
+    Worth it where making is cheap and the sources are kept anyhow.
+    """
+    if not tensor.requires_grad:
+        yield
+        return
+    place, size, kind = tensor.data_ptr(), tensor.numel(), tensor.dtype
+    detached = [source.detach() for source in sources]
+
+    def pack(saved: torch.Tensor) -> torch.Tensor | torch.Size:
+        whole = saved.data_ptr() == place and saved.numel() == size and saved.dtype == kind and saved.is_contiguous()
+        return saved.shape if whole else saved
+
+    def unpack(kept: torch.Tensor | torch.Size) -> torch.Tensor:
+        if isinstance(kept, torch.Tensor):
+            return kept
+        with torch.no_grad():
+            return make(*detached).view(kept)
+
+    with saved_tensors_hooks(pack, unpack):
+        yield
+
+
+def _product(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    return F.silu(gate).mul_(up)
 
 
 def projected(module: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
@@ -73,17 +103,3 @@ def _plain_adapter(module: nn.Module) -> str | None:
     (name,) = active
     dropped = module.training and not isinstance(module.lora_dropout[name], nn.Identity)
     return None if dropped or module.lora_B[name].bias is not None else name
-
-
-def _made_again(product: torch.Tensor, gate: torch.Tensor, up: torch.Tensor):
-    """Hooks that keep, where an operation saves the product, the shape in which it saves it, and make it from gate and up."""
-    place, size, kind = product.data_ptr(), product.numel(), product.dtype
-
-    def pack(saved: torch.Tensor) -> torch.Tensor | torch.Size:
-        whole = saved.data_ptr() == place and saved.numel() == size and saved.dtype == kind and saved.is_contiguous()
-        return saved.shape if whole else saved
-
-    def unpack(kept: torch.Tensor | torch.Size) -> torch.Tensor:
-        return kept if isinstance(kept, torch.Tensor) else F.silu(gate).mul_(up).view(kept)
-
-    return pack, unpack

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tapehouse.training.lean import gated_mlp, projected
+from tapehouse.training.lean import gated_mlp, made_again, projected
 
 # Decoders whose layer is known to be: norm, attention with rotary positions, norm, gated MLP, each added to its input.
 KNOWN: Final = ("llama", "qwen2", "qwen3")
@@ -135,17 +135,20 @@ def _layer(
         states = states.view(*states.shape[:2], -1, attention.head_dim)
         return (getattr(attention, norm)(states) if hasattr(attention, norm) else states).transpose(1, 2)
 
-    key = _turned(split(projected(attention.k_proj, normed), "k_norm"), cos, sin)
-    value = split(projected(attention.v_proj, normed), "no norm on values")
-    if sources is not None:
-        hidden, normed, cos, sin = (_at(states, sources) for states in (hidden, normed, cos, sin))
-        mask = mask.gather(2, sources[:, None, :, None].expand(-1, 1, -1, mask.shape[3]))
-    query = _turned(split(projected(attention.q_proj, normed), "q_norm"), cos, sin)
+    with made_again(normed, layer.input_layernorm, hidden):
+        key = _turned(split(projected(attention.k_proj, normed), "k_norm"), cos, sin)
+        value = split(projected(attention.v_proj, normed), "no norm on values")
+        if sources is not None:
+            hidden, normed, cos, sin = (_at(states, sources) for states in (hidden, normed, cos, sin))
+            mask = mask.gather(2, sources[:, None, :, None].expand(-1, 1, -1, mask.shape[3]))
+        query = _turned(split(projected(attention.q_proj, normed), "q_norm"), cos, sin)
     mixed = F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, scale=attention.scaling, enable_gqa=query.shape[1] != key.shape[1]
     )
     hidden = hidden + projected(attention.o_proj, mixed.transpose(1, 2).flatten(2))
-    return hidden + gated_mlp(layer.mlp, layer.post_attention_layernorm(hidden))
+    normed = layer.post_attention_layernorm(hidden)
+    with made_again(normed, layer.post_attention_layernorm, hidden):
+        return hidden + gated_mlp(layer.mlp, normed)
 
 
 def _at(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
