@@ -405,3 +405,28 @@ def test_a_size_knows_no_later_session():
     changed = np.concatenate([during[:21], -10 * np.abs(during[21:])])
     assert np.array_equal(sizes(before, during, section)[:21], sizes(before, changed, section)[:21])
     assert sizes(before, changed, section)[21] <= sizes(before, during, section)[21]
+
+
+# ---------------------------------------------------------------- assets
+
+
+def test_a_file_is_an_asset_over_the_folds_of_its_predictors(tmp_path):
+    from tapehouse.strategy_assets import TABLES, strategy_assets
+
+    for folder in (FOLDER, RECIPES, RECIPES.parent / "base"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    for path in (ROOT / RECIPES).glob("*.yaml"):
+        (tmp_path / RECIPES / path.name).write_text(path.read_text())
+    before = strategy_assets(tmp_path)
+    assert before == []
+    for name, predictor in (("cheap", "gbm"), ("dear", "sft_orders")):
+        (tmp_path / FOLDER / f"{name}.yaml").write_text(f"description: x\nsignals: {{predictors: {{{predictor}: 1.0}}}}\n")
+    cheap, dear = strategy_assets(tmp_path)
+    assert (cheap.name, cheap.by, dear.by) == ("reports.backtests.cheap", "folds", "adapter_folds")
+    assert [o.table for o in cheap.outputs] == list(TABLES) and {o.key for o in cheap.outputs} == {(("subject", "cheap"),)}
+    assert [r.writer for r in cheap.reads if r.table == "models.predictions"] == ["models.predictions.gbm"]
+    version = cheap.code_version
+    (tmp_path / FOLDER / "cheap.yaml").write_text("description: y\nsignals: {predictors: {gbm: 1.0}}\n")
+    assert strategy_assets(tmp_path)[0].code_version == version
+    (tmp_path / FOLDER / "cheap.yaml").write_text("description: y\nsignals: {predictors: {gbm: 1.0}}\nlimits: {gross: 0.5}\n")
+    assert strategy_assets(tmp_path)[0].code_version != version
