@@ -18,17 +18,18 @@ from tapehouse.warehouse import LAKE, Warehouse
 
 TABLE_ROWS = 100
 PIPE_WIDTH = 200
-# Column of reports.leaderboard: heading and format, short enough for 80 characters.
+# Column of reports.verdicts: heading and format, short enough for 80 characters.
 SUMMARY = {
     "subject": ("subject", ""),
-    "return": ("return", ".2%"),
+    "verdict": ("verdict", ""),
+    "return": ("return", ".1%"),
     "sharpe": ("sharpe", ".2f"),
-    "sortino": ("sortino", ".2f"),
-    "max_drawdown": ("max dd", ".2%"),
-    "hit_rate": ("hit", ".0%"),
-    "turnover": ("turnover", ".1f"),
+    "difference": ("less best", "+.2f"),
+    "deflated_sharpe": ("deflated", ".2f"),
+    "max_drawdown": ("max dd", ".1%"),
     "trades": ("trades", "d"),
 }
+MARKS = {"baseline": " *", "strategy": " +"}
 NEXT = """[bold]Next[/]
   make dev                                         the graph, its checks and backfills, in the browser
   tapehouse sql "select * from reports.leaderboard"    any table, also --at SNAPSHOT
@@ -98,12 +99,13 @@ def print_summary(settings: Settings, out: Console) -> None:
     """The leaderboard, where the report lies, and what to type next."""
     with Warehouse(settings).reading() as (cursor, snapshot):
         known = {r[0] for r in cursor.execute("select schema_name || '.' || table_name from duckdb_tables()").fetchall()}
-        if "reports.leaderboard" in known:
+        if "reports.verdicts" in known:
             columns = ", ".join(f'"{c}"' for c in SUMMARY)
-            order = "order by fold, sharpe desc nulls last, subject"
-            rows = cursor.execute(f"select fold, kind, {columns} from reports.leaderboard {order}").pl()
-            for (fold,), part in rows.group_by("fold", maintain_order=True):
-                out.print(_leaderboard(str(fold), part))
+            order = "order by first_session, sharpe desc nulls last, subject"
+            span = "folds, sessions, first_session, last_session"
+            rows = cursor.execute(f"select kind, {span}, {columns} from reports.verdicts {order}").pl()
+            for (folds, _, first, last), part in rows.group_by(*span.split(", "), maintain_order=True):
+                out.print(_leaderboard(f"{folds} test blocks, {first} to {last}", part))
     report = settings.reports_dir / "index.html"
     if report.exists():
         out.print(f"[bold]Report[/]    {report}", soft_wrap=True)
@@ -111,16 +113,17 @@ def print_summary(settings: Settings, out: Console) -> None:
     out.print(NEXT, highlight=False, soft_wrap=True)
 
 
-def _leaderboard(fold: str, rows: pl.DataFrame) -> RichTable:
-    table = RichTable(title=f"Test block from {fold}", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+def _leaderboard(title: str, rows: pl.DataFrame) -> RichTable:
+    table = RichTable(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     for name, (heading, _) in SUMMARY.items():
-        table.add_column(heading, justify="left" if name == "subject" else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if name in ("subject", "verdict") else "right", no_wrap=True)
     for row in rows.iter_rows(named=True):
-        values = [f"{row['subject']}{' *' if row['kind'] == 'baseline' else ''}"]
+        values = [row["subject"] + MARKS.get(row["kind"], "")]
         for name, (_, form) in list(SUMMARY.items())[1:]:
             values.append("–" if row[name] is None else format(row[name], form))
         table.add_row(*values)
-    table.caption, table.caption_justify = "* baseline", "left"
+    table.caption = "* classical, + strategy; less best: Sharpe ratio less the strongest baseline's over the same sessions"
+    table.caption_justify = "left"
     return table
 
 

@@ -1,5 +1,6 @@
 -- One row per (subject, fold): what a predictor earned over a test block, and how well it foresaw the barriers.
--- Ranked within the fold by Sharpe ratio; a subject that never traded has none, and is not ranked.
+-- Ranked within the fold by Sharpe ratio; a subject that never traded has none, and is not ranked. The verdict is on all blocks
+-- of the subject together. A strategy has no method, and no predictions of its own.
 with
 
 backtests as (
@@ -13,8 +14,13 @@ evaluations as (
 ),
 
 models as (
-    select adapter, fold, kind, method
+    select adapter, fold, method
     from models.adapters
+),
+
+judged as (
+    select subject, kind, verdict
+    from reports.verdicts
 ),
 
 -- A metric occurs once for each subject and fold, so that max is the value itself.
@@ -55,8 +61,9 @@ foresaw as (
 select
     earned.subject,
     earned.fold,
-    models.kind,
+    judged.kind,
     models.method,
+    judged.verdict,
     case
         when earned.sharpe is not null
             then rank() over (partition by earned.fold order by earned.sharpe desc nulls last)
@@ -82,7 +89,9 @@ select
     foresaw.label_hit_rate,
     foresaw.rank_ic
 from earned
-inner join models
+inner join judged
+    on earned.subject = judged.subject
+left join models
     on earned.subject = models.adapter
     and earned.fold = models.fold
 left join foresaw

@@ -10,15 +10,18 @@ from hypothesis import strategies as st
 QUERY = (Path(__file__).parents[3] / "sql" / "reports" / "leaderboard.sql").read_text()
 LONG = {"subject": pl.String, "fold": pl.String, "metric": pl.String, "value": pl.Float64}
 MODELS = {"adapter": pl.String, "fold": pl.String, "kind": pl.String, "method": pl.String}
+JUDGED = {"subject": pl.String, "kind": pl.String, "verdict": pl.String}
 
 
 def leaderboard(backtests: list[tuple], evaluations: list[tuple], models: list[tuple]) -> pl.DataFrame:
+    judged = list({(s, k, "INCONCLUSIVE") for s, _, k, _ in models} | {("mixed", "strategy", "LOSES")})
     con = duckdb.connect()
     con.execute("create schema reports; create schema models")
     tables = {
         "reports.backtests": (backtests, LONG),
         "reports.evaluations": (evaluations, LONG),
         "models.adapters": (models, MODELS),
+        "reports.verdicts": (judged, JUDGED),
     }
     for name, (rows, schema) in tables.items():
         con.register("fixture", pl.DataFrame(rows, schema=schema, orient="row"))
@@ -38,6 +41,7 @@ def test_by_hand():
         ("always_hold", "a", "sharpe", None),
         ("always_hold", "a", "trades", 0.0),
         ("ours", "b", "sharpe", -1.0),
+        ("mixed", "a", "sharpe", 1.0),
     ]
     ours, hold = ("adapter", "dpo"), ("baseline", "always_hold")
     # A method that nobody has heard of: the kind comes from the model's row, never from its name.
@@ -46,7 +50,8 @@ def test_by_hand():
     found = rows.select("subject", "fold", "kind", "rank", "return", "sharpe", "trades", "accuracy", "label_hit_rate").rows()
     assert found == [
         ("always_hold", "a", "baseline", None, 0.0, None, 0, None, None),
-        ("gbm", "a", "baseline", 2, 0.2, 0.5, 3, None, None),
+        ("gbm", "a", "baseline", 3, 0.2, 0.5, 3, None, None),
+        ("mixed", "a", "strategy", 2, None, 1.0, None, None, None),  # has no model of its own
         ("ours", "a", "adapter", 1, 0.1, 1.5, 12, 0.4, 0.6),
         ("ours", "b", "adapter", 1, None, -1.0, None, None, None),
     ]

@@ -1,0 +1,45 @@
+"""`models_registry/judging.yaml`: the baselines that all are measured against, and the gates of promotion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from tapehouse.errors import TapehouseError
+from tapehouse.recipe_sections import Section
+from tapehouse.recipes import fault_text
+
+FILE = Path("models_registry/judging.yaml")
+
+
+class Gates(Section):
+    """What a challenger needs to become champion."""
+
+    verdict: list[Literal["BEATS", "INCONCLUSIVE", "LOSES"]] = Field(["BEATS"], min_length=1)
+    checks: Literal["pass", "any"] = "pass"
+
+
+class JudgingRules(Section):
+    """The baselines, by name of their recipe or strategy, and the gates."""
+
+    baselines: list[str] = Field(min_length=1)
+    champion: Gates = Gates()
+
+
+def load_rules(home: Path) -> JudgingRules:
+    """The rules of the project at `home`. Raises TapehouseError: file, key and remedy."""
+    path = home / FILE
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise TapehouseError(f"{path}: no such file; it names the baselines that every subject is measured against") from None
+    except yaml.YAMLError as error:
+        raise TapehouseError(f"{path}: not YAML: {error}; mend the line it names") from error
+    try:
+        return JudgingRules.model_validate(fields)
+    except ValidationError as error:
+        faults = "\n".join(f"  {fault_text(fault, JudgingRules)}" for fault in error.errors())
+        raise TapehouseError(f"{path}: not rules of judging:\n{faults}") from None

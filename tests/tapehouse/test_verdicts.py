@@ -1,0 +1,109 @@
+"""Verdicts on curves whose answer is known, Holm's correction by hand, and a judge that noise does not fool."""
+
+from datetime import date, timedelta
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tapehouse.trials import trial_rows
+from tapehouse.verdicts import BEATS, INCONCLUSIVE, LOSES, VERDICTS, Curve, corrected, curves, strongest, verdicts
+
+DAYS = tuple(date(2010, 1, 1) + timedelta(days=i) for i in range(1000))
+
+
+def curve(name: str, drift: float, trades: int = 100, seed: int = 0, sessions: int = 1000) -> Curve:
+    """Returns of one percent a day around a drift, exactly: the same noise less its mean."""
+    noise = np.random.default_rng(seed).normal(0, 0.01, sessions)
+    return Curve(name, noise - noise.mean() + drift, DAYS[:sessions], 2, trades)
+
+
+def judged(found: list[Curve], baselines: list[str], others: int = 0) -> dict[str, dict]:
+    """Rows of the verdicts by subject, with a log of their trials and of `others` that earned nothing."""
+    tried = [{"subject": c.subject, "fold": "f", "kind": "fit", "state": "complete", "returns": c.ret.tolist()} for c in found]
+    for seed in range(others):
+        ret = np.random.default_rng(1000 + seed).normal(0, 0.01, 300).tolist()
+        of = {"subject": "search", "fold": "f", "kind": "tuning", "state": "complete", "params": {"n": seed}}
+        tried.append(of | {"returns": ret})
+    rows = verdicts({c.subject: c for c in found}, {}, baselines, trial_rows(tried), 5)
+    assert dict(rows.schema) == VERDICTS
+    return {row["subject"]: row for row in rows.iter_rows(named=True)}
+
+
+def test_a_true_edge_beats_and_a_true_loss_loses():
+    cash = Curve("cash", np.zeros(1000), DAYS, 2, 0)
+    rows = judged([cash, curve("good", 0.003), curve("bad", -0.001, seed=1), curve("none", 0.0, seed=2)], ["cash"])
+    assert {name: row["verdict"] for name, row in rows.items()} == {
+        "good": BEATS,
+        "bad": LOSES,
+        "none": INCONCLUSIVE,
+        "cash": INCONCLUSIVE,
+    }
+    assert rows["good"]["difference_low"] > 0 > rows["bad"]["difference_high"]
+    assert rows["good"]["sharpe"] == pytest.approx(0.003 / 0.01 * np.sqrt(252), rel=0.05)
+    assert rows["cash"]["sharpe"] is None and rows["cash"]["baseline"] is None  # nothing else to be measured against
+    assert rows["good"]["scope"] == "2 windows, one universe of 5 instruments"
+
+
+def test_few_trades_and_many_trials_prove_nothing():
+    cash = Curve("cash", np.zeros(1000), DAYS, 2, 0)
+    noise = curve("noise", 0.0, seed=9)
+    few = judged([cash, noise, curve("good", 0.002, trades=29)], ["cash"])["good"]
+    assert few["verdict"] == INCONCLUSIVE and "29 trades, of 30" in few["reason"]
+    alone = judged([cash, noise, curve("good", 0.0018)], ["cash"])["good"]
+    among = judged([cash, noise, curve("good", 0.0018)], ["cash"], others=200)["good"]
+    assert alone["deflated_sharpe"] > 0.95 > among["deflated_sharpe"]
+    assert among["verdict"] == INCONCLUSIVE and "deflated" in among["reason"] and among["trials"] == 203
+
+
+def test_the_strongest_baseline_is_the_one_over_the_subjects_own_sessions():
+    ours = curve("ours", 0.001, sessions=100)
+    first, last = (np.repeat(drifts, (100, 900)) for drifts in ((0.004, -0.001), (-0.004, 0.003)))
+    early = Curve("early", first + curve("", 0.0, seed=3).ret, DAYS, 2, 50)
+    late = Curve("late", last + curve("", 0.0, seed=4).ret, DAYS, 2, 50)
+    short = curve("short", 0.01, sessions=50)  # does not cover them
+    pair = strongest(ours, [early, late, short])
+    assert pair.baseline == "early"
+    assert strongest(early, [early]) is None
+
+
+def test_holm_by_hand():
+    found = corrected({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    assert found == pytest.approx({"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06})
+    assert corrected({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(st.text(min_size=1, max_size=3), st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_never_lowers_and_keeps_the_order(p_values):
+    found = corrected(p_values)
+    assert all(p <= found[name] <= 1 for name, p in p_values.items())
+    ordered = sorted(p_values, key=lambda name: (p_values[name], name))
+    assert all(found[a] <= found[b] for a, b in pairwise(ordered))
+
+
+def test_of_forty_that_know_nothing_none_beats():
+    """Without the corrections one or two of forty would: each has one chance in forty."""
+    cash = Curve("cash", np.zeros(1000), DAYS, 2, 0)
+    rng = np.random.default_rng(5)
+    noise = [Curve(f"n{i}", rng.normal(0, 0.01, 1000), DAYS, 2, 100) for i in range(40)]
+    rows = judged([cash, *noise], ["cash"])
+    assert [name for name, row in rows.items() if row["verdict"] == BEATS] == []
+    assert sum(row["p_value"] < 0.05 for row in rows.values() if row["p_value"] is not None) >= 1
+    assert 0.2 < rows["n0"]["overfitting_probability"] <= 1.0  # the best of them is no better elsewhere
+
+
+def test_blocks_are_joined_without_their_first_session():
+    equity = pl.DataFrame(
+        {"subject": "a", "fold": ["f", "f", "g", "g"], "session": list(DAYS[:4]), "ret": [0.0, 0.1, 0.0, -0.1]}
+    )
+    found = curves(equity, {"a": 3})["a"]
+    assert found.ret.tolist() == [0.1, -0.1] and found.sessions == (DAYS[1], DAYS[3]) and found.folds == 2 and found.trades == 3
+
+
+def test_without_a_baseline_there_is_no_verdict():
+    with pytest.raises(ValueError, match="no baseline was traded"):
+        verdicts({"a": curve("a", 0.0)}, {}, ["gbm"], trial_rows([]), 5)
