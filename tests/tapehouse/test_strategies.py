@@ -30,9 +30,10 @@ from tapehouse.strategies.sections import (
 )
 from tapehouse.strategies.signals import signals_of
 from tapehouse.strategies.sizing import kelly, training_deviation, weights_of
+from tapehouse.strategies.states import states_of
 from tapehouse.strategies.tail import allowed_size, share_beyond, sizes
 from tapehouse.strategies.vetoes import NUMBER, blocked, judge_market, paced
-from tests.tapehouse.strategy_market import EVENTS_SCHEMA, FOLD, market
+from tests.tapehouse.strategy_market import CALENDAR, EVENTS_SCHEMA, FOLD, market
 
 ROOT = Path(__file__).parents[2]
 FIRST = datetime(2024, 1, 2, 21, 5, tzinfo=UTC)
@@ -430,3 +431,24 @@ def test_a_file_is_an_asset_over_the_folds_of_its_predictors(tmp_path):
     assert strategy_assets(tmp_path)[0].code_version == version
     (tmp_path / FOLDER / "cheap.yaml").write_text("description: y\nsignals: {predictors: {gbm: 1.0}}\nlimits: {gross: 0.5}\n")
     assert strategy_assets(tmp_path)[0].code_version != version
+
+
+# ---------------------------------------------------------------- regimes
+
+
+def test_thirds_of_volatility_are_those_of_what_was_fitted_on():
+    """Fitted on 60 decisions of the market at 0.01 to 0.60, one a session: thirds at 0.2067 and 0.4033."""
+    before = CALENDAR.filter(pl.col("close_at") < FOLD.validation_start).head(60)
+    later = CALENDAR.filter(pl.col("session") >= FOLD.test_first_session).head(4)
+    decided = pl.concat([before, later])["close_at"] + timedelta(minutes=5)
+    values = [i / 100 for i in range(1, 61)] + [0.20, 0.21, 0.41, None]
+    rows = pl.DataFrame({"symbol": ["A"] * 64, "interval": ["1d"] * 64, "decision_at": decided, "market_vol_20d": values})
+    assert states_of("volatility", rows, None, FOLD)["regime"].tail(4).to_list() == ["low", "middle", "high", None]
+    few = rows.tail(63)
+    assert states_of("volatility", few, None, FOLD)["regime"].null_count() == 63
+
+
+def test_hidden_states_are_looked_up_and_missing_ones_null():
+    rows = market().points.head(3)
+    hidden = rows.head(2).select("symbol", "interval", "decision_at", regime=pl.Series(["trend", "high_volatility"]))
+    assert states_of("hidden", rows, hidden, FOLD)["regime"].to_list() == ["trend", "high_volatility", None]

@@ -6,6 +6,8 @@ from datetime import timedelta
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tapehouse.backtest.config import BacktestConfig
 from tapehouse.backtest.run import run_backtest
@@ -194,3 +196,52 @@ def test_the_same_bytes_again(everything):
     for other in (two, shuffled):
         assert one.result.ledger.equals(other.result.ledger) and one.result.trades.equals(other.result.trades)
         assert one.decisions.equals(other.decisions) and one.vetoes.equals(other.vetoes)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_the_ledger_holds_under_any_declaration(data):
+    """Opening equity + gains + dividends + interest - costs = equity, at every close, whatever is declared."""
+    declared = strategy(
+        signals={"predictors": {"p": 1.0, "q": 1.0}, "combine": data.draw(st.sampled_from(["weight", "vote"]))},
+        vetoes={name: {} for name in data.draw(st.sets(st.sampled_from(sorted(ALL_VETOES))))},
+        sizing=data.draw(
+            st.sampled_from(
+                [
+                    {"kind": "equal"},
+                    {"kind": "fraction", "size": 0.4},
+                    {"kind": "risk", "size": 0.02},
+                    {"kind": "training", "size": 0.2},
+                ]
+            )
+        ),
+        limits={"gross": data.draw(st.floats(0.2, 2.0)), "net": 0.5, "symbol": 0.6, "lots": data.draw(st.integers(1, 3))},
+        orders=data.draw(
+            st.sampled_from(
+                [
+                    {},
+                    {"hold": True},
+                    {"entry": "limit", "limit_atr": 0.3},
+                    {"break_even_at": 0.5, "trail_atr": 1.0, "exit_on_opposite": True},
+                ]
+            )
+        ),
+        costs={
+            "impact": 0.1,
+            "borrow_bps": 50.0,
+            "half_spread_bps": 2.0,
+            "participation": 0.05,
+            "ticks": data.draw(st.booleans()),
+        },
+    )
+    seed = data.draw(st.integers(0, 1000))
+    made = market(seed)
+    found = trade(declared, FOLD, {"p": predictions(seed, "p"), "q": predictions(seed + 1, "q", rule=True)}, made)
+    ledger = found.result.ledger
+    gains = declared.initial_cash + ledger["realised"] + ledger["unrealised"] + ledger["dividends"] + ledger["interest"]
+    parts = (gains - ledger["commission"] - ledger["slippage"] - ledger["borrow"]).to_numpy()
+    equity = ledger["equity"].to_numpy()
+    assert (np.abs(parts - equity) <= 1e-9 * np.maximum(1.0, np.abs(equity))).all()
+    assert found.result.equity["gross_exposure"][-1] == 0.0
+    held = found.decisions["fate"].str.contains(r"^(?:veto|guard)[.]").sum()
+    assert found.result.counts["vetoed"] == held == found.vetoes["held_back"].sum()
