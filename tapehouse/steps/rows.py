@@ -8,7 +8,7 @@ import polars as pl
 from tapehouse.recipes import Recipe
 
 # Wall times and ids of runs differ between repetitions, so they stay out of the row (they are in the manifest file).
-UNREPEATABLE = {"window", "wall_s", "run_id", "tokens_per_s", "resumed_at", "peak_memory_mb"}
+UNREPEATABLE = {"window", "wall_s", "run_id", "tokens_per_s", "resumed_at", "peak_memory_mb", "peak_gpu_memory_mb"}
 
 
 def adapter_row(b, recipe: Recipe, manifest: dict[str, Any], path: str) -> pl.DataFrame:

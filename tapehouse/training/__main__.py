@@ -21,7 +21,9 @@ from typing import Any
 import polars as pl
 
 from tapehouse.errors import TapehouseError
+from tapehouse.recipe_sections import LanguageRecipe
 from tapehouse.recipes import Recipe, method_module, parse_recipe
+from tapehouse.training.guard import peak, refuse_what_cannot_fit
 from tapehouse.training.job import Job, job_identity
 from tapehouse.training.manifest import files_digest, host_facts, weights_digest
 from tapehouse.training.progress import Progress, sender
@@ -119,7 +121,11 @@ def _fit(
     _expect_ranks(_join(recipe) if "RANK" in os.environ else 1, ranks, recipe)
     trainer = import_module(f"tapehouse.training.{recipe.method}")
     tables = (pl.read_parquet(jobdir / f"{name}.parquet") for name in ("tokens", "validation"))
-    facts = trainer.train(Job(recipe, *tables, jobdir, folder, job["seed"], report, checkpoints))
+    given = Job(recipe, *tables, jobdir, folder, job["seed"], report, checkpoints)
+    facts = {}
+    if isinstance(recipe, LanguageRecipe):
+        facts["memory_estimate_mb"] = round(refuse_what_cannot_fit(given) / 1e6)
+    facts |= trainer.train(given) | peak()
     if ranks > 1:
         torch.distributed.barrier()  # the first process removes the checkpoints that the others may still read
         torch.distributed.destroy_process_group()

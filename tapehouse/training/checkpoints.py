@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS, STATE, DIGESTS = "weights.safetensors", "state.pt", "digests.json"
-BEST: Final = 3  # kept of those with a validation metric, beside the latest
+BEST: Final = 3  # kept of those with a validation metric
+LATEST: Final = 2  # kept whatever was measured: the latest, and one to fall back on
 log = logging.getLogger("tapehouse")
 
 
@@ -61,7 +62,7 @@ def save(
     metric: float | None = None,
     texts: Mapping[str, str] | None = None,
 ) -> Checkpoint:
-    """Write the checkpoint of a step, then drop all but the latest and the three best by `metric`.
+    """Write the checkpoint of a step, then drop all but the three best by `metric`, the latest and the one before it.
 
     Args:
         folder: of one run's checkpoints, made where it is missing.
@@ -93,9 +94,8 @@ def seal(aside: Path, folder: Path, step: int, metric: float | None) -> Checkpoi
         _remove(target)
     aside.rename(target)
     _sync(folder)
-    made = Checkpoint(target, step, metric)
-    _drop(folder, made)
-    return made
+    _drop(folder)
+    return Checkpoint(target, step, metric)
 
 
 def newest(folder: Path) -> Checkpoint | None:
@@ -175,8 +175,9 @@ def _problem(path: Path) -> str | None:
     return f"{', '.join(changed)}: not what was written" if changed else None
 
 
-def _drop(folder: Path, latest: Checkpoint) -> None:
-    kept = {latest.folder, *(checkpoint.folder for checkpoint in _measured(folder)[:BEST])}
+def _drop(folder: Path) -> None:
+    latest = sorted(folder.glob("step-*"), reverse=True)[:LATEST]
+    kept = {*latest, *(checkpoint.folder for checkpoint in _measured(folder)[:BEST])}
     for path in folder.glob("step-*"):
         if path not in kept:
             _remove(path)
