@@ -166,16 +166,28 @@ def _direction(rows: pl.DataFrame, dates: np.ndarray) -> dict[str, float | None]
 def _ranking(rows: pl.DataFrame, dates: np.ndarray) -> dict[str, float | None]:
     score = rows.select(pl.col("p_buy").cast(pl.Float64) - pl.col("p_sell").cast(pl.Float64)).to_series()
     known = (score.is_not_null() & rows["ret"].is_not_null()).to_numpy()
-    score, ret = score.to_numpy()[known], rows["ret"].cast(pl.Float64).to_numpy()[known]
-    groups = [np.flatnonzero(dates[known] == d) for d in range(dates.max() + 1)]
+    value, low, high = rank_correlation(
+        score.to_numpy()[known], rows["ret"].cast(pl.Float64).to_numpy()[known], dates[known], int(dates.max()) + 1
+    )
+    return {"rank_ic": value, "rank_ic_low": low, "rank_ic_high": high}
+
+
+def rank_correlation(
+    a: np.ndarray, b: np.ndarray, dates: np.ndarray, sessions: int
+) -> tuple[float | None, float | None, float | None]:
+    """Spearman correlation of two series, pooled, and its 95 % interval from blocks of sessions.
+
+    Args:
+        a, b: (observations,). dates: (observations,) number of the session of each, from 0. sessions: how many there are.
+    """
+    groups = [np.flatnonzero(dates == d) for d in range(sessions)]
 
     def correlations(drawn: np.ndarray) -> np.ndarray:
         picked = (np.concatenate([groups[d] for d in draw]) for draw in drawn)
-        return np.array([_spearman(score[rows_], ret[rows_]) for rows_ in picked])
+        return np.array([_spearman(a[rows_], b[rows_]) for rows_ in picked])
 
-    low, high = statistic_interval(len(groups), len(score), correlations)
-    value = _spearman(score, ret)
-    return {"rank_ic": None if math.isnan(value) else value, "rank_ic_low": low, "rank_ic_high": high}
+    value = _spearman(a, b)
+    return None if math.isnan(value) else value, *statistic_interval(sessions, len(a), correlations)
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:

@@ -24,6 +24,8 @@ def recipe_assets(home: Path) -> list[Asset]:
         found.append(model_asset(recipe, source, home))
         if recipe.predicts:
             found += [_predictions(recipe, source, home), _evaluation(recipe, source), _backtest(recipe, source)]
+        elif hasattr(method_module(recipe.method), "judged_reads"):
+            found.append(_judgement(recipe, source, home))
     return found
 
 
@@ -111,6 +113,22 @@ def _evaluation(recipe: Recipe, source: Path) -> Asset:
         {f"reports.evaluations.{recipe.name}": "reports.evaluations"},
         reads,
         "evaluate",
+    )
+
+
+def _judgement(recipe: LanguageRecipe, source: Path, home: Path) -> Asset:
+    """The evaluation of a model that decides nothing, by what its method holds it against."""
+    method = method_module(recipe.method)
+    return _asset(
+        recipe,
+        source,
+        f"reports.evaluations.{recipe.name}",
+        f"One row per (subject, fold, metric): how well {recipe.name} judged what its test block brought.",
+        {f"reports.evaluations.{recipe.name}": "reports.evaluations"},
+        (_own(recipe.name), *method.judged_reads(recipe), *_base(recipe, home)),
+        "judge",
+        modules=(*_modules(recipe), f"tapehouse.training.{recipe.method}"),
+        words=_base_words(recipe, home),
     )
 
 

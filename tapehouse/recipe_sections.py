@@ -214,7 +214,7 @@ class LanguageRecipe(Named):
 
     @model_validator(mode="after")
     def _can_be(self) -> LanguageRecipe:
-        if self.family == "order" and self.prompt.objective is None:
+        if self.predicts and self.family == "order" and self.prompt.objective is None:
             raise ValueError("prompt.objective: missing; an order is asked for one of those of objectives.yaml: add it")
         if self.quantisation.kind != "none" and self.adapter.kind == "full":
             raise ValueError(

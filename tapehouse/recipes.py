@@ -65,7 +65,7 @@ def load_recipe(path: Path) -> Recipe:
     if "name" in fields:
         raise TapehouseError(f"{path}: name: follows from the file's stem; remove the key")
     recipe = parse_recipe({**fields, "name": path.stem}, str(path))
-    if isinstance(recipe, LanguageRecipe):
+    if isinstance(recipe, LanguageRecipe) and recipe.prompt is not None:
         try:
             templates.load(recipe.prompt.template) if recipe.prompt.template else None
         except TapehouseError as error:
