@@ -73,8 +73,9 @@ def log_adapter(
         source=json.dumps({"snapshot": manifest["snapshot"], "train_end": manifest["train_end"]}),
     )
     client.log_inputs(run_id, [DatasetInput(dataset)])
-    for file in ("manifest.json", "adapter_config.json") if outdir else ():
-        client.log_artifact(run_id, str(outdir / file))
+    for file in ("manifest.json", "adapter_config.json", "config.json") if outdir else ():
+        if (outdir / file).is_file():  # an adapter has the one, all weights the other
+            client.log_artifact(run_id, str(outdir / file))
     for picture in pictures:
         client.log_artifact(run_id, str(picture))
     client.set_terminated(run_id)

@@ -8,6 +8,7 @@ whether examples share a row of the batch (`tapehouse.packing`) decides nothing 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from torch import nn
 from transformers import AttentionInterface, Trainer
 
 from tapehouse.packing import BLOCKS, pack_examples
+from tapehouse.training.lean import gated_mlp
+from tapehouse.training.shared_prompt import KNOWN
 
 ATTENTION = "per_example"
 
@@ -140,6 +143,9 @@ class SupervisedTrainer(Trainer):
     def __init__(self, model: nn.Module, rows: Sequence[Row], validation: Sequence[Row] = (), **options: Any) -> None:
         decoder = model.get_base_model() if hasattr(model, "get_base_model") else model
         decoder.set_attn_implementation(ATTENTION)
+        if decoder.config.model_type in KNOWN and decoder.config.hidden_act == "silu":
+            for layer in decoder.model.layers:
+                layer.mlp.forward = partial(gated_mlp, layer.mlp)
         super().__init__(
             model, train_dataset=list(rows), eval_dataset=list(validation) or None, data_collator=collate, **options
         )
