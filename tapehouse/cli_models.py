@@ -70,3 +70,28 @@ def reproduce(
         why = "on the same processor, threads and packages they should be identical" if not found.host else "that is too much"
         raise TapehouseError(f"{told}{far}; {why}. Its files are in {found.folder}")
     out.print(f"[green]Within {TOLERANCE}[/] of the weights' length. {told}{far}")
+
+
+@app.command()
+def tune(
+    name: Annotated[str, typer.Argument(help="A classical recipe with a `search` section.")],
+    fold: Annotated[str, typer.Option("--fold", help="A test block, by its first session: its training window is searched.")],
+    trials: Annotated[int | None, typer.Option("--trials", min=1, help="In all; default: as the recipe says.")] = None,
+    processes: Annotated[int, typer.Option("--processes", min=1)] = 1,
+) -> None:
+    """Search a recipe's declared ranges by purged cross-validation; what was finished before is kept."""
+    from tapehouse.cli import open_settings, out
+    from tapehouse.declarations import load_project
+    from tapehouse.tuning_runs import tune as run
+    from tapehouse.warehouse import Warehouse
+
+    settings = open_settings()
+    folder, found = run(load_project(settings), Warehouse(settings), name, fold, trials, processes)
+    counts = ", ".join(f"{count} {state}" for state, count in found.counts.items())
+    out.print(f"[bold]{name} {fold}[/]  trials: {counts}", highlight=False)
+    own = "outside of the search" if found.own is None else f"{found.own:.6f}"
+    out.print(f"best {found.objective:.6f}, what the recipe says now {own}", highlight=False)
+    for key, value in found.best.items():
+        out.print(f"  {key}: {value:g}", highlight=False)
+    out.print(f"[bold]Study[/]  {escape(str(folder))}", soft_wrap=True)
+    out.print("They know the answers of blocks before this one. `tapehouse run --select reports/trials` files every trial.")

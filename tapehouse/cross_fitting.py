@@ -37,6 +37,8 @@ def cross_fitted(
     method = method_module(recipe.method)
     points = inputs[POINTS]
     for split in splits:
+        if not split.train.size or not split.test.size:  # a block of the window from which no row was given
+            continue
         train, test = (points.join(rows[part].select(KEYS), on=KEYS, how="semi") for part in (split.train, split.test))
         own = folder / split.name
         own.mkdir(parents=True)

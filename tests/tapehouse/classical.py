@@ -1,11 +1,12 @@
 """A small market for tests of classical methods: two symbols, a feature that foretells the label, a fold with a tail."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from tapehouse.calendars import all_sessions
 from tapehouse.declared_splits import splits_frame
 from tapehouse.folds import Fold, FoldSpec, walk_forward
 from tapehouse.predictions import KEYS, as_predictions, judged_rows
@@ -13,25 +14,10 @@ from tapehouse.recipes import method_module, parse_recipe
 from tapehouse.steps.fit import fitted
 
 STAMP = pl.Datetime("us", "UTC")
-FIRST = date(2024, 1, 1)
 SESSIONS = 120
+DAYS = all_sessions("XNYS").filter(pl.col("session") >= date(2024, 1, 2)).head(SESSIONS + 6)
 POINTS, LABELS, SPLITS = "features.decision_points", "labels.triple_barrier", "models.splits"
-
-
-def stamp(index: int, hour: int) -> datetime:
-    return datetime(2024, 1, 1, hour, tzinfo=UTC) + timedelta(days=index)
-
-
-def calendar() -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "session": [FIRST + timedelta(days=i) for i in range(SESSIONS)],
-            "open_at": [stamp(i, 14) for i in range(SESSIONS)],
-            "close_at": [stamp(i, 21) for i in range(SESSIONS)],
-        }
-    )
-
-
+BARS, ACTIONS = "staging.bars", "raw.corporate_actions"
 SPEC = FoldSpec(
     test_sessions=30,
     min_train_sessions=90,
@@ -41,23 +27,69 @@ SPEC = FoldSpec(
 )
 
 
+def stamp(index: int, hour: int) -> datetime:
+    return datetime.combine(DAYS["session"][index], time(hour), UTC)
+
+
+def calendar() -> pl.DataFrame:
+    return DAYS.head(SESSIONS)
+
+
 def make_fold() -> Fold:
     """90 sessions of training window: 58 to fit, 20 to validate, 12 of purging; then 30 to test."""
     return walk_forward(calendar(), SPEC)[0]
 
 
 def make_inputs() -> dict[str, pl.DataFrame]:
-    """Decisions of two symbols, and labels that `momentum_30d` foretells, known five days later, of all sides; the splits."""
+    """Decisions of two symbols, and labels of all sides that `momentum_30d` foretells, known five sessions later.
+
+    Besides, the splits, and bars that open at 100 and close two per cent the way of the last decision's `momentum_30d`.
+    """
     rng = np.random.default_rng(1)
     rows = [
-        (s, "1d", stamp(i, 22), 100.0, float(rng.normal()), float(rng.normal()), 2.0)
+        (s, "1d", stamp(i, 22), stamp(i + 4, 21), stamp(i + 5, 21), 100.0, float(rng.normal()), float(rng.normal()), 2.0)
         for i in range(SESSIONS)
         for s in ("A", "B")
     ]
-    names = ["symbol", "interval", "decision_at", "close", "momentum_30d", "noise", "atr_14"]
-    points = pl.DataFrame(rows, schema=names, orient="row").with_columns(pl.col("decision_at").cast(STAMP))
-    labels = pl.concat(_labels(points, side) for side in (0, 1, -1))
-    return {POINTS: points, LABELS: labels, SPLITS: splits_frame([make_fold()], SPEC, calendar())}
+    names = ["symbol", "interval", "decision_at", "end", "known", "close", "momentum_30d", "noise", "atr_14"]
+    points = pl.DataFrame(rows, schema=names, orient="row").with_columns(pl.col("decision_at", "end", "known").cast(STAMP))
+    return {
+        POINTS: points.drop("end", "known"),
+        LABELS: pl.concat(_labels(points, side) for side in (0, 1, -1)),
+        SPLITS: splits_frame([make_fold()], SPEC, calendar()),
+        BARS: _bars(points),
+        ACTIONS: pl.DataFrame(schema=_ACTIONS),
+    }
+
+
+_ACTIONS = {
+    "symbol": pl.String,
+    "kind": pl.String,
+    "ex_date": pl.Date,
+    "ratio": pl.Float64,
+    "amount": pl.Float64,
+    "known_at": STAMP,
+    "source": pl.String,
+}
+
+
+def _bars(points: pl.DataFrame) -> pl.DataFrame:
+    before = pl.col("momentum_30d").sign().shift(1).over("symbol").fill_null(0.0)
+    bars = points.sort("symbol", "decision_at").with_columns(close=100.0 + 2.0 * before)
+    session = pl.col("decision_at").dt.date()
+    return bars.select(
+        "symbol",
+        "interval",
+        session=session,
+        event_at=pl.col("decision_at").dt.offset_by("-1h"),
+        open=pl.lit(100.0),
+        high=pl.lit(102.5),
+        low=pl.lit(97.5),
+        close="close",
+        known_at=pl.col("decision_at").dt.offset_by("-1h"),
+        version=pl.lit(1),
+        source=pl.lit("test"),
+    )
 
 
 def _labels(points: pl.DataFrame, side: int) -> pl.DataFrame:
@@ -69,8 +101,8 @@ def _labels(points: pl.DataFrame, side: int) -> pl.DataFrame:
         pl.lit(side, pl.Int32).alias("side"),
         pl.when(signal > dead).then(1).when(signal < -dead).then(-1).otherwise(0).cast(pl.Int32).alias("label"),
         (signal * 0.01).alias("ret"),
-        (pl.col("decision_at") + timedelta(days=4)).alias("label_end_at"),
-        (pl.col("decision_at") + timedelta(days=5)).alias("label_known_at"),
+        pl.col("end").alias("label_end_at"),
+        pl.col("known").alias("label_known_at"),
     )
 
 
@@ -81,13 +113,13 @@ def recipe(method: str, **fields):
 def fit(of, inputs: dict[str, pl.DataFrame], fold: Fold, folder: Path) -> dict:
     """Fit as the step does: on inputs that end with the training window."""
     folder.mkdir(parents=True, exist_ok=True)
+    return fitted(of, in_training(inputs, fold), fold, folder)
+
+
+def in_training(inputs: dict[str, pl.DataFrame], fold: Fold) -> dict[str, pl.DataFrame]:
+    """What is read of the training window."""
     window = pl.col("decision_at") < fold.train_end
-    return fitted(
-        of,
-        {name: rows.filter(window) if "decision_at" in rows.columns else rows for name, rows in inputs.items()},
-        fold,
-        folder,
-    )
+    return {name: rows.filter(window) if "decision_at" in rows.columns else rows for name, rows in inputs.items()}
 
 
 def answers(of, inputs: dict[str, pl.DataFrame], fold: Fold, folder: Path) -> pl.DataFrame:

@@ -1,0 +1,82 @@
+"""Classical recipes from the declared files to predictions, and a search, on twenty months of the real packaged data."""
+
+from datetime import date
+
+import polars as pl
+import pytest
+from filelock import FileLock
+
+from tapehouse.errors import TapehouseError
+from tapehouse.feature_matrix import labelled
+from tapehouse.lineage import stale as stale_of
+from tapehouse.trials import stored_trials
+from tapehouse.tuning_runs import tune
+from tests.house import House, copy_project
+
+NAMES = ("linear", "regime", "gbm_shuffled", "auditor")
+FOLDS = (
+    "{min_train_sessions: 260, test_sessions: 40, min_test_sessions: 30, validation_sessions: 40, count: 2,\n"
+    " cross_validation: {tuning: {groups: 3, embargo_sessions: 12}}}\n"
+)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory) -> House:
+    """Everything that the predictions of the classical recipes need, made once."""
+    made = House(copy_project(tmp_path_factory.mktemp("classical"), date(2003, 9, 1), date(2005, 5, 1), FOLDS))
+    wanted = {f"models.predictions.{name}" for name in (*NAMES, "gbm")}
+    made.refresh(wanted | {a for name in wanted for a in made.project.ancestors(name)} | {"models.splits"})
+    return made
+
+
+def test_every_fold_has_predictions_of_each_and_nothing_is_stale(house):
+    rows = house.frame("models.predictions")
+    folds = list(house.project.folds)
+    assert len(folds) == 2
+    counts = rows.group_by("adapter", "fold", "split").len()
+    assert counts.height == (len(NAMES) + 1) * 2 * 2 and counts["len"].min() > 50
+    for fold in folds:  # every recipe answers the same decisions
+        of_fold = rows.filter(fold=fold).group_by("adapter").agg(pl.struct("symbol", "decision_at", "split").sort())
+        assert of_fold["symbol"].n_unique() == 1
+    fitted = house.frame("models.adapters")
+    assert fitted.height == (len(NAMES) + 1) * 2 and fitted["rows"].min() > 300
+    assert all((house.settings.root / path).is_dir() for path in fitted["path"])
+    # The auditor takes trades of gbm or leaves them.
+    both = rows.filter(adapter="auditor").join(
+        rows.filter(adapter="gbm"), on=["fold", "symbol", "interval", "decision_at"], suffix="_gbm"
+    )
+    taken = both.filter(pl.col("action") != "HOLD")
+    assert taken["action"].equals(taken["action_gbm"])
+
+
+def test_a_recipe_that_is_edited_makes_its_twin_and_its_auditor_stale(house):
+    house.edit("models_registry/adapters/gbm.yaml", "n_estimators: 60", "n_estimators: 50")
+    project = house.reload()
+    stale = {s.asset for s in stale_of(project, house.state(), None)}
+    assert {"models.gbm", "models.gbm_shuffled", "models.auditor"} <= stale
+    assert not {"models.linear", "models.regime"} & stale
+
+
+def test_a_search_in_the_training_window_of_a_fold(house):
+    fold = max(house.project.folds)
+    folder, found = tune(house.project, house.warehouse, "linear", fold, trials=3)
+    assert found.counts == {"complete": 3} and found.own is not None and found.objective >= found.own
+    assert -1.2 < found.objective < -0.8  # near the log of a third, as labels that are nearly noise
+    filed = stored_trials(house.settings.root)
+    assert filed.height == 3 and set(filed["fold"]) == {fold}
+    # What is searched on ends with the fitted rows.
+    points, labels = (
+        pl.read_parquet(folder / "inputs" / f"{n}.parquet") for n in ("features.decision_points", "labels.triple_barrier")
+    )
+    known = labelled(points, labels, house.project.folds[fold])["label_known_at"].max()
+    assert known < house.project.folds[fold].validation_start
+    assert tune(house.project, house.warehouse, "linear", fold, trials=3)[1] == found  # nothing left to do
+    with FileLock(folder / "search.lock"), pytest.raises(TapehouseError, match="another search of this study is running"):
+        tune(house.project, house.warehouse, "linear", fold, trials=4)
+
+
+def test_what_cannot_be_searched_is_refused(house):
+    with pytest.raises(TapehouseError, match=r"momentum\.yaml: no classical recipe with a search section; those are \["):
+        tune(house.project, house.warehouse, "momentum", max(house.project.folds))
+    with pytest.raises(TapehouseError, match="--fold 2004: no such fold; there are"):
+        tune(house.project, house.warehouse, "linear", "2004")
