@@ -34,16 +34,21 @@ class RewardSection(Section):
     decision: float = Field(1.0, ge=0)
 
 
+class ReinforceSection(StageSection):
+    """Pairwise REINFORCE: two answers a row, each the other's baseline."""
+
+    entropy: float = Field(0.01, ge=0, description="c: weight of the answers' entropy, which keeps them from being one alone.")
+    reward: RewardSection = RewardSection()
+
+
 class Recipe(PolicyRecipe):
     """Three heads, two stages."""
 
     method: Literal["ranking"]
     width: int = Field(64, ge=4, description="Of both layers of the shared encoder.")
     features: list[str] = Field([], description="Columns of features.decision_points and features.company; empty means all.")
-    reward: RewardSection = RewardSection()
-    entropy: float = Field(0.01, ge=0, description="c: weight of the answers' entropy, which keeps them from being one alone.")
     supervised: StageSection
-    reinforce: StageSection | None = Field(description="Stage of pairwise REINFORCE; null leaves the taught policy as it is.")
+    reinforce: ReinforceSection | None = Field(description="The second stage; null leaves the taught policy as it is.")
 
 
 def fit_reads(recipe: Recipe) -> tuple[Read, ...]:

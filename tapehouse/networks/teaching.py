@@ -63,7 +63,7 @@ def rewards_of(said: Tensor, chosen: Tensor, signals: Signals, weights) -> Tenso
     What the teacher does not know is left out of the shares.
 
     Args:
-        said: (n, 14) 1 or 0. chosen: (n,) 0 strong_sell to 4. weights: the section `reward` of a recipe.
+        said: (n, 14) 1 or 0. chosen: (n,) 0 strong_sell to 4. weights: the section `reward` of a recipe's `reinforce`.
     """
     said, told = said.numpy(), signals.told.numpy()
     cut = len(SECTIONS)
@@ -88,15 +88,15 @@ def supervised_loss(policy: ThesisPolicy, signals: Signals) -> Tensor:
     return -heads_log_probability(told, decision, signals.told, signals.decision, signals.known).mean()
 
 
-def reinforce_loss(policy: ThesisPolicy, signals: Signals, recipe, generator: torch.Generator) -> Tensor:
-    """`pairwise_reinforce` of two answers a row, drawn by the policy as it is."""
+def reinforce_loss(policy: ThesisPolicy, signals: Signals, stage, generator: torch.Generator) -> Tensor:
+    """`pairwise_reinforce` of two answers a row, drawn by the policy as it is; `stage` is a recipe's section `reinforce`."""
     told, decision = policy(signals.rows)
     known, logs, earned = signals.known, [], []
     for _ in range(2):
         said, chosen = draw(told, decision, generator)
         logs.append(heads_log_probability(told, decision, said, chosen, known))
-        earned.append(rewards_of(said, chosen, signals, recipe.reward).to(logs[-1].dtype))
-    return pairwise_reinforce(*logs, *earned, heads_entropy(told, decision, known), recipe.entropy)
+        earned.append(rewards_of(said, chosen, signals, stage.reward).to(logs[-1].dtype))
+    return pairwise_reinforce(*logs, *earned, heads_entropy(told, decision, known), stage.entropy)
 
 
 @torch.no_grad()
@@ -135,9 +135,6 @@ def fit_policy(
         )  # fmt: skip
         return stages.run(policy, plan)
 
-    def earned() -> float | None:
-        return expected_reward(policy, judged, recipe.reward) if len(judged) else None
-
     told = {
         "supervised": run(
             "supervised",
@@ -146,15 +143,13 @@ def fit_policy(
             lambda: float(supervised_loss(policy, judged)),
         )
     }
-    told["supervised"]["expected_reward"] = earned()
     if recipe.reinforce is not None:
         told["reinforce"] = run(
             "reinforce",
             recipe.reinforce,
-            lambda places, generator: reinforce_loss(policy, signals[places], recipe, generator),
-            lambda: -expected_reward(policy, judged, recipe.reward),
+            lambda places, generator: reinforce_loss(policy, signals[places], recipe.reinforce, generator),
+            lambda: -expected_reward(policy, judged, recipe.reinforce.reward),
         )
-        told["reinforce"]["expected_reward"] = earned()
     save_weights(policy, folder)
     places = measured_places(len(signals), COMPARED)
     directions = Directions(policy)

