@@ -77,21 +77,25 @@ class Build:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def read(self, name: str) -> pl.DataFrame:
+    def read(self, name: str, writer: str | None = None) -> pl.DataFrame:
         """Rows of a declared input inside its declared window, sorted by its grain.
+
+        Args:
+            writer: of several inputs that are rows of one table, that of this asset.
 
         Raises:
             TapehouseError: the table is not among the inputs that the file declares.
         """
-        read = self._declared(name)
+        read = self._declared(name, writer)
+        key = f"{name} {read.writer or ''}"
         if self.shared is None:
             return read_table(self.cursor, self.project, read, self.asset, self.partitions)
-        if name not in self.shared:  # once for all folds: their windows overlap
-            self.shared[name] = read_table(self.cursor, self.project, read, self.asset, self.folds_made)
-        return of_fold(self.shared[name], self.project, read, self.asset, self.partitions[0])
+        if key not in self.shared:  # once for all folds: their windows overlap
+            self.shared[key] = read_table(self.cursor, self.project, read, self.asset, self.folds_made)
+        return of_fold(self.shared[key], self.project, read, self.asset, self.partitions[0])
 
-    def _declared(self, name: str) -> Read:
-        found = [r for r in self.asset.reads if r.table == name]
+    def _declared(self, name: str, writer: str | None = None) -> Read:
+        found = [r for r in self.asset.reads if r.table == name and writer in (None, r.writer)]
         if not found:
             declared = [r.table for r in self.asset.reads]
             raise TapehouseError(f"{self.asset.source or self.asset.name}: reads {name}, but declares only {declared}")

@@ -10,16 +10,10 @@ from tapehouse.strategies.schema import Strategy
 def run(b, strategy: Strategy) -> dict[str, pl.DataFrame]:
     """Rows of the backtest, of what became of its signals, and of what its vetoes held back."""
     from tapehouse.metrics import backtest_rows, metric_rows
-    from tapehouse.reading import read_table
     from tapehouse.strategies.trading import Market, trade
 
     universe = b.settings.universe
-    # Several inputs are rows of one table, by recipe: each is read by itself.
-    predictions = {
-        read.writer.removeprefix("models.predictions."): read_table(b.cursor, b.project, read, b.asset, b.partitions)
-        for read in b.asset.reads
-        if read.table == "models.predictions"
-    }
+    predictions = {name: b.read("models.predictions", f"models.predictions.{name}") for name in strategy.predictors}
     declared = {read.table for read in b.asset.reads}
     market = Market(
         points=b.read("features.decision_points"),
