@@ -48,10 +48,15 @@ class RolloutSection(Section):
 
 
 class LossSection(Section):
-    """The bounds of the ratio of probabilities, new to old: it is cut below 1 - epsilon and above 1 + epsilon_high."""
+    """The bounds of the ratio of probabilities, new to old: it is cut below 1 - epsilon and above 1 + epsilon_high.
+
+    `divergence` weighs that from what training starts from, token by token (0 in DAPO): an answer which is worth little, but
+    the same whatever the prompt says, is found long before the one that takes the prompt into account.
+    """
 
     epsilon: float = Field(0.20, gt=0, lt=1)
     epsilon_high: float = Field(0.28, gt=0)
+    divergence: float = Field(0.0, ge=0)
 
 
 class Recipe(LanguageRecipe):
@@ -91,6 +96,11 @@ class Recipe(LanguageRecipe):
                     f"{key} {steps} is no multiple of the {self.rollout.steps} steps of a rollout (rollout.updates times "
                     "rollout.passes): training stops and starts between rollouts alone"
                 )
+        if self.loss.divergence and self.adapter.kind == "full":
+            raise ValueError(
+                f"loss.divergence {self.loss.divergence} is from what training starts from, which an adapter keeps and "
+                "adapter.kind 'full' does not; take 'lora', or divergence 0.0"
+            )
         if self.data.family == "thesis" and self.rollout.most_tokens < 64:
             raise ValueError(f"rollout.most_tokens {self.rollout.most_tokens} cuts every thesis; give it room, as in 256")
         return self

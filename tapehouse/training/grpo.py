@@ -213,7 +213,7 @@ def rollout_arguments(recipe: Recipe) -> dict[str, Any]:
         "loss_type": "dapo",
         "epsilon": recipe.loss.epsilon,
         "epsilon_high": recipe.loss.epsilon_high,
-        "beta": 0.0,
+        "beta": recipe.loss.divergence,
         "num_generations": rollout.group,
         "max_completion_length": rollout.most_tokens,
         "temperature": rollout.temperature,

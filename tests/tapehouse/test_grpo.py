@@ -85,7 +85,7 @@ def make_trainer(folder: Path, world, source=Early, **changes) -> RolloutTrainer
     torch.manual_seed(9)
     with torch.no_grad():
         for name, weight in trainer.model.named_parameters():
-            if "lora_B" in name:
+            if "lora_B.default" in name:  # the reference is left where it is
                 weight.normal_(std=0.3)
     return trainer
 
@@ -108,6 +108,7 @@ def test_what_cannot_be_is_refused_with_key_and_remedy():
         ({"data": {"stage": "format"}}, "data.stage"),
         ({"adapter": {"rank": 2, "alpha": 4, "dropout": 0.1}}, "training by grpo runs without dropout"),
         ({"loss": {"kind": "grpo"}}, "loss.kind: unknown key"),
+        ({"loss": {"divergence": 0.1}, "adapter": {"kind": "full"}}, "loss.divergence 0.1 is from what training starts from"),
     ):
         with pytest.raises(TapehouseError, match=words):
             grpo_recipe(**changes)
@@ -234,6 +235,24 @@ def clipping(tmp_path_factory, world):
         width = batch["completion_ids"].shape[1]
         now = trainer._get_per_token_logps_and_entropies(trainer.model, ids, seen, width)[0]
     return trainer, batch, now
+
+
+def test_divergence_is_from_the_start_and_leaves_no_weights_of_its_own(tmp_path, world):
+    without = make_trainer(tmp_path / "without", world, source=Same)
+    trainer = make_trainer(tmp_path / "with", world, source=Same, loss={"divergence": 0.5})
+    assert trainer._trained().keys() == without._trained().keys()
+    batch = batch_of(trainer)
+    # Advantages are all zero, so that the loss is the divergence's alone: the mean over tokens of e^d - d - 1.
+    ids = torch.cat((batch["prompt_ids"], batch["completion_ids"]), dim=1)
+    seen, told = torch.cat((batch["prompt_mask"], batch["completion_mask"]), dim=1), batch["completion_mask"].bool()
+    with torch.no_grad():
+        now = trainer._get_per_token_logps_and_entropies(trainer.model, ids, seen, told.shape[1])[0]
+        with trainer.model.disable_adapter():
+            start = trainer._get_per_token_logps_and_entropies(trainer.model, ids, seen, told.shape[1])[0]
+    apart = (start - now)[told]
+    assert apart.abs().max() > 0.01
+    expected = 0.5 * (apart.exp() - apart - 1).mean()
+    assert trainer.compute_loss(trainer.model, batch).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 # ---------------------------------------------------------------------- rollouts
