@@ -32,6 +32,7 @@ from tapehouse.training.job import Job
 
 SCHEDULES: Final = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 SMOOTHED: Final = 10  # steps over which the manifest's loss is averaged
+UNTOLD: Final = ("epoch", "train_runtime", "train_tokens_per_second")  # `Progress` has its own clock
 ROWS_NAMED: Final = 20  # in an error; a batch of a big machine is thousands
 
 
@@ -314,10 +315,11 @@ class Cadence(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         told = (logs or {}).items()
-        numbers = {key: float(value) for key, value in told if key != "epoch" and isinstance(value, int | float)}
+        numbers = {key: float(value) for key, value in told if key not in UNTOLD and isinstance(value, int | float)}
         at = {"step": state.global_step, "steps": state.max_steps}
         if "loss" in numbers:
-            self.trainer.job.report(at | {"tokens": int(numbers.pop("num_tokens", 0))} | numbers)
+            seen = numbers.pop("num_input_tokens_seen", 0)
+            self.trainer.job.report(at | {"tokens": int(numbers.pop("num_tokens", seen))} | numbers)
         elif "eval_loss" in numbers:
             self.trainer.job.report(at | {"validation_loss": numbers["eval_loss"]})
 
