@@ -44,6 +44,18 @@ class Recipe(LanguageRecipe):
         return SOURCES[self.data.dataset]
 
 
+def laid_out(recipe: Recipe, examples: pl.DataFrame) -> pl.DataFrame:
+    """Examples as rows of a batch: packed, with `block_lengths`, where the recipe says so, else each a row of its own.
+
+    Raises TapehouseError where an example is longer than a row; nothing is cut.
+    """
+    if recipe.data.row_tokens is None:
+        return examples
+    from tapehouse.packing import BLOCKS, pack_examples
+
+    return pack_examples(examples, recipe.data.row_tokens).select(*recipe.needs, BLOCKS)
+
+
 def training_rows(recipe: Recipe, tokens: pl.DataFrame, inputs: dict[str, pl.DataFrame]) -> pl.DataFrame:
     """Examples of the recipe's dataset and stage, out of a token table. Raises TapehouseError where there are none."""
     rows = tokens.filter(dataset=recipe.data.dataset) if "dataset" in tokens.columns else tokens

@@ -26,7 +26,7 @@ from tapehouse.errors import TapehouseError
 from tapehouse.folds import Fold
 from tapehouse.hashing import frame_hash, text_hash
 from tapehouse.recipe_sections import LanguageRecipe
-from tapehouse.recipes import Recipe
+from tapehouse.recipes import Recipe, method_module
 from tapehouse.tokens import FILES as TOKENIZER_FILES
 from tapehouse.tokens import tokenizer_digest
 from tapehouse.training.launchers import command
@@ -101,8 +101,9 @@ def export_job(
                 raise TapehouseError(f"job of recipe {recipe.name}: init_from needs the folder of {recipe.model.init_from!r}")
             lay_model(init_dir, jobdir / "parent")
             job["init_digest"] = weights_digest(init_dir)
-    rows.select(recipe.needs if language else pl.all()).write_parquet(jobdir / "tokens.parquet")
-    tail.select(recipe.needs if language else pl.all()).write_parquet(jobdir / "validation.parquet")
+    laid_out = getattr(method_module(recipe.method), "laid_out", lambda recipe, rows: rows)
+    for name, part in (("tokens", rows), ("validation", tail)):
+        laid_out(recipe, part.select(recipe.needs if language else pl.all())).write_parquet(jobdir / f"{name}.parquet")
     (jobdir / "recipe.json").write_text(recipe.model_dump_json(indent=1))
     (jobdir / "job.json").write_text(json.dumps(job, indent=1, sort_keys=True))
 

@@ -19,16 +19,15 @@ class Supervised(Durable, SupervisedTrainer):
 def train(job: Job) -> dict[str, Any]:
     """Train on rows of input_ids and loss_mask, and save what was trained; numbers for the manifest.
 
-    Packed, a row of the batch is several examples, and `batch_rows` in the manifest says how many rows that gave.
+    Packed (`tapehouse.methods.sft.laid_out`), a row of the batch is several examples; `batch_rows` of the manifest counts them.
     """
     recipe = job.recipe
-    width = recipe.data.row_tokens
-    rows, tail = batch_rows(job.rows, width), measured_rows(job)
+    rows, tail = batch_rows(job.rows), measured_rows(job)
     model = adapted_model(job)
     trainer = Supervised(
         model,
         rows,
-        () if tail is None else batch_rows(tail, width),
+        () if tail is None else batch_rows(tail),
         args=TrainingArguments(
             **arguments(recipe, job), remove_unused_columns=False, include_num_input_tokens_seen="all"
         ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AttentionInterface, Trainer
 
-from tapehouse.packing import BLOCKS, pack_examples
 from tapehouse.training.lean import gated_mlp
 from tapehouse.training.shared_prompt import KNOWN
 
-ATTENTION = "per_example"
+ATTENTION: Final = "per_example"
+BLOCKS: Final = "block_lengths"  # as tapehouse.packing says, whose compiled kernels training does without
 
 Row = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -91,23 +91,17 @@ def attend_per_example(
 AttentionInterface.register(ATTENTION, attend_per_example)
 
 
-def batch_rows(examples: pl.DataFrame, row_tokens: int | None) -> list[Row]:
+def batch_rows(rows: pl.DataFrame) -> list[Row]:
     """Rows of a batch as ids, what is learnt of them, and the lengths of their examples.
 
     Args:
-        examples: input_ids and loss_mask, one example a row.
-        row_tokens: examples share rows of at most so many tokens; None leaves each in a row of its own.
-
-    Raises TapehouseError where an example is longer than a row; nothing is cut.
+        rows: input_ids and loss_mask; block_lengths where several examples share a row, as `tapehouse.packing` lays them.
     """
-    columns = examples.select("input_ids", "loss_mask")
-    if row_tokens is not None:
-        packed = pack_examples(columns, row_tokens)
-    else:
-        packed = columns.with_columns(pl.concat_list(pl.col("input_ids").list.len().cast(pl.Int32)).alias(BLOCKS))
+    if BLOCKS not in rows.columns:
+        rows = rows.with_columns(pl.concat_list(pl.col("input_ids").list.len().cast(pl.Int32)).alias(BLOCKS))
     return [
         (np.asarray(ids, np.int64), np.asarray(learnt, bool), np.asarray(lengths, np.int64))
-        for ids, learnt, lengths in packed.select("input_ids", "loss_mask", BLOCKS).iter_rows()
+        for ids, learnt, lengths in rows.select("input_ids", "loss_mask", BLOCKS).iter_rows()
     ]
 
 

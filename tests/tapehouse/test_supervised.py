@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
 
 from tapehouse.errors import TapehouseError
+from tapehouse.methods.sft import laid_out
+from tapehouse.packing import pack_examples
+from tapehouse.recipes import parse_recipe
 from tapehouse.training.supervised import SupervisedTrainer, batch_rows, collate
 
 VOCABULARY = 64
@@ -78,7 +81,7 @@ def test_a_batch_by_hand():
 
 def test_losses_and_gradients_are_those_of_examples_alone(tmp_path):
     frame = examples()
-    made = trainer(tmp_path, batch_rows(frame, 64))
+    made = trainer(tmp_path, batch_rows(pack_examples(frame, 64)))
     batch = collate(made.train_dataset)
     learnt = len(batch["labels"])
     loss, gradients = loss_and_gradients(made.model, made.compute_loss(made.model, batch, num_items_in_batch=learnt))
@@ -105,7 +108,7 @@ def test_every_step_loses_what_trl_loses(tmp_path, row_tokens):
         tokenizer_object=Tokenizer(models.WordLevel(words, "<pad>")), pad_token="<pad>", eos_token="<stop>"
     )
     frame = examples(16)
-    made = trainer(tmp_path, batch_rows(frame, row_tokens))
+    made = trainer(tmp_path, batch_rows(frame if row_tokens is None else pack_examples(frame, row_tokens)))
     config = SFTConfig(
         output_dir=str(tmp_path), **ARGUMENTS, gradient_checkpointing=False, completion_only_loss=True,
         packing=row_tokens is not None, max_length=row_tokens,
@@ -120,7 +123,7 @@ def test_every_step_loses_what_trl_loses(tmp_path, row_tokens):
 
 
 def test_parts_of_a_batch_lose_what_the_whole_loses(tmp_path):
-    rows = batch_rows(examples(16), None)
+    rows = batch_rows(examples(16))
     losses = []
     for size, parts in ((4, 1), (1, 4)):  # the mean is over the tokens of a step, however it is cut
         made = trainer(tmp_path, rows, per_device_train_batch_size=size, gradient_accumulation_steps=parts)
@@ -134,7 +137,7 @@ def test_parts_of_a_batch_lose_what_the_whole_loses(tmp_path):
 def test_rows_lose_no_token_and_invent_none(lengths, packed):
     ids = [list(range(2, 2 + length)) for length in lengths]
     frame = pl.DataFrame({"input_ids": ids, "loss_mask": [[True] * length for length in lengths]})
-    rows = batch_rows(frame, 40 if packed else None)
+    rows = batch_rows(pack_examples(frame, 40) if packed else frame)
     found = [part.tolist() for ids, _, sizes in rows for part in np.split(ids, np.cumsum(sizes)[:-1])]
     assert sorted(found) == sorted(ids)
     batch = collate(rows)
@@ -142,6 +145,22 @@ def test_rows_lose_no_token_and_invent_none(lengths, packed):
     assert len(set(batch["places"].tolist())) == sum(lengths)
 
 
-def test_an_example_longer_than_a_row_is_refused():
+def test_a_job_holds_packed_rows_and_refuses_what_they_cannot_hold():
+    fields = {
+        "name": "t",
+        "description": "x",
+        "method": "sft",
+        "data": {"row_tokens": 64},
+        "optimiser": {"learning_rate": 0.01},
+        "budget": {"steps": 1, "batch_size": 1},
+        "prompt": {"objective": "patient"},
+    }
+    recipe = parse_recipe(fields, "test")
+    laid = laid_out(recipe, examples())
+    assert laid["input_ids"].list.len().sum() == examples()["input_ids"].list.len().sum()
+    assert laid.height < 10 and laid["input_ids"].list.len().max() <= 64
+    assert laid_out(recipe, examples().clear()).is_empty()
     with pytest.raises(TapehouseError, match="no example is cut"):
-        batch_rows(examples(), 16)
+        laid_out(parse_recipe(fields | {"data": {"row_tokens": 16}}, "test"), examples())
+    apart = parse_recipe(fields | {"data": {}}, "test")
+    assert laid_out(apart, examples()).equals(examples())
