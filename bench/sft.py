@@ -2,9 +2,9 @@
 
 Examples of 120 to 185 tokens, the last 17 of them learnt. Both sides run twice: with the rows of a step at once (TRL lays them
 end to end), and one by one with accumulation; the ratio is that of the faster ones. Float32, LoRA of rank 16, no checkpointing,
-equal threads and allocator, a process for each run, the median of five (--quick: one, row by row). Asserted: the loss of a batch and
-the gradients with a moved adapter are TRL's, so are the losses of every step and the tokens; and a process of ours never takes
-more memory than TRL's of the same batches. The peaks go to standard error.
+equal threads and allocator, a process for each run, the median of five (--quick: one, row by row). Asserted: the loss of a
+batch and the gradients with a moved adapter are TRL's, so are the losses of all steps and the tokens; and a process of ours
+never takes more memory than TRL's of the same batches. The peaks go to standard error.
 """
 
 import json
