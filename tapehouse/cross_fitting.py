@@ -6,6 +6,7 @@ points and their labels; what else they read they are given whole.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -43,10 +44,14 @@ def cross_fitted(
         own = folder / split.name
         own.mkdir(parents=True)
         known = inputs[LABELS].join(train.select(KEYS), on=KEYS, how="semi")
-        method.fit(recipe, inputs | {POINTS: train, LABELS: known}, fold, own, None)
+        method.fit(recipe, inputs | {POINTS: train, LABELS: known}, fold, own, _unreported)
         answers = method.predict(recipe, inputs | {POINTS: test}, fold, own)
         if "action" not in answers.columns:
             answers = answers.with_columns(action=likeliest(answers))
         yield answers.select(
             *KEYS, "action", *(name for name in CHANCES if name in answers.columns), split=pl.lit(split.name)
         ).sort("decision_at", "symbol", "interval")
+
+
+def _unreported(facts: dict[str, Any]) -> None:
+    """Progress of a fit that is one of many."""

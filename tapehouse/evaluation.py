@@ -15,6 +15,7 @@ import polars as pl
 from tapehouse.bootstrap import ratio_interval, statistic_interval
 from tapehouse.metrics import metric_rows
 from tapehouse.predictions import ACTIONS
+from tapehouse.statistics.ranks import spearman_draws
 
 KEYS = ["symbol", "interval", "decision_at"]
 SIDE = {"BUY": 1, "SELL": -1}
@@ -180,25 +181,12 @@ def rank_correlation(
     Args:
         a, b: (observations,). dates: (observations,) number of the session of each, from 0. sessions: how many there are.
     """
-    groups = [np.flatnonzero(dates == d) for d in range(sessions)]
 
     def correlations(drawn: np.ndarray) -> np.ndarray:
-        picked = (np.concatenate([groups[d] for d in draw]) for draw in drawn)
-        return np.array([_spearman(a[rows_], b[rows_]) for rows_ in picked])
+        return spearman_draws(a, b, dates, drawn, sessions)
 
-    value = _spearman(a, b)
+    value = float(correlations(np.arange(sessions)[None, :])[0])
     return None if math.isnan(value) else value, *statistic_interval(sessions, len(a), correlations)
-
-
-def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman correlation with mean ranks for ties; NaN below three values or where one is constant."""
-    from scipy.stats import rankdata
-
-    if len(a) < 3:
-        return math.nan
-    a, b = rankdata(a) - (len(a) + 1) / 2, rankdata(b) - (len(b) + 1) / 2
-    spread = math.sqrt((a @ a) * (b @ b))
-    return float(a @ b / spread) if spread > 0 else math.nan
 
 
 def _by_date(values: np.ndarray, dates: np.ndarray, all_dates: np.ndarray | None = None) -> np.ndarray:
