@@ -126,7 +126,18 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 # What decides a table's values besides our code: another version of these may give other bits.
 DATA_PACKAGES = ("duckdb", "exchange-calendars", "numba", "numpy", "polars")
-MODEL_PACKAGES = ("accelerate", "hmmlearn", "peft", "statsmodels", "tokenizers", "torch", "transformers", "trl", "xgboost-cpu")
+MODEL_PACKAGES = (
+    "accelerate",
+    "hmmlearn",
+    "peft",
+    "scikit-learn",
+    "statsmodels",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "trl",
+    "xgboost-cpu",
+)
 
 
 @lru_cache(maxsize=2)
