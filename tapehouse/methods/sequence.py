@@ -5,7 +5,7 @@ from typing import Literal
 import polars as pl
 
 from tapehouse.feature_matrix import labelled
-from tapehouse.networks.recipe import EncoderSection, FocalSection, PolicyRecipe, StageSection, lookback_days
+from tapehouse.networks.recipe import EncoderSection, FocalSection, PolicyRecipe, StageSection, window_read
 from tapehouse.tables import Read
 
 
@@ -20,16 +20,12 @@ class Recipe(PolicyRecipe):
 
 def fit_reads(recipe: Recipe) -> tuple[Read, ...]:
     """Labels of the training window, and price features from before its first window's first row."""
-    return (Read("labels.triple_barrier", window="train"), *_price(recipe, "train"))
+    return (Read("labels.triple_barrier", window="train"), window_read(recipe.encoder, "train"))
 
 
 def predict_reads(recipe: Recipe) -> tuple[Read, ...]:
     """Price features from before the first judged window's first row."""
-    return _price(recipe, "judged")
-
-
-def _price(recipe: Recipe, window) -> tuple[Read, ...]:
-    return (Read("features.price", window=window, lookback_days=lookback_days(recipe.encoder.window)),)
+    return (window_read(recipe.encoder, "judged"),)
 
 
 def fit(recipe: Recipe, inputs, fold, folder, report=None, checkpoints=None) -> dict:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import polars as pl
@@ -13,14 +12,12 @@ from tapehouse.networks.scaler import Scaler
 from tapehouse.networks.windows import sorted_rows, windows_of
 from tapehouse.predictions import CHANCES, KEYS
 
-SLICE: Final = 512  # windows that are looked at at a time
-
 
 def window_chances(price: pl.DataFrame, points: pl.DataFrame, length: int, folder: Path) -> pl.DataFrame:
     """`KEYS` and `CHANCES` of each decision of `points`, from the windows of `features.price` that end in it."""
     windows = windows_of(sorted_rows(price), points, Scaler.load(folder), length)
-    slices = (windows.batch(slice(start, start + SLICE)) for start in range(0, len(windows), SLICE))
-    return with_chances(points, onnx_file.run(folder, ({"windows": rows, "there": there} for rows, there in slices)))
+    batches = ({"windows": rows, "there": there} for rows, there in windows.slices())
+    return with_chances(points, onnx_file.run(folder, batches))
 
 
 def row_chances(values: np.ndarray, points: pl.DataFrame, folder: Path) -> pl.DataFrame:

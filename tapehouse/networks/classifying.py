@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,9 +20,6 @@ from tapehouse.networks.loop import Plan
 from tapehouse.networks.losses import focal_loss, supervised_contrastive_loss
 from tapehouse.networks.recipe import FocalSection, PolicyRecipe, StageSection
 from tapehouse.networks.windows import Windows, fitted_scaler, sorted_rows, windows_of
-
-COMPARED: Final = 64  # windows on which the ONNX file is compared with the network
-SLICE: Final = 512  # windows that pass the encoder at a time
 
 
 @dataclass(frozen=True)
@@ -59,11 +56,11 @@ def fit_classifier(
         logits = network(*tensors_of(data.tail, places))
         return float(focal_loss(logits, data.tail_classes[places], recipe.loss.gamma, weights))
 
-    stages = Stages(recipe.training.steps, recipe.encoder.window, report, checkpoints)
+    stages = Stages(recipe.training.steps, report, checkpoints)
     plan = _plan(
         "training", recipe, recipe.training, data.rows, loss, measure if len(places) else None, tuple(network.parameters())
     )
-    told = stages.run(network, plan)
+    told = stages.run(network, plan, recipe.encoder.window)
     return _leave(recipe, network, weights, data, {"training": told}, stages.rows, folder)
 
 
@@ -87,13 +84,13 @@ def fit_by_contrast(
         states = projection(network.encoder(*tensors_of(windows, places)))
         return supervised_contrastive_loss(states, classes[places], recipe.temperature)
 
-    stages = Stages(recipe.pretraining.steps + recipe.probe.steps, recipe.encoder.window, report, checkpoints)
+    stages = Stages(recipe.pretraining.steps + recipe.probe.steps, report, checkpoints)
     plan = _plan(
         "pretraining", recipe, recipe.pretraining, data.rows, lambda some, _: contrast(data.fitted, data.classes, some),
         (lambda: float(contrast(data.tail, data.tail_classes, places))) if len(places) else None,
         tuple(pretrained.parameters()),
     )  # fmt: skip
-    told = {"pretraining": stages.run(pretrained, plan)}
+    told = {"pretraining": stages.run(pretrained, plan, recipe.encoder.window)}
     states, tail_states = (_states(network, windows) for windows in (data.fitted, data.tail))
 
     def probe(states: Tensor, classes: Tensor) -> Tensor:
@@ -138,7 +135,7 @@ def _plan(
 def _states(network: WindowClassifier, windows: Windows) -> Tensor:
     """(n, width) states of all windows: rows of a number, where their windows would have been `length` times F."""
     network.eval()
-    parts = [network.encoder(*tensors_of(windows, slice(at, at + SLICE))) for at in range(0, len(windows), SLICE)]
+    parts = [network.encoder(torch.from_numpy(rows), torch.from_numpy(there)) for rows, there in windows.slices()]
     return torch.cat(parts) if parts else torch.empty(0, network.head.in_features)
 
 
@@ -147,7 +144,7 @@ def _leave(
 ) -> dict[str, Any]:
     """Write the model's files; the manifest's part."""
     save_weights(network, folder)
-    windows, there = tensors_of(data.fitted, measured_places(len(data.fitted), COMPARED))
+    windows, there = tensors_of(data.fitted, measured_places(len(data.fitted), onnx_file.COMPARED))
     parity = onnx_file.export(Chances(network, weights), {"windows": windows, "there": there}, folder)
     last = next(reversed(stages.values()))
     return {

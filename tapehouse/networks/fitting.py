@@ -24,19 +24,18 @@ class Stages:
     """The stages of one fit, one after the other, with one count of steps for the reports.
 
     Attributes:
-        steps: of all stages together, if none stops early. width: rows of features that one row of a batch holds.
+        steps: of all stages together, if none stops early. rows: of features seen so far.
     """
 
     steps: int
-    width: int
     report: Callable[[dict[str, Any]], None] | None
     checkpoints: Path | None
     before: int = 0
-    rows: int = 0  # of features seen
+    rows: int = 0
 
-    def run(self, network: nn.Module, plan: Plan) -> dict[str, Any]:
-        """Run a stage; what its manifest says."""
-        batch = min(plan.stage.batch_size, plan.rows) * self.width
+    def run(self, network: nn.Module, plan: Plan, width: int = 1) -> dict[str, Any]:
+        """Run a stage; what its manifest says. `width` is the number of rows of features that one row of a batch holds."""
+        batch = min(plan.stage.batch_size, plan.rows) * width
 
         def told(progress: Progress, loss: float) -> None:
             if self.report is not None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FILE: Final = "model.onnx"
 OUTPUT: Final = "chances"
 PARITY: Final = 1e-5  # largest difference of a probability from the network's own
+COMPARED: Final = 64  # rows on which a fit compares the two
 MOST_ROWS: Final = 1 << 20
 
 

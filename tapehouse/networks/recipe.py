@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from tapehouse.recipe_sections import ClassicalRecipe, EvaluationSection, OptimiserSection, PlateauSection, Section
+from tapehouse.tables import Read, Window
 
 # Scale-free, and known of every symbol: returns, oscillators, volatility, where the price stands. Prices themselves are not.
 PRICE_FEATURES = (
@@ -76,6 +77,11 @@ class PolicyRecipe(ClassicalRecipe):
                 "before the learning rate falls; lower the one or raise the other"
             )
         return self
+
+
+def window_read(encoder: EncoderSection, window: Window) -> Read:
+    """`features.price` over a window of the fold, and what lies in the windows of its first decisions."""
+    return Read("features.price", window=window, lookback_days=lookback_days(encoder.window))
 
 
 def lookback_days(window: int) -> int:

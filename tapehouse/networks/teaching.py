@@ -21,7 +21,6 @@ from tapehouse.networks.thesis import SIGNS, Directions, ThesisPolicy
 from tapehouse.prompts.thesis import ACTIONS, CLAIMS, SECTIONS
 from tapehouse.rewards import decision_rewards, share_right
 
-COMPARED: Final = 64  # rows on which the ONNX file is compared with the network
 UNKNOWN: Final = -1
 
 
@@ -126,7 +125,7 @@ def fit_policy(
     judged = judged[measured_places(len(judged), recipe.evaluation.rows)]
     seeded(recipe.seed)
     policy = ThesisPolicy(signals.rows.shape[1], recipe.width)
-    stages = Stages(recipe.supervised.steps + (recipe.reinforce.steps if recipe.reinforce else 0), 1, report, checkpoints)
+    stages = Stages(recipe.supervised.steps + (recipe.reinforce.steps if recipe.reinforce else 0), report, checkpoints)
 
     def run(name: str, stage, loss, measure) -> dict[str, Any]:
         plan = Plan(
@@ -151,7 +150,7 @@ def fit_policy(
             lambda: -expected_reward(policy, judged, recipe.reinforce.reward),
         )
     save_weights(policy, folder)
-    places = measured_places(len(signals), COMPARED)
+    places = measured_places(len(signals), onnx_file.COMPARED)
     directions = Directions(policy)
     parity = onnx_file.export(directions, {"rows": signals.rows[places]}, folder)
     signs = np.array(SIGNS)[signals.decision.numpy()] + 1

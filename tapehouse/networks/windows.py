@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -14,6 +15,8 @@ from tapehouse.feature_matrix import matrix
 from tapehouse.networks.recipe import lookback_days
 from tapehouse.networks.scaler import Scaler
 from tapehouse.predictions import KEYS
+
+SLICE: Final = 512  # windows that are looked at at a time
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self.last)
+
+    def slices(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """`batch` of all decisions, `SLICE` at a time."""
+        for start in range(0, len(self), SLICE):
+            yield self.batch(slice(start, start + SLICE))
 
     def batch(self, places: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
         """Windows (n, length, F), oldest row first, and whether each row is there (n, length), of some decisions."""
