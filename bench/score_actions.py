@@ -1,78 +1,53 @@
 """Prompts a second for the log-probabilities of five answers (stop token included) by one pass (ours) and by five (peer).
 
-Prompts of 256 tokens, answers of at most 4. The peer runs prompt + answer for each of the five answers in batches of the same
-rows, and makes logits at the answer alone (`logits_to_keep`). Scores are equal to 1e-5. Float32, equal threads, the least of
-several runs, interleaved. With --quick 32 prompts in place of 128.
+Prompts of 256 tokens, answers of at most 4. The peer runs prompt + answer for each of the five answers, sixteen prompts at a
+time, and makes logits at the answer alone (`logits_to_keep`); ours takes as many prompts at a time as adapters are asked with.
+Asserted first: the scores are equal to 1e-5. Float32, equal threads and allocator, a process for each run, the median of five
+(of one with --quick, and a quarter of the prompts). Peaks of memory of whole processes go to standard error.
 """
 
+import json
 import os
+import subprocess
 import sys
-import time
 from pathlib import Path
+from statistics import median
 
-os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "OMP_WAIT_POLICY": "PASSIVE"}
+import numpy as np
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import torch  # noqa: E402
-from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
-
 from bench.harness import report  # noqa: E402
-from tapehouse.training.shared_prompt import AnswerBatch, answer_scores, collate  # noqa: E402
 
 AIM = 4.0
-PROMPTS, QUICK_PROMPTS, PROMPT, BATCH, VOCABULARY = 128, 32, 256, 16, 512
-ANSWERS = [[7, 8, 1], [8, 1], [9, 10, 11, 1], [10, 1], [11, 12, 1]]
-REPEATS = 5
+SIDE = ROOT / "bench" / "peers" / "score_answers.py"
+SIDES = ("one_pass", "five_passes")
+PROMPTS, QUICK_PROMPTS, RUNS = 128, 32, 5
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def base() -> LlamaForCausalLM:
-    """A decoder of 3 million weights."""
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=192, intermediate_size=768, num_hidden_layers=5, num_attention_heads=6
-    )
-    return LlamaForCausalLM(config).eval()
-
-
-def one_pass(model: LlamaForCausalLM, prompts: list[list[int]]) -> torch.Tensor:
-    """Scores (prompts, answers)."""
-    batches = (prompts[start : start + BATCH] for start in range(0, len(prompts), BATCH))
-    return torch.cat(
-        [answer_scores(model, AnswerBatch(**collate([(prompt, ANSWERS) for prompt in batch], 0))) for batch in batches]
-    )
-
-
-def five_passes(model: LlamaForCausalLM, prompts: list[list[int]]) -> torch.Tensor:
-    """The same, an answer after the other."""
-    columns = []
-    for answer in ANSWERS:
-        scores = []
-        for start in range(0, len(prompts), BATCH):
-            ids = torch.tensor([prompt + answer for prompt in prompts[start : start + BATCH]])
-            logits = model(input_ids=ids, use_cache=False, logits_to_keep=len(answer) + 1).logits[:, :-1]
-            chances = logits.float().log_softmax(-1)
-            scores.append(chances.gather(2, torch.tensor(answer)[None, :, None].expand(len(ids), -1, 1)).sum(dim=(1, 2)))
-        columns.append(torch.cat(scores))
-    return torch.stack(columns, dim=1)
+def run(side: str, prompts: int) -> dict:
+    """One process's figures."""
+    done = subprocess.run(
+        [sys.executable, str(SIDE), side, str(prompts)],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True, env=os.environ | ALLOCATOR,
+    )  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def compare(quick: bool) -> tuple[float, float, float]:
     """Prompts a second of either, and their ratio."""
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-    count = QUICK_PROMPTS if quick else PROMPTS
-    prompts = torch.randint(13, VOCABULARY, (count, PROMPT), generator=torch.Generator().manual_seed(1)).tolist()
-    model = base()
-    taken: dict = {one_pass: [], five_passes: []}
-    with torch.inference_mode():
-        difference = (one_pass(model, prompts) - five_passes(model, prompts)).abs().max().item()
-        assert difference <= 1e-5, f"scores differ by {difference}"
-        for _ in range(REPEATS):
-            for way, seconds in taken.items():
-                started = time.perf_counter()
-                way(model, prompts)
-                seconds.append(time.perf_counter() - started)
-    ours, peer = (count / min(taken[way]) for way in (one_pass, five_passes))
+    prompts, runs = (QUICK_PROMPTS, 1) if quick else (PROMPTS, RUNS)
+    found = {side: [] for side in SIDES}
+    for _ in range(runs):  # interleaved, so that a busy moment meets both
+        for side in SIDES:
+            found[side].append(run(side, prompts))
+    np.testing.assert_allclose(*(found[side][0]["scores"] for side in SIDES), rtol=0, atol=1e-5)
+    speed = {side: prompts / median(one["seconds"] for one in found[side]) for side in SIDES}
+    peak = {side: median(one["peak_mib"] for one in found[side]) for side in SIDES}
+    print(", ".join(f"{side} {speed[side]:.2f} prompts/s and {peak[side]:,.0f} MiB" for side in SIDES), file=sys.stderr)
+    ours, peer = (speed[side] for side in SIDES)
     return ours, peer, ours / peer
 
 

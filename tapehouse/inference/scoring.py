@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ROWS = 32  # prompts at a time: the mask of a batch has a value for each pair of its tokens
+# Tokens at a time. On a CPU more of them are no faster, and memory grows with them; a GPU wants to be filled.
+TOKENS: Final = {"cpu": 1024, "cuda": 16_384}
 
 
 def score(
@@ -18,7 +19,6 @@ def score(
     prompts: Sequence[Sequence[int]],
     answers: Sequence[Sequence[Sequence[int]]],
     pad: int,
-    batch: int = ROWS,
 ) -> np.ndarray:
     """Natural log-probability of every answer, (prompts, most answers), float64; NaN where a prompt has fewer.
 
@@ -34,9 +34,10 @@ def score(
 
     most = max((len(texts) for texts in answers), default=0)
     found = np.full((len(prompts), most), np.nan)
-    sizes = [[*prompt, *(token for text in texts for token in text)] for prompt, texts in zip(prompts, answers, strict=True)]
+    rows_of = [[*prompt, *(token for text in texts for token in text)] for prompt, texts in zip(prompts, answers, strict=True)]
     with torch.inference_mode():
-        for rows in by_length(sizes, batch):
+        longest = max(map(len, rows_of), default=1)
+        for rows in by_length(rows_of, max(TOKENS[model.device.type] // longest, 1)):
             fields = collate([(prompts[row], answers[row]) for row in rows], pad)
             asked = AnswerBatch(**{name: field.to(model.device) for name, field in fields.items()})
             told = token_scores(model, asked).double()  # summed in double: an answer may have hundreds of tokens

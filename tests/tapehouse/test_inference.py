@@ -132,7 +132,7 @@ def test_scores_are_those_of_passes_of_their_own_and_the_likeliest_class_is_take
     assert choices[0].texts["HOLD"].startswith("HOLD confidence ")
     ids = [encode_answers(tokenizer, [one.texts[name] for name in ("SELL", "HOLD", "BUY")]) for one in choices]
     heads = encode_prompts(tokenizer, asks)
-    found = score(model, heads, ids, tokenizer.pad, batch=4)
+    found = score(model, heads, ids, tokenizer.pad)
     with torch.inference_mode():
         for row, (head, answers) in enumerate(zip(heads, ids, strict=True)):
             for place, answer in enumerate(answers):
