@@ -14,6 +14,7 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG, PARTITION_NAME_TAG
 
 from loaders.assets import asset_key
+from loaders.crew import Crew
 from resources.warehouse import open_warehouse
 from tapehouse.declarations import load_project
 from tapehouse.errors import TapehouseError
@@ -76,18 +77,25 @@ class Driver:
             TapehouseError: a run failed (its causes are named), or a partition is stale again right after it was made.
         """
         done: set[tuple[str, str]] = set()
-        while True:
-            todo = plan(self.project, self.state(), names, within, optional)
-            wave = next_wave(self.project, todo)
-            if wave is None:
-                return len(done)
-            keys = {(name, p) for name in wave.assets for p in wave.partitions(self.project)}
-            if again := keys & done:
-                raise TapehouseError(f"{sorted(again)[0]} is stale right after it was made: does it read what it writes?")
-            if on_wave:
-                on_wave(wave, len({s.asset for s in todo}))
-            self.execute(wave)
-            done |= keys
+        with Crew(self.project, self.settings.home, self.settings.jobs) as crew:
+            while True:
+                todo = plan(self.project, self.state(), names, within, optional)
+                wave = next_wave(self.project, todo, crew.busy, crew.room)
+                if wave is None:
+                    if not crew.busy:
+                        return len(done)
+                    crew.wait()
+                    continue
+                apart = self.settings.jobs > 1 and any(self.project.assets[name].trains for name in wave.assets)
+                if apart and wave.by in FOLDED:  # a fold each, so that others are made beside it
+                    wave = Wave(wave.by, wave.assets, wave.first, wave.first)
+                keys = {(name, p) for name in wave.assets for p in wave.partitions(self.project)}
+                if again := keys & done:
+                    raise TapehouseError(f"{sorted(again)[0]} is stale right after it was made: does it read what it writes?")
+                if on_wave:
+                    on_wave(wave, len({s.asset for s in todo}))
+                crew.start(wave) if apart else self.execute(wave)
+                done |= keys
 
     def execute(self, wave: Wave) -> None:
         """One Dagster run.

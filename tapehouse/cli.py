@@ -303,13 +303,18 @@ def _add_home(settings: Settings) -> None:
 
 def _driver(settings: Settings):
     _add_home(settings)
-    log = logging.getLogger("tapehouse")
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    log.addHandler(RichHandler(console=err, show_path=False, show_level=False, markup=False, log_time_format="%H:%M:%S"))
+    log_to(err)
     from loaders.drive import Driver
 
     return Driver(settings)
+
+
+def log_to(console: Console) -> None:
+    """Show what is being made on `console`."""
+    log = logging.getLogger("tapehouse")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.addHandler(RichHandler(console=console, show_path=False, show_level=False, markup=False, log_time_format="%H:%M:%S"))
 
 
 def _say_wave(driver):

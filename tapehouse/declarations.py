@@ -93,6 +93,7 @@ def _python_asset(path: Path, home: Path, docs: dict[str, TableDoc]) -> Asset:
         fingerprint=declared.fingerprint,
         source=path,
         most_rows=declared.most_rows,
+        kind="torch" if declared.trains else "python",
     )
 
 

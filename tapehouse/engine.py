@@ -178,7 +178,7 @@ def materialise(
     if asset.most_rows is not None:
         with warehouse.reading() as (cursor, snapshot):
             parts = slices(project, asset, partitions, newest_state(warehouse, cursor, snapshot))
-    if asset.by in FOLDED and asset.kind == "torch":  # a fold that took minutes is not to wait for the next
+    if asset.by in FOLDED and asset.trains:  # a fold that took minutes is not to wait for the next
         parts = [[fold] for fold in partitions]
     made = [_make(project, warehouse, asset, part, run_id, build_options) for part in parts]
     if len(made) == 1:

@@ -1,5 +1,6 @@
 """What to make next: stale partitions grouped into runs, upstream first, one partition set a run."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -29,29 +30,42 @@ class Wave:
         return [key for key in keys if self.first <= key <= self.last]
 
 
-def next_wave(project: Project, todo: list[Stale]) -> Wave | None:
-    """The next run for the stale partitions `todo`; None when there are none.
+def next_wave(
+    project: Project, todo: list[Stale], busy: Set[tuple[str, str]] = frozenset(), room: bool = True
+) -> Wave | None:
+    """The next run for the stale partitions `todo`; None when there are none, or all wait for others.
 
     An asset joins when nothing upstream of it is left to make outside the run. Behind an asset of the same run it joins only
     with partitions that were never made: whether others are stale is known once their inputs have been made again.
+
+    Args:
+        busy: (asset, partition) pairs that are in the making. room: whether training may begin; it goes first, and what is made
+            once is trained in a run of its own, so that the others need not wait for it.
     """
-    if not todo:
-        return None
     waiting: dict[str, dict[str, str]] = {}
     for item in todo:
-        waiting.setdefault(item.asset, {})[item.partition] = item.why
-    ready = [name for name in project.assets if name in waiting and not (project.ancestors(name) & waiting.keys())]
-    lead = min(ready, key=lambda name: ORDER[project.assets[name].by])
+        if (item.asset, item.partition) not in busy:
+            waiting.setdefault(item.asset, {})[item.partition] = item.why
+    making = {asset for asset, _ in busy}
+    allowed = {name for name in waiting if room or not project.assets[name].trains}
+    ready = [n for n in project.assets if n in allowed and not (project.ancestors(n) & (waiting.keys() | making))]
+    if not ready:
+        return None
+    lead = min(ready, key=lambda name: (not project.assets[name].trains, ORDER[project.assets[name].by]))
     by = project.assets[lead].by
     first, last = _ranges(project, project.assets[lead], waiting[lead])[0]
+    if by == "once" and project.assets[lead].trains:
+        return Wave(by, (lead,), first, last)
     wanted = set(Wave(by, (), first, last).partitions(project))
     members: list[str] = []
     for name, asset in project.assets.items():
         mine = waiting.get(name)
-        if not mine or asset.by != by or (first, last) not in _ranges(project, asset, mine):
+        if name not in allowed or not mine or asset.by != by or (first, last) not in _ranges(project, asset, mine):
+            continue
+        if by == "once" and asset.trains:
             continue
         upstream = project.ancestors(name) & waiting.keys()
-        outside = upstream - set(members)
+        outside = (upstream | (project.ancestors(name) & making)) - set(members)
         spilling = any(set(waiting[u]) - wanted for u in upstream if by in DATED and project.assets[u].by == by)
         fresh = all(mine[p] == "missing" for p in mine if p in wanted)
         if not outside and not spilling and (fresh or not upstream):

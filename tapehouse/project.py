@@ -54,6 +54,11 @@ class Asset:
     optional: bool = False  # made when it is asked for by name; who reads the tables of all writers does without it
 
     @property
+    def trains(self) -> bool:
+        """Whether making it starts a training process, which may take minutes."""
+        return self.kind == "torch"
+
+    @property
     def pinned(self) -> bool:
         """Models and reports are made from one snapshot, which is kept."""
         return self.name.startswith(("models.", "reports."))

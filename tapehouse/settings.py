@@ -27,7 +27,8 @@ class Settings(BaseSettings):
     data_path: str | None = Field(None, description="Where the Parquet files lie, when not in the warehouse folder.")
     mlflow_tracking_uri: str | None = None
     adapter_folds: int | None = Field(None, ge=0, description="In place of adapter_count in folds.yaml; 0 takes every fold.")
-    threads: int = Field(2, ge=1, le=256)
+    threads: int = Field(1, ge=1, le=256, description="Of one training process; another number gives other last bits.")
+    jobs: int = Field(2, ge=1, le=256, description="Trainings that `tapehouse run` keeps going beside each other.")
     launcher: str = Field("local", pattern=LAUNCHERS, description="Where training runs: tapehouse/training/launchers.py.")
     alert_urls: str = Field("", validation_alias="ALERT_URLS", description="apprise targets, separated by blanks.")
 

@@ -41,6 +41,7 @@ class Declaration:
     cadence: Cadence | None = None
     rejects: bool = False
     most_rows: int | None = None
+    trains: bool = False
 
 
 def reads(
@@ -71,6 +72,7 @@ def table(
     cadence: Literal["days", "months"] | None = None,
     rejects: bool = False,
     most_rows: int | None = None,
+    trains: bool = False,
 ):
     """Mark the build function of the table that the file is named after.
 
@@ -87,10 +89,11 @@ def table(
             which change in one commit.
         most_rows: a range of partitions is made in slices that read at most so many rows, so that memory does not grow with it;
             what the function notes are then counts, which add up.
+        trains: the function starts a training process; `tapehouse run` makes other tables beside it.
     """
 
     def mark(build: Callable) -> Callable:
-        build.declaration = Declaration(inputs, fingerprint, tuple(files), cadence, rejects, most_rows)
+        build.declaration = Declaration(inputs, fingerprint, tuple(files), cadence, rejects, most_rows, trains)
         return build
 
     return mark

@@ -238,6 +238,35 @@ def dataset_check(columns: str, contract: str = "", cutoff: bool = True) -> str:
     return "\n".join(lines) + "\n"
 
 
+# A table that says it is trained, which leaves behind by which process each fold was made.
+TRAINED = """
+'One row per (fold, symbol): the dearest tick before the fold, as if that took minutes to find.'
+import os
+from pathlib import Path
+
+from tapehouse.tables import reads, table
+
+
+@table(reads("staging.ticks", window="train"), trains=True)
+def build(b):
+    import polars as pl
+
+    (b.settings.root / f"made_{b.fold.id}").write_text(str(os.getpid()))
+    return b.read("staging.ticks").group_by("symbol").agg(dearest=pl.col("price").max()).select(
+        pl.lit(b.fold.id).alias("fold"), "symbol", "dearest", pl.lit(b.fold.train_end).alias("known_at")
+    )
+"""
+TRAINED_CHECKS = """
+grain: [fold, symbol]
+partition: fold
+cutoff: known_at
+columns:
+  fold: {type: varchar, doc: "Fold."}
+  symbol: {type: varchar, doc: "Ticker."}
+  dearest: {type: double, doc: "Dollars."}
+  known_at: {type: timestamptz, doc: "When that was known."}
+"""
+
 TOY_MONTHS = ("2005-01-01", "2005-02-01", "2005-03-01", "2005-04-01", "2005-05-01", "2005-06-01")
 
 

@@ -11,6 +11,7 @@ from tapehouse.tables import reads, table
     reads("datasets.preference_pairs", window="before_folds"),
     reads("models.tokenizer"),
     files=("models_registry/base/nano.yaml",),
+    trains=True,
 )
 def build(b):
     import polars as pl

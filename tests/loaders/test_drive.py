@@ -8,7 +8,7 @@ import pytest
 from loaders.drive import Driver, instance_environment
 from tapehouse.errors import TapehouseError
 from tapehouse.planning import Wave
-from tests.house import TOY_MONTHS, House, toy_project
+from tests.house import TOY_MONTHS, TRAINED, TRAINED_CHECKS, House, toy_project
 
 JAN, FEB, MAR = TOY_MONTHS[:3]
 
@@ -82,3 +82,25 @@ def test_every_process_of_a_project_uses_the_instance_in_its_warehouse(house):
     assert (house.settings.root / "dagster" / "dagster.yaml").read_text() == (house.home / "dagster.yaml").read_text()
     assert said["TAPEHOUSE_WAREHOUSE"] == str(house.settings.root)
     assert said["DAGSTER_DISABLE_TELEMETRY"] == "1"
+
+
+def test_training_runs_beside_the_shell_and_its_failure_is_told(driver, house):
+    """Each fold in a process of its own, two at a time; what a failed one says reaches the shell."""
+    house.write("assets/models/dearest.py", TRAINED)
+    house.write("checks/models/dearest.yaml", TRAINED_CHECKS)
+    beside = Driver(house.settings)
+    try:
+        assert beside.settings.jobs == 2
+        assert beside.refresh({"models.dearest"}) == len(beside.project.folds)
+        processes = {(house.settings.root / f"made_{fold}").read_text() for fold in beside.project.folds}
+        assert len(processes) == len(beside.project.folds) and str(os.getpid()) not in processes
+        fails = TRAINED.replace("import polars as pl\n", 'raise ValueError("no ticks, says the test")\n')
+        house.write("assets/models/dearest.py", fails)
+        broken = Driver(house.settings)
+        with pytest.raises(TapehouseError, match="no ticks, says the test"):
+            broken.refresh({"models.dearest"})
+        broken.instance.dispose()
+    finally:
+        beside.instance.dispose()
+        for path in ("assets/models/dearest.py", "checks/models/dearest.yaml"):
+            (house.home / path).unlink()

@@ -8,7 +8,7 @@ from tapehouse.lineage import Stale, stale
 from tapehouse.planning import Wave, next_wave, plan, select
 from tapehouse.project import ONCE
 from tapehouse.settings import load_settings
-from tests.house import ROOT, TOY_MONTHS
+from tests.house import ROOT, TOY_MONTHS, TRAINED, TRAINED_CHECKS
 
 JAN, FEB, MAR, APR = TOY_MONTHS[:4]
 
@@ -30,14 +30,17 @@ SELECTIONS = {
     "models/predictions/gbm": {"models.predictions.gbm"},
     "reports/backtest_equity/gbm": {"reports.backtests.gbm"},  # one asset writes three tables
     "models/gbm, models/momentum": {"models.gbm", "models.momentum"},
-    " models/gbm+ , raw/instruments ": {
+    " models/always_hold+ , raw/instruments ": {
         "raw.instruments",
-        "models.gbm",
-        "models.predictions.gbm",
-        "reports.evaluations.gbm",
-        "reports.backtests.gbm",
+        "models.always_hold",
+        "models.predictions.always_hold",
+        "reports.evaluations.always_hold",
+        "reports.backtests.always_hold",
+        "reports.trials",
+        "reports.verdicts",
         "reports.leaderboard",
         "reports.pages",
+        "models.champions",
     },
 }
 
@@ -106,6 +109,26 @@ def test_what_is_made_once_waits_for_all_months(toy):
     todo = [Stale("features.change", APR, "inputs"), Stale("reports.totals", ONCE, "inputs")]
     assert next_wave(toy.project, todo) == Wave("months", ("features.change",), APR, APR)
     assert next_wave(toy.project, todo[1:]) == Wave("once", ("reports.totals",), ONCE, ONCE)
+
+
+def test_training_goes_first_and_beside_the_others(toy):
+    toy.write("assets/models/dearest.py", TRAINED)
+    toy.write("checks/models/dearest.yaml", TRAINED_CHECKS)
+    toy.reload()
+    toy.refresh({"raw.ticks", "staging.ticks"})
+    folds = list(toy.project.folds)
+    todo = stale(toy.project, toy.state())
+    assert next_wave(toy.project, todo) == Wave("folds", ("models.dearest",), folds[0], folds[-1])
+    # Where there is no room for training, the others go on; what is in the making is not begun again.
+    others = next_wave(toy.project, todo, room=False)
+    assert others is not None and "models.dearest" not in others.assets
+    busy = {("models.dearest", folds[0])}
+    assert next_wave(toy.project, todo, busy) == Wave("folds", ("models.dearest",), folds[1], folds[-1])
+    own = [s for s in todo if s.asset == "models.dearest"]
+    assert next_wave(toy.project, own, {("models.dearest", fold) for fold in folds}) is None
+    # What lies behind it waits, whatever its own partitions are.
+    ticks = [Stale("raw.ticks", JAN, "missing"), Stale("staging.ticks", JAN, "missing")]
+    assert next_wave(toy.project, ticks[1:], {("raw.ticks", FEB)}) is None
 
 
 def test_within_and_names_restrict_a_plan(toy):
