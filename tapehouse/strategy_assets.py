@@ -4,6 +4,7 @@ from importlib import import_module
 from pathlib import Path
 
 from tapehouse.codeversion import modules_version
+from tapehouse.hashing import text_hash
 from tapehouse.project import Asset, Output
 from tapehouse.recipes import FOLDER as RECIPES
 from tapehouse.recipes import Recipe, load_recipes
@@ -22,10 +23,11 @@ def strategy_assets(home: Path) -> list[Asset]:
     """The asset `reports.backtests.<name>` of each strategy, by fold: over all folds that all of its predictors have."""
     recipes = load_recipes(home / RECIPES)
     strategies = load_strategies(home / FOLDER, recipes)
-    return [_asset(strategy, home / FOLDER / f"{name}.yaml", recipes) for name, strategy in strategies.items()]
+    code = modules_version((STEP,))  # one walk over its modules for all of them
+    return [_asset(strategy, home / FOLDER / f"{name}.yaml", recipes, code) for name, strategy in strategies.items()]
 
 
-def _asset(strategy: Strategy, source: Path, recipes: dict[str, Recipe]) -> Asset:
+def _asset(strategy: Strategy, source: Path, recipes: dict[str, Recipe], code: str) -> Asset:
     apart = any(recipes[name].apart for name in strategy.predictors)
     # Bars from before the tail, for the first order's basis; events are scheduled for what comes after the last decision.
     around = {"window": "judged", "lookback_months": 1, "lookahead_months": 1}
@@ -45,7 +47,7 @@ def _asset(strategy: Strategy, source: Path, recipes: dict[str, Recipe]) -> Asse
         reads=reads,
         outputs=tuple(Output(f"{table}.{strategy.name}", table, (("subject", strategy.name),)) for table in TABLES),
         build=lambda b: import_module(STEP).run(b, strategy),
-        code_version=modules_version((STEP,), strategy.hash),
+        code_version=text_hash(code, strategy.hash),
         source=source,
         optional=not strategy.selected,
     )
