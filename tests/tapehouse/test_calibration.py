@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapehouse.calibration import BOUNDS, FEWEST, best_temperature, calibrated, log_loss
+from tapehouse.calibration import BOUNDS, FEWEST, SPREAD, best_temperature, calibrated, log_loss
 from tapehouse.folds import Fold
 from tapehouse.predictions import ACTIONS, CHANCES, as_predictions
 
@@ -35,7 +35,15 @@ def answers(first: int, last: int, seed: int, sharpness: float) -> pl.DataFrame:
 
 def labels(rows: pl.DataFrame, known_after: int = 5) -> pl.DataFrame:
     known = pl.col("decision_at") + pl.duration(days=known_after)
-    return rows.select("symbol", "interval", "decision_at", "label", label_known_at=known, side=pl.lit(0, pl.Int32))
+    return rows.select(
+        "symbol",
+        "interval",
+        "decision_at",
+        "label",
+        label_known_at=known,
+        sessions_held=pl.lit(4, pl.Int32),
+        side=pl.lit(0, pl.Int32),
+    )
 
 
 def test_two_classes_have_the_temperature_of_the_closed_form():
@@ -43,9 +51,20 @@ def test_two_classes_have_the_temperature_of_the_closed_form():
     d = 2.0
     logs = np.log([[1 / (1 + math.exp(d)), 1 / (1 + math.exp(-d))]] * 4)
     truth = np.array([1, 1, 1, 0])
-    found = best_temperature(logs, truth)
+    found = best_temperature(logs, truth, decisions=1e9)
     assert found == pytest.approx(d / math.log(3), rel=1e-4)
     assert log_loss(logs, truth, found) == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)), abs=1e-8)
+
+
+def test_the_fewer_decisions_the_nearer_the_temperature_stays_to_one():
+    rows = answers(0, 200, 7, 4.0)
+    logs, truth = np.log(rows.select(CHANCES).to_numpy()), rows["label"].to_numpy() + 1
+    few, some, many = (best_temperature(logs, truth, count) for count in (0.1, 10, 1e6))
+    assert 1.0 < few < 1.1 < some < many
+    # Where cost is least its slope is none: decisions * d loss / d log T = - log T / SPREAD^2.
+    step = 1e-5
+    slope = (log_loss(logs, truth, some * math.exp(step)) - log_loss(logs, truth, some * math.exp(-step))) / (2 * step)
+    assert 10 * slope == pytest.approx(-math.log(some) / SPREAD**2, abs=1e-3)
 
 
 @settings(max_examples=15, deadline=None)
@@ -53,7 +72,7 @@ def test_two_classes_have_the_temperature_of_the_closed_form():
 def test_a_planted_temperature_is_found_and_never_costs(seed, sharpness):
     rows = answers(0, 3000, seed, sharpness)
     logs, truth = np.log(rows.select(CHANCES).to_numpy()), rows["label"].to_numpy() + 1
-    found = best_temperature(logs, truth)
+    found = best_temperature(logs, truth, decisions=3000)
     assert found == pytest.approx(sharpness, rel=0.25)
     assert log_loss(logs, truth, found) <= log_loss(logs, truth, 1.0) + 1e-9
 
@@ -65,6 +84,7 @@ def test_rows_of_both_splits_are_changed_by_the_tail_alone():
     values = dict(fits.select("key", "value").iter_rows())
     # Of the tail's eighty days all labels are known by the test block; what is decided in the gap after it is of no use.
     assert fits["rows"].unique().to_list() == [80] and fits["fold"].unique().to_list() == [FOLD.id]
+    assert values["decisions"] == 80 / 4
     assert values["temperature"] > 1.5 and values["log_loss_after"] < values["log_loss_before"]
     before, after = (frame.select(CHANCES).to_numpy() for frame in (told, found))
     powered = before ** (1 / values["temperature"])
@@ -96,7 +116,7 @@ def test_too_few_rows_or_none_leave_everything_as_it_is():
     assert found.equals(told) and fits.filter(key="temperature")["value"].to_list() == [1.0]
     assert fits.filter(key="log_loss_after")["value"].to_list() == [None]
     none, fits = calibrated(told.clear(), labels(rows), FOLD)
-    assert none.is_empty() and fits["rows"].to_list() == [0, 0, 0]
+    assert none.is_empty() and fits["rows"].to_list() == [0, 0, 0, 0]
 
 
 def test_a_rule_without_probabilities_has_none_afterwards():
@@ -118,5 +138,5 @@ def test_rows_without_probabilities_among_others_keep_theirs_null():
 
 def test_what_is_sure_and_wrong_ends_at_the_bound():
     logs = np.log(np.tile([1 - 2e-9, 1e-9, 1e-9], (50, 1)))
-    found = best_temperature(logs, np.full(50, 2))
+    found = best_temperature(logs, np.full(50, 2), decisions=50)
     assert found == pytest.approx(math.exp(BOUNDS[1]), rel=1e-3)
