@@ -22,7 +22,10 @@ SHORT = (date(2005, 1, 1), date(2005, 8, 1))
 def home(tmp_path_factory) -> Path:
     """The real declarations from raw to labels over seven months."""
     home = copy_project(tmp_path_factory.mktemp("home"), *SHORT, folds=FOLDS)
-    for folder in ("assets/datasets", "assets/models", "assets/reports", "sql/reports", "models_registry/adapters"):
+    for folder in (
+        *("assets/datasets", "assets/models", "assets/reports", "sql/reports"),
+        *("models_registry/adapters", "models_registry/strategies"),
+    ):
         for file in (home / folder).glob("*"):
             if file.is_file():
                 file.unlink()
