@@ -38,20 +38,20 @@ class Verified:
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         seen = self.before([dict(row) for row in rows])
         batch = self.collator(seen)
-        taken: dict[str, int] = {}
-        for ids, mask, stored in self.parts:
-            start = taken.get(ids, 0)
-            own = slice(start, start + len(rows))
-            check(ids, batch[ids][own], batch[mask][own], [stored(row) for row in seen])
-            taken[ids] = own.stop
-        for ids, count in taken.items():
-            if len(batch[ids]) != count:
-                raise TapehouseError(f"{ids}: {len(batch[ids])} rows in a batch that is made of {count}")
+        stored_ids: dict[str, list[Sequence[int]]] = {}
+        for ids, _, stored in self.parts:
+            stored_ids.setdefault(ids, []).extend(stored(row) for row in seen)
+        for ids, mask, _ in self.parts:
+            check(ids, batch[ids], batch[mask], stored_ids[ids])
         return batch
 
 
 def check(name: str, ids: torch.Tensor, mask: torch.Tensor, stored: Sequence[Sequence[int]]) -> None:
-    """Raise TapehouseError where a row's ids under its mask are not the stored ones."""
+    """Raise TapehouseError where a row's ids under its mask are not the stored ones, or a row is left out or added."""
+    if len(ids) != len(stored):
+        raise TapehouseError(
+            f"{name}: {len(ids)} rows in a batch that is made of {len(stored)}; hold the pinned version of trl"
+        )
     for row, wanted in enumerate(stored):
         got = ids[row][mask[row] == 1].tolist()
         if got != list(wanted):
