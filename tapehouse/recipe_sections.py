@@ -216,13 +216,15 @@ class LanguageRecipe(Named):
     def _can_be(self) -> LanguageRecipe:
         if self.predicts and self.family == "order" and self.prompt.objective is None:
             raise ValueError("prompt.objective: missing; an order is asked for one of those of objectives.yaml: add it")
+        if self.predicts and self.family != "order" and self.prompt.objective is not None:
+            raise ValueError(f"prompt.objective: no prompt of the family {self.family!r} has one; remove it")
         if self.quantisation.kind != "none" and self.adapter.kind == "full":
             raise ValueError(
                 f"quantisation.kind: {self.quantisation.kind} weights are frozen, so that adapter.kind 'full' has nothing to "
                 "train; take 'lora', or quantisation.kind 'none'"
             )
         if self.quantisation.kind == "int8" and self.adapter.dora:
-            raise ValueError("adapter.dora: needs the norms of the weights, which int8 layers do not give; take nf4, or no DoRA")
+            raise ValueError("adapter.dora: needs the norms of the weights, which int8 layers do not give; take nf4 or no DoRA")
         if self.adapter.kind == "full" and (self.adapter.dora or self.adapter.rslora or self.adapter.dropout):
             raise ValueError("adapter: dora, rslora and dropout are of low-rank factors; remove them, or take kind 'lora'")
         if self.ignores_dropout and self.adapter.dropout:

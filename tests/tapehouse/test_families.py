@@ -124,6 +124,8 @@ def test_a_recipe_asks_in_its_own_family_and_reads_what_that_shows(asked, points
 def test_an_order_without_an_objective_and_a_score_with_a_temperature_are_refused():
     with pytest.raises(TapehouseError, match=r"prompt\.objective: missing; .*add it"):
         recipe("orders")
+    with pytest.raises(TapehouseError, match=r"prompt\.objective: no prompt of the family 'thesis' has one; remove it"):
+        recipe("theses", objective="risk_averse")
     with pytest.raises(TapehouseError, match="'score' draws no token: remove temperature"):
         recipe("theses", answer="score", temperature=0.5)
     with pytest.raises(TapehouseError, match=r"top_p 0\.9 does nothing where temperature 0"):

@@ -110,9 +110,9 @@ def test_the_hash_tells_contents_apart_and_ignores_name_and_description(steps, s
 def test_the_recipes_of_the_project_load_and_are_of_a_known_kind():
     home = Path(__file__).parents[2] / "models_registry"
     recipes = load_recipes(home / "adapters")
-    assert {recipe.kind for recipe in recipes.values()} == {"adapter", "baseline"}
+    assert {recipe.kind for recipe in recipes.values()} == {"adapter", "policy", "baseline"}
     assert load_recipe(home / "base" / "nano.yaml").kind == "base"
     objectives = (home.parent / "objectives.yaml").read_text()
     for recipe in recipes.values():
-        if recipe.kind == "adapter":
+        if recipe.kind == "adapter" and recipe.predicts and recipe.family == "order":
             assert f"  {recipe.prompt.objective}:\n" in objectives
