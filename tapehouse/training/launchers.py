@@ -20,10 +20,11 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from string import Template
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from tapehouse.errors import TapehouseError
 from tapehouse.settings import LAUNCHERS
@@ -82,28 +83,26 @@ def over_ssh(target: str, jobdir: Path, outdir: Path, send: Send) -> None:
     project = folder or str(PROJECT)
     there = f"{REMOTE_JOBS}/{job_identity(jobdir)}"
     here = shlex.quote
-    packed = subprocess.Popen(
-        ["ssh", host, f"rm -rf {there}/job && mkdir -p {there}/job && tar -C {there}/job -xf -"], stdin=subprocess.PIPE
-    )
-    assert packed.stdin is not None
-    with tarfile.open(fileobj=packed.stdin, mode="w|") as archive:
-        archive.add(jobdir, arcname=".")
-    packed.stdin.close()
-    _expect(packed.wait(), f"sending {jobdir} to {host}")
+    with tempfile.TemporaryFile() as packed:
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            archive.add(jobdir, arcname=".")
+        packed.seek(0)
+        unpack = f"rm -rf {there}/job && mkdir -p {there}/job && tar -C {there}/job -xf -"
+        _quiet(["ssh", host, unpack], f"sending {jobdir} to {host}", stdin=packed)
     variables = " ".join(f"{name}={here(value)}" for name, value in _environment(jobdir).items())
     python = f"{project}/.venv/bin/python"
     run = f'{here(python)} -m tapehouse.training "$there/job" "$there/out"'
     _stream(["ssh", host, f'there="$PWD/{there}" && cd {here(project)} && env {variables} {run}'], send, f"training on {host}")
     aside = outdir.with_name(f"{outdir.name}.partial-fetched")
     shutil.rmtree(aside, ignore_errors=True)
-    fetched = subprocess.Popen(["ssh", host, f"tar -C {there}/out -cf - ."], stdout=subprocess.PIPE)
-    assert fetched.stdout is not None
-    with tarfile.open(fileobj=fetched.stdout, mode="r|") as archive:
-        archive.extractall(aside, filter="data")
-    _expect(fetched.wait(), f"fetching {there}/out from {host}")
+    with tempfile.TemporaryFile() as packed:
+        _quiet(["ssh", host, f"tar -C {there}/out -cf - ."], f"fetching {there}/out from {host}", stdout=packed)
+        packed.seek(0)
+        with tarfile.open(fileobj=packed) as archive:
+            archive.extractall(aside, filter="data")
     shutil.rmtree(outdir, ignore_errors=True)
     aside.rename(outdir)
-    _expect(subprocess.run(["ssh", host, f"rm -rf {there}"], check=False).returncode, f"clearing {there} on {host}")
+    _quiet(["ssh", host, f"rm -rf {there}"], f"clearing {there} on {host}")
 
 
 def on_kubernetes(template: str, jobdir: Path, outdir: Path, send: Send) -> None:
@@ -118,12 +117,16 @@ def on_kubernetes(template: str, jobdir: Path, outdir: Path, send: Send) -> None
         "environment": json.dumps([{"name": key, "value": value} for key, value in _environment(jobdir).items()]),
     }
     job = Template((PROJECT / template).read_text()).substitute(values)
-    applied = subprocess.run(["kubectl", "apply", "-f", "-"], input=job, text=True, stdout=sys.stderr, check=False)
-    _expect(applied.returncode, f"kubectl apply of {template}")
-    _quiet(["kubectl", "wait", "--for=condition=ready", "pod", f"--selector=job-name={name}", "--timeout=600s"])
+    with tempfile.TemporaryFile("w+") as filled:
+        filled.write(job)
+        filled.seek(0)
+        _quiet(["kubectl", "apply", "-f", "-"], f"kubectl apply of {template}", stdin=filled)
+    ready = ["--for=condition=ready", "pod", f"--selector=job-name={name}", "--timeout=600s"]
+    _quiet(["kubectl", "wait", *ready], f"waiting for a pod of job/{name}")
     _stream(["kubectl", "logs", "--follow", f"job/{name}"], send, f"following job/{name}")
-    _quiet(["kubectl", "wait", "--for=condition=complete", f"job/{name}", "--timeout=60s"])
-    _quiet(["kubectl", "delete", f"job/{name}"])
+    complete = ["--for=condition=complete", f"job/{name}", "--timeout=60s"]
+    _quiet(["kubectl", "wait", *complete], f"waiting for the end of job/{name}")
+    _quiet(["kubectl", "delete", f"job/{name}"], f"clearing job/{name}")
 
 
 def on_ray(address: str, jobdir: Path, outdir: Path, send: Send) -> None:
@@ -156,8 +159,8 @@ def _stream(line: list[str], send: Send, doing: str) -> None:
             process.kill()
 
 
-def _quiet(line: list[str]) -> None:
-    _expect(subprocess.run(line, stdout=sys.stderr, check=False).returncode, " ".join(line))
+def _quiet(line: list[str], doing: str, stdin: IO | None = None, stdout: IO | None = None) -> None:
+    _expect(subprocess.run(line, stdin=stdin, stdout=stdout or sys.stderr, check=False).returncode, doing)
 
 
 def _expect(code: int, doing: str) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -22,17 +22,17 @@ from typing import Any, ClassVar, Final
 import polars as pl
 import torch
 from torch.utils.data import Sampler
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 
 from tapehouse.errors import TapehouseError
 from tapehouse.recipe_sections import LanguageRecipe
 from tapehouse.training import checkpoints
+from tapehouse.training.cadence import Cadence
 from tapehouse.training.job import Job
 
 SCHEDULES: Final = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 SMOOTHED: Final = 10  # steps over which the manifest's loss is averaged
-UNTOLD: Final = ("epoch", "train_runtime", "train_tokens_per_second")  # `Progress` has its own clock
 ROWS_NAMED: Final = 20  # in an error; a batch of a big machine is thousands
 
 
@@ -114,17 +114,6 @@ def run(trainer: Durable, job: Job) -> dict[str, Any]:
         trainer.take(best.tensors())
         facts |= {"validation_loss": best.metric, "best_step": best.step}
     return facts | {"resumed_at": found.step if found else None}
-
-
-def enough(losses: Sequence[float], patience: int, threshold: float) -> bool:
-    """Whether the last `patience` validation losses have all failed to undercut the best before them by `threshold`."""
-    best, bad = math.inf, 0
-    for loss in losses:
-        if loss < best - threshold:
-            best, bad = loss, 0
-        else:
-            bad += 1
-    return bad >= patience
 
 
 def world_size() -> int:
@@ -279,49 +268,6 @@ class Durable(Trainer):
             return
         for name, value in self._mine(str(found.folder))["kept"].items():
             setattr(self, name, value)
-
-
-class Cadence(TrainerCallback):
-    """When to report, measure, save and stop, as the recipe says; the last step is always reported, measured and saved."""
-
-    def __init__(self, trainer: Durable) -> None:
-        self.trainer = trainer
-        self.due = {"evaluate": False, "save": False}
-
-    def on_train_begin(self, args, state, control, **kwargs) -> None:  # the names that transformers calls
-        self.trainer.restore()
-
-    def on_step_begin(self, args, state, control, **kwargs) -> None:
-        self.trainer._part = 0
-
-    def on_step_end(self, args, state, control, **kwargs):
-        recipe, step = self.trainer.job.recipe, state.global_step
-        last, every = step == state.max_steps, recipe.budget.checkpoint_every
-        measures = recipe.evaluation is not None and bool(self.trainer.eval_dataset)
-        self.due["evaluate"] |= measures and (last or step % recipe.evaluation.every == 0)
-        self.due["save"] |= every is not None and (last or step % every == 0)
-        if self.trainer.at_boundary() or last:
-            control.should_evaluate = self.due["evaluate"]
-            control.should_save = self.due["save"] or self.due["evaluate"]  # the best measured weights have to be somewhere
-            self.due = {"evaluate": False, "save": False}
-        return control
-
-    def on_evaluate(self, args, state, control, **kwargs):
-        section = self.trainer.job.recipe.evaluation
-        losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
-        if section.patience is not None and enough(losses, section.patience, section.threshold):
-            control.should_training_stop = True
-        return control
-
-    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        told = (logs or {}).items()
-        numbers = {key: float(value) for key, value in told if key not in UNTOLD and isinstance(value, int | float)}
-        at = {"step": state.global_step, "steps": state.max_steps}
-        if "loss" in numbers:
-            seen = numbers.pop("num_input_tokens_seen", 0)
-            self.trainer.job.report(at | {"tokens": int(numbers.pop("num_tokens", seen))} | numbers)
-        elif "eval_loss" in numbers:
-            self.trainer.job.report(at | {"validation_loss": numbers["eval_loss"]})
 
 
 def _checkpoint(folder: str) -> checkpoints.Checkpoint:
