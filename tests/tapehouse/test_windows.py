@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tapehouse.errors import TapehouseError
 from tapehouse.networks.recipe import lookback_days
@@ -58,6 +60,23 @@ def test_no_window_reaches_beyond_its_days():
     assert values[0, there[0], 0].tolist() == [30.0, 31.0, 49.0, 50.0] and values[1, there[1], 0].tolist() == [30.0, 31.0]
     late = windows_of(sorted_rows(rows.filter(pl.col("x") > 20)), points([("A", 50)]), plain("x"), 5)
     assert (late.batch(slice(None))[0] == values[:1]).all()  # whatever else was read
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sets(st.integers(0, 60), min_size=1, max_size=30),
+    st.sets(st.integers(0, 60), min_size=1, max_size=30),
+    st.integers(2, 9),
+)
+def test_windows_are_the_latest_rows_of_their_symbol(a, b, length):
+    """Against a slice a decision, taken one by one."""
+    days = {"A": sorted(a), "B": sorted(b)}
+    asked = [(symbol, day) for symbol in days for day in days[symbol]]
+    values, there = windows_of(sorted_rows(price(days)), points(asked), plain("x"), length).batch(slice(None))
+    for place, (symbol, day) in enumerate(asked):
+        seen = [d for d in days[symbol] if day - lookback_days(length) <= d <= day][-length:]
+        assert values[place, there[place], 0].tolist() == [d * (1.0 if symbol == "A" else 100.0) for d in seen]
+        assert there[place].tolist() == [False] * (length - len(seen)) + [True] * len(seen)
 
 
 def test_what_comes_after_a_decision_changes_no_bit_of_its_window():
