@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 EMBEDDING_STD: Final = 0.05
 RESIDUAL_GAIN: Final = 0.4  # of the projections that write into the residual stream, on top of fan-in ** -0.5
 FLOOR: Final = 0.05  # share of the learning rate that is left at the end
+CHECKPOINT_STEPS: Final = 100
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -36,6 +38,7 @@ def train(job: Job) -> dict[str, Any]:
     import torch
 
     from tapehouse.tokens import load_tokenizer, pad_id, stop_id
+    from tapehouse.training.checkpoints import newest, save
 
     recipe, seed, tokenizer = job.recipe, job.seed, load_tokenizer(job.folder / "tokenizer")
     vocabulary, pad, stop = tokenizer.get_vocab_size(), pad_id(tokenizer), stop_id(tokenizer)
@@ -48,8 +51,17 @@ def train(job: Job) -> dict[str, Any]:
         model.parameters(), lr=rates.learning_rate, betas=(0.9, 0.98), weight_decay=rates.weight_decay
     )
     batches = _batches(recipe, job.rows, pad, seed)
-    seen = 0
-    for step, (ids, weights) in enumerate(batches, start=1):
+    weights_by_name = dict(model.named_parameters())
+    done, seen, found = 0, 0, newest(job.checkpoints)
+    if found:
+        state, tensors = found.state(), found.tensors()
+        with torch.no_grad():
+            for name, weight in weights_by_name.items():
+                weight.copy_(tensors[name])
+        optimiser.load_state_dict(state["optimiser"])
+        job.report.resume(state["reports"])
+        done, seen = found.step, state["tokens"]
+    for step, (ids, weights) in enumerate(islice(batches, done, None), start=done + 1):
         for group in optimiser.param_groups:
             group["lr"] = rates.learning_rate * _schedule(step, steps, plan.warmup_steps)
         with torch.autocast("cpu", torch.bfloat16):
@@ -57,6 +69,9 @@ def train(job: Job) -> dict[str, Any]:
         losses = torch.nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         shifted = weights[:, 1:].flatten()
         loss = (losses * shifted).sum() / shifted.sum()
+        if not math.isfinite(loss.item()):
+            said = f"recipe {recipe.name}: the loss is {loss.item()} at step {step}"
+            raise TapehouseError(f"{said}; lower optimiser.learning_rate")
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), rates.max_grad_norm)
@@ -64,11 +79,14 @@ def train(job: Job) -> dict[str, Any]:
         seen += int((ids != pad).sum())
         if step % 10 == 0 or step == steps:
             job.report({"step": step, "steps": steps, "loss": loss.item(), "tokens": seen})
+        if step % CHECKPOINT_STEPS == 0 or step == steps:
+            state = {"optimiser": optimiser.state_dict(), "tokens": seen, "reports": job.report.history}
+            save(job.checkpoints, step, weights_by_name, state)
     model.save_pretrained(job.out)
     return {
         "tokens": seen,
         "steps": steps,
-        "loss": loss.item(),
+        "loss": job.report.history[-1]["loss"],
         "parameters": sum(p.numel() for p in model.parameters()),
     }
 

@@ -9,7 +9,9 @@ import pytest
 from safetensors.torch import load_file
 
 from tapehouse.errors import TapehouseError
+from tapehouse.tokens import load_tokenizer
 from tapehouse.training.__main__ import train
+from tapehouse.training.corpus import pretraining_tokens
 from tapehouse.training.jobs import export_job
 from tapehouse.training.trainer import Rows
 from tests.tapehouse.killed_runs import metrics, reports, run
@@ -20,6 +22,8 @@ from tests.tapehouse.training_jobs import (
     dpo_rows,
     make_base,
     make_tokenizer,
+    nano_recipe,
+    pairs,
     sft_rows,
 )
 
@@ -82,6 +86,20 @@ def test_preference_tuning_goes_on_to_the_same_weights(world, tmp_path):
     run(tmp_path / "job", tmp_path / "out", at_report=5)
     assert run(tmp_path / "job", tmp_path / "out")
     assert same(tmp_path / "out", tmp_path / "whole")
+
+
+def test_pretraining_goes_on_to_the_same_weights(world, tmp_path):
+    plan = {"copy_steps": 60, "copy_batch": 2, "text_steps": 60, "text_batch": 2}
+    recipe = nano_recipe(curriculum=plan)
+    tokens = pretraining_tokens(pairs(), recipe.corpus, load_tokenizer(world[0]), 3)
+    export_job(tmp_path / "job", recipe, tokens, None, world[0], 3, {**PROVENANCE, "fold": None}, threads=1)
+    assert run(tmp_path / "job", tmp_path / "whole")
+    run(tmp_path / "job", tmp_path / "out", at_report=11)
+    assert [path.name for path in (tmp_path / "out.checkpoints").glob("*/step-*")] == ["step-00000100"]
+    assert not run(tmp_path / "job", tmp_path / "out", at_sync=2)
+    assert run(tmp_path / "job", tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert metrics(tmp_path / "out") == metrics(tmp_path / "whole")
 
 
 def test_a_run_that_was_stopped_early_and_killed_then_trains_no_further(world, tmp_path):
