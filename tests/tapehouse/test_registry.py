@@ -1,0 +1,107 @@
+"""Models in the registry: registered from code, asked again out of it, the title of champion given and taken."""
+
+import json
+
+import polars as pl
+import pytest
+import yaml
+
+from tapehouse.champions import champions, newest
+from tapehouse.errors import TapehouseError
+from tapehouse.judging_rules import Gates, load_rules
+from tapehouse.model_cards import model_card
+from tapehouse.registry import CHALLENGER, CHAMPION, promote, register, withdraw
+from tapehouse.tracking import log_adapter
+from tapehouse.training.jobs import plain_fold
+from tapehouse.training.manifest import files_digest
+from tests.tapehouse.classical import answers, fit, make_fold, make_inputs, recipe
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A small model of trees with its manifest, as a step leaves it; the answers that it gives; and where MLflow is."""
+    folder = tmp_path_factory.mktemp("gbm") / "model"
+    folder.mkdir()
+    fold, inputs, of = make_fold(), make_inputs(), recipe("gbm", params={"n_estimators": 5})
+    facts = fit(of, inputs, fold, folder)
+    manifest = facts | {"name": of.name, "method": of.method, "recipe": json.loads(of.model_dump_json())}
+    manifest |= {"recipe_hash": of.hash, "fold": fold.id, "snapshot": 3, "train_end": fold.train_end.isoformat(), "seed": 0}
+    manifest |= {"digest": files_digest(folder), "dataset_digest": "d" * 16, "window": plain_fold(fold)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    uri = f"sqlite:///{folder.parent / 'mlflow.db'}"
+    return folder, manifest, inputs["features.decision_points"], answers(of, inputs, fold, folder), uri
+
+
+def test_a_registered_model_answers_as_the_method_does(fitted):
+    folder, manifest, points, said, uri = fitted
+    run = log_adapter(uri, manifest, [], folder.parent / "mlflow", folder)
+    assert register(uri, run, manifest, folder) == "1"
+
+    import mlflow
+
+    client = mlflow.MlflowClient(uri)
+    version = client.get_model_version_by_alias("gbm", CHALLENGER)
+    assert version.tags["digest"] == manifest["digest"] and version.tags["fold"] == manifest["fold"]
+    files = [f.name for f in folder.parent.joinpath("mlflow").rglob("*") if f.is_file()]
+    assert not [name for name in files if name.endswith((".pkl", ".pickle", ".joblib"))]  # from code, and never a pickle
+    served = mlflow.pyfunc.load_model("models:/gbm@challenger")
+    found = pl.from_pandas(served.predict(points.to_pandas()))
+    both = found.join(said, on=["symbol", "decision_at"], how="inner", suffix="_said")
+    assert both.height == said.height > 0
+    assert both.filter(pl.col("p_buy") != pl.col("p_buy_said")).is_empty()
+    # The same weights again are no second version; others are.
+    assert register(uri, run, manifest, folder) == "1"
+    assert register(uri, run, manifest | {"digest": "another"}, folder) == "2"
+    assert client.get_model_version_by_alias("gbm", CHALLENGER).version in ("2", 2)
+
+
+def test_the_title_follows_the_gates(fitted):
+    _, manifest, _, _, uri = fitted
+    import mlflow
+
+    client = mlflow.MlflowClient(uri)
+    assert promote(uri, "gbm", "unknown weights") is None
+    assert promote(uri, "gbm", manifest["digest"]) == "1"
+    assert str(client.get_model_version_by_alias("gbm", CHAMPION).version) == "1"
+    withdraw(uri, "gbm")
+    withdraw(uri, "nobody")  # has no title to lose
+    assert CHAMPION not in client.get_registered_model("gbm").aliases
+
+
+def test_gates_by_hand():
+    models = pl.DataFrame({"adapter": ["a", "a", "b", "c"], "fold": ["1", "2", "2", "2"], "digest": ["old", "new", "x", "y"]})
+    words = pl.DataFrame({"subject": ["a", "b"], "verdict": ["BEATS", "LOSES"]})
+    said = pl.DataFrame({"adapter": ["a", "b"], "fold": ["2", "2"], "parse_state": ["ok", "ok"]})
+    quality = [{"expect_column_values_to_be_in_set": {"column": "parse_state", "value_set": ["ok"]}}]
+    rows = champions(newest(models), words, said, quality, Gates())
+    assert rows.select("adapter", "digest", "champion", "reason").rows() == [
+        ("a", "new", True, "every gate passes"),
+        ("b", "x", False, "its verdict is LOSES"),
+        ("c", "y", False, "it has no verdict"),
+    ]
+    torn = said.with_columns(parse_state=pl.lit("unparseable"))
+    assert champions(newest(models), words, torn, quality, Gates())["failed_checks"].to_list() == [1, 1, 0]
+    assert not champions(newest(models), words, torn, quality, Gates())["champion"][0]
+    assert champions(newest(models), words, torn, quality, Gates(checks="any"))["champion"][0]
+
+
+def test_a_card_is_what_the_hub_reads(fitted):
+    _, manifest, *_ = fitted
+    text = model_card(manifest | {"cpu": "a processor", "threads": 1, "packages": {"torch": "2"}})
+    head = yaml.safe_load(text.split("---\n")[1])
+    assert head["tags"] == ["tapehouse", "finance", "gbm"] and "base_model" not in head
+    adapter = manifest | {"method": "sft", "recipe": manifest["recipe"] | {"model": {"base": "nano", "init_from": None}}}
+    text = model_card(adapter | {"base_digest": "b" * 16})
+    head = yaml.safe_load(text.split("---\n")[1])
+    assert (head["base_model"], head["library_name"]) == ("nano", "peft") and "bbbb" in text and manifest["fold"] in text
+
+
+def test_rules_name_their_file_and_key(tmp_path):
+    (tmp_path / "models_registry").mkdir()
+    file = tmp_path / "models_registry" / "judging.yaml"
+    with pytest.raises(TapehouseError, match=r"judging\.yaml: no such file"):
+        load_rules(tmp_path)
+    for text, said in (("baselins: [a]", "did you mean 'baselines'"), ("baselines: []", "baselines"), ("{", "not YAML")):
+        file.write_text(text)
+        with pytest.raises(TapehouseError, match=rf"(?s)judging\.yaml: .*{said}"):
+            load_rules(tmp_path)
