@@ -13,7 +13,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint check dev sql mlflow stale bench bench-env clean
+.PHONY: help install run run-all test smollm2 lint check dev sql mlflow stale bench bench-env clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -30,8 +30,14 @@ install: $(STAMP) ## create .venv with everything pinned
 run: $(STAMP) ## make whatever is missing or stale; ends with the leaderboard
 	@$(BIN)/tapehouse run
 
+run-all: $(STAMP) ## the same for every fold, adapters too: hours
+	@TAPEHOUSE_ADAPTER_FOLDS=0 $(BIN)/tapehouse run
+
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+smollm2: $(STAMP) ## fetch SmolLM2-135M, the base of some recipes
+	@$(BIN)/tapehouse fetch smollm2
 
 lint: $(STAMP) ## ruff
 	$(BIN)/ruff check .
