@@ -49,6 +49,38 @@ def test_every_fold_has_predictions_of_each_and_nothing_is_stale(house):
     assert taken["action"].equals(taken["action_gbm"])
 
 
+def test_strategies_on_them_trade_every_fold_and_every_signal_has_a_fate(house):
+    names = ("audited", "reckless_shuffled")
+    wanted = {f"reports.backtests.{name}" for name in names}
+    house.refresh(wanted | {a for name in wanted for a in house.project.ancestors(name)})
+    found = (
+        house.frame("reports.backtests")
+        .filter(pl.col("subject").is_in(names))
+        .pivot("metric", index=["subject", "fold"], values="value")
+    )
+    assert found.height == 2 * 2 and found["sessions"].is_between(30, 40).all() and found["trades"].sum() > 20
+    decisions, log = house.frame("reports.strategy_decisions"), house.frame("reports.veto_log")
+    fates = decisions.group_by("subject", "fold").agg(
+        gated=pl.col("fate").str.starts_with("gate.").sum(),
+        vetoed=pl.col("fate").str.contains(r"^(veto|guard)[.]").sum(),
+        wanted=(pl.col("action") != "HOLD").sum(),
+    )
+    held = log.group_by("subject", "fold").agg(pl.col("held_back").sum())
+    both = found.join(fates, on=["subject", "fold"], suffix="_of_fates").join(held, on=["subject", "fold"])
+    for row in both.iter_rows(named=True):
+        assert (row["gated"], row["vetoed"]) == (row["gated_of_fates"], row["vetoed_of_fates"])
+        assert row["held_back"] == row["gated"] + row["vetoed"] and row["wanted"] == row["signals"] + row["gated"]
+    states = dict(log.filter(subject="audited").select("veto", "state").unique().iter_rows())
+    assert (states["vix"], states["hours"], states["resistance"]) == ("unavailable", "not_applicable", "active")
+    # The auditor is one of its gates: what went to the market is what it wanted, too.
+    audit = house.frame("models.predictions").filter(adapter="auditor").rename({"action": "audited"})
+    keys = ["fold", "symbol", "interval", "decision_at"]
+    ordered = decisions.filter(subject="audited", fate="ordered").join(audit, on=keys, how="left")
+    assert ordered.height and ordered["action"].equals(ordered["audited"], check_names=False)
+    equity = house.frame("reports.backtest_equity").filter(pl.col("subject").is_in(names)).sort("session")
+    assert (equity.group_by("subject", "fold", maintain_order=True).last()["gross_exposure"] == 0.0).all()
+
+
 def test_a_recipe_that_is_edited_makes_its_twin_and_its_auditor_stale(house):
     house.edit("models_registry/adapters/gbm.yaml", "n_estimators: 60", "n_estimators: 50")
     project = house.reload()
@@ -71,8 +103,9 @@ def test_a_search_in_the_training_window_of_a_fold(house):
     known = labelled(points, labels, house.project.folds[fold])["label_known_at"].max()
     assert known < house.project.folds[fold].validation_start
     assert tune(house.project, house.warehouse, "linear", fold, trials=3)[1] == found  # nothing left to do
-    with FileLock(folder / "search.lock"), pytest.raises(TapehouseError, match="another search of this study is running"):
-        tune(house.project, house.warehouse, "linear", fold, trials=4)
+    for name in ("search.lock", "0.lock"):  # of a search, and of a process that has outlived one
+        with FileLock(folder / name), pytest.raises(TapehouseError, match="another search of this study is running"):
+            tune(house.project, house.warehouse, "linear", fold, trials=4)
 
 
 def test_what_cannot_be_searched_is_refused(house):
