@@ -7,6 +7,7 @@ from tapehouse.tables import reads, table
 
 
 @table(
+    reads("reports.verdicts"),
     reads("reports.leaderboard"),
     reads("reports.evaluations", window="all"),
     reads("reports.backtest_equity", window="all"),
@@ -24,17 +25,18 @@ def build(b):
     from tapehouse.report.provenance import page_row, provenance
     from tapehouse.training.manifest import git_state
 
-    leaderboard, equity = b.read("reports.leaderboard"), b.read("reports.backtest_equity")
+    verdicts, equity = b.read("reports.verdicts"), b.read("reports.backtest_equity")
     commit = git_state(b.settings.home)
     html = report_html(
-        leaderboard,
+        verdicts,
+        b.read("reports.leaderboard"),
         equity,
         b.read("reports.backtest_trades"),
         b.read("reports.evaluations"),
         provenance(b.snapshot, commit, b.read("models.folds"), b.read("models.adapters")),
         b.read("datasets.preference_pairs"),
     )
-    picture = preview_png(leaderboard, equity)
+    picture = preview_png(verdicts, equity)
     page, preview = (b.settings.reports_dir / name for name in ("index.html", "index.png"))
     replace_file(page, html.encode())
     replace_file(preview, picture)

@@ -15,11 +15,12 @@ from tapehouse.backtest.config import BacktestConfig
 from tapehouse.report import figures
 from tapehouse.report.caveats import DETAILS, HINDSIGHT
 from tapehouse.report.shell import facts, table
-from tapehouse.report.verdict import AHEAD, LOSES, Comparison, Record, compare, headline, number, percent, records
+from tapehouse.report.verdict import Record, headline, number, percent, records
+from tapehouse.verdicts import BEATS, LOSES
 
 OPEN_BLOCKS = 3  # blocks whose tables are not folded away
 ORIGIN = 2  # entries of the provenance at the head of the page
-BADGES = {AHEAD: "good", LOSES: "bad"}
+BADGES = {BEATS: "good", LOSES: "bad"}
 ACCOUNT = ("return", "return_before_costs", "sharpe", "sortino", "max_drawdown", "hit_rate", "turnover", "trades", "exposure")
 SHARES = {"return", "return_before_costs", "max_drawdown"}
 WHOLE = {"trades"}
@@ -37,6 +38,7 @@ HEADS = {
 
 
 def report_html(
+    verdicts: pl.DataFrame,
     leaderboard: pl.DataFrame,
     equity: pl.DataFrame,
     trades: pl.DataFrame,
@@ -48,7 +50,7 @@ def report_html(
     """One self-contained HTML of a run; the same input gives the same bytes.
 
     Args:
-        leaderboard: rows of `reports.leaderboard`.
+        verdicts: rows of `reports.verdicts`. leaderboard: rows of `reports.leaderboard`.
         equity, trades, evaluations: rows of `reports.backtest_equity`, `reports.backtest_trades`, `reports.evaluations`.
         provenance: what the figures were made from, in the order to be shown; the first two, such as snapshot and commit,
             also stand at the head of the page.
@@ -56,14 +58,13 @@ def report_html(
         caveats: said on the first screen, before any figure.
 
     Raises:
-        ValueError: no rows, adapters without a baseline, or subjects that were tested on different sessions.
+        ValueError: no rows, or a subject without an equity curve.
     """
     from plotly.offline import get_plotlyjs
 
     if leaderboard.is_empty():
         raise ValueError("the leaderboard is empty: materialise the backtests of at least one recipe")
-    found = records(leaderboard, equity)
-    comparisons = compare(found)
+    found = records(verdicts, equity)
     drawn = {
         "equity": figures.equity_figure(found, equity),
         "sharpe": figures.sharpe_figure(found),
@@ -75,9 +76,9 @@ def report_html(
     page = Template(resources.files("tapehouse.report").joinpath("page.html").read_text(encoding="utf-8"))
     return page.substitute(
         origin=escape(" · ".join(f"{k} {v}" for k, v in list(provenance.items())[:ORIGIN])),
-        headline=escape(headline(comparisons)),
+        headline=escape(headline(found)),
         scope=_scope(found, equity, evaluations),
-        verdicts=_verdicts(comparisons, evaluations),
+        verdicts=_verdicts(found, evaluations),
         caveats="".join(f"<p>{escape(text)}</p>" for text in (*caveats, _thin(equity))),
         joined=_joined(found),
         blocks=_blocks(leaderboard),
@@ -95,16 +96,17 @@ def report_html(
 def _scope(found: list[Record], equity: pl.DataFrame, evaluations: pl.DataFrame) -> str:
     blocks = equity["fold"].n_unique()
     answers = evaluations.filter(pl.col("metric") == "n")["value"].max() or 0
-    adapters = sum(r.kind != "baseline" for r in found)
+    asked = sum(r.kind != "strategy" for r in found)
     costs = BacktestConfig()
     first, last = equity["session"].min(), equity["session"].max()
     # Dates and counts of our own: there is nothing to escape.
     return (
-        f"{adapters} adapters and {len(found) - adapters} baselines were asked the same questions, up to {answers:.0f} a "
-        f"block, over {_blocks_of(blocks)} from <time>{first}</time> to <time>{last}</time>. Each saw only what was known at "
-        "its decision and was trained on what was known before its block. Each traded its own account at the next session's "
-        f"prices or later, with {costs.commission_bps:g} bps of commission on every fill, {costs.slippage_bps:g} bps of "
-        "slippage on all but resting limits, and exits at the barriers of its decisions."
+        f"{asked} models and rules were asked the same questions, up to {answers:.0f} a block, over {_blocks_of(blocks)} from "
+        f"<time>{first}</time> to <time>{last}</time>, adapters over the last of them; {len(found) - asked} strategies trade "
+        "on what they say. Each saw only what was known at its decision and was trained on what was known before its block. "
+        "Each has an account of its own that trades at the next session's prices or later; models and rules pay "
+        f"{costs.commission_bps:g} bps of commission on every fill and {costs.slippage_bps:g} bps of slippage on all but "
+        "resting limits, and leave at the barriers of their decisions; strategies as they declare."
     )
 
 
@@ -116,19 +118,21 @@ def _thin(equity: pl.DataFrame) -> str:
     sessions, blocks = equity["session"].n_unique(), equity["fold"].n_unique()
     return (
         f"This is one window of one market: {sessions} sessions in {_blocks_of(blocks)}. The intervals resample blocks of ten "
-        "sessions or more and are not corrected for the number of subjects compared. Sharpe ratios are gross of a risk-free "
-        "rate."
+        "sessions or more; verdicts are corrected for the number of subjects and for all that was tried, the intervals shown "
+        "are not. Sharpe ratios are gross of a risk-free rate."
     )
 
 
-def _verdicts(comparisons: list[Comparison], evaluations: pl.DataFrame) -> str:
+def _verdicts(found: list[Record], evaluations: pl.DataFrame) -> str:
     wide = evaluations.pivot("metric", index=["subject", "fold"], values="value", aggregate_function=None)
     items = []
-    for comparison in comparisons:
-        badge = f'<span class="badge {BADGES.get(comparison.word, "even")}">{escape(comparison.word)}</span>'
-        lost = figures.weighted(wide.filter(pl.col("subject") == comparison.subject.subject), "unparseable", "n")
+    for record in found:
+        if record.kind == "baseline":
+            continue
+        badge = f'<span class="badge {BADGES.get(record.word, "even")}">{escape(record.word)}</span>'
+        lost = figures.weighted(wide.filter(pl.col("subject") == record.subject), "unparseable", "n")
         note = f" {_share(lost, 1)} of its answers did not parse and acted as HOLD." if lost > 0 else ""
-        items.append(f"<li>{badge}<span>{escape(comparison.sentence + note)}</span></li>")
+        items.append(f"<li>{badge}<span>{escape(record.sentence + note)}</span></li>")
     return f'<ul class="verdicts">{"".join(items)}</ul>' if items else ""
 
 
@@ -140,9 +144,13 @@ def _joined(found: list[Record]) -> str:
         between = f"{number(low)} to {number(high)}" if low is not None else number(None)
         place = str(ranked.index(record.subject) + 1) if record.trades else number(None)
         cells = (percent(record.gained), number(record.sharpe if record.trades else None), between)
-        cells += (percent(record.max_drawdown), str(record.trades))
+        row = record.row
+        cells += (number(row["difference"] if record.trades else None), number(row["deflated_sharpe"]))
+        cells += (percent(record.max_drawdown), str(record.trades), str(len(record.ret)), record.word)
         rows.append((place, record, cells))
-    heads = ("return", "Sharpe", "95 % interval", "max drawdown", "trades")
+    less = _head("less best", "Sharpe ratio less that of the strongest other baseline over the same sessions.")
+    deflated = _head("deflated", "Probability that the true ratio is above that of the best of all trials without skill.")
+    heads = ("return", "Sharpe", "95 % interval", less, deflated, "max drawdown", "trades", "sessions", "verdict")
     return table(("", "subject", *heads), [(place, _subject(r.subject, r.kind), *cells) for place, r, cells in rows])
 
 

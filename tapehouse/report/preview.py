@@ -7,7 +7,7 @@ from io import BytesIO
 import polars as pl
 
 from tapehouse.report.figures import styles
-from tapehouse.report.verdict import compare, headline, percent, records
+from tapehouse.report.verdict import headline, percent, records
 
 MOST_PANES = 4
 MATPLOTLIB_DASHES = {
@@ -20,17 +20,17 @@ MATPLOTLIB_DASHES = {
 }
 
 
-def preview_png(leaderboard: pl.DataFrame, equity: pl.DataFrame) -> bytes:
+def preview_png(verdicts: pl.DataFrame, equity: pl.DataFrame) -> bytes:
     """A PNG of 1000 x 420 pixels; the same input gives the same bytes on the same matplotlib.
 
     Args:
-        leaderboard, equity: as for `tapehouse.report.page.report_html`.
+        verdicts, equity: as for `tapehouse.report.page.report_html`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
 
-    found = records(leaderboard, equity)
+    found = records(verdicts, equity)
     lines = styles(found)
     panes = _panes(equity)
     figure = Figure(figsize=(10, 4.2), dpi=100, facecolor="white", layout="constrained")
@@ -59,7 +59,7 @@ def preview_png(leaderboard: pl.DataFrame, equity: pl.DataFrame) -> bytes:
     panels[0].set_ylabel("return, %", fontsize=9, color="#5b616b")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), fontsize=8, frameon=False)
-    figure.suptitle(headline(compare(found)), fontsize=11)
+    figure.suptitle(headline(found), fontsize=11)
     out = BytesIO()
     # Without these two the file names the library's version and the time.
     figure.savefig(out, format="png", metadata={"Software": None, "Creation Time": None})

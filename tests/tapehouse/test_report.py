@@ -16,7 +16,9 @@ from tapehouse.report.figures import equity_figure
 from tapehouse.report.page import report_html
 from tapehouse.report.preview import preview_png
 from tapehouse.report.provenance import page_row, provenance
-from tapehouse.report.verdict import AHEAD, LOSES, NO_TRADES, NOT_PROVEN, compare, headline, number, percent, records
+from tapehouse.report.verdict import headline, number, percent, records
+from tapehouse.trials import fit_trials
+from tapehouse.verdicts import BEATS, INCONCLUSIVE, LOSES, curves, verdicts
 
 FOLDS = {"2024-01-02": date(2024, 1, 2), "2024-06-03": date(2024, 6, 3)}
 SESSIONS = 80
@@ -56,30 +58,34 @@ def trades(subjects) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["subject", "fold", "symbol", "pnl", "exit_reason"], orient="row")
 
 
-def word(ours: float, momentum: float = 0.0, **kwargs) -> str:
-    drift = {"always_hold": 0.0, "momentum": momentum, "ours": ours}
-    return compare(records(*frames(drift, **kwargs)))[0].word
+def verdict_rows(board: pl.DataFrame, equity: pl.DataFrame) -> pl.DataFrame:
+    """Verdicts as the asset computes them, the baselines being those of the leaderboard."""
+    counts = dict(board.group_by("subject").agg(pl.col("trades").sum()).iter_rows())
+    kinds = dict(board.select("subject", "kind").unique().iter_rows())
+    hashes = pl.DataFrame(schema=dict.fromkeys(("adapter", "fold", "recipe_hash"), pl.String))
+    baselines = sorted(name for name, kind in kinds.items() if kind == "baseline") or ["ours"]
+    return verdicts(curves(equity, counts), kinds, baselines, fit_trials(equity, hashes, {}), 5)
 
 
-def test_the_word_follows_the_paired_difference():
-    assert word(ours=-0.001) == LOSES
-    assert word(ours=0.004, momentum=0.001) == AHEAD
-    assert word(ours=0.0, traded={"ours": 0}) == NO_TRADES
-    # Unpaired noise: an edge of a twentieth of a deviation is not proven by 158 sessions.
-    board, equity = frames({"always_hold": 0.0, "ours": 0.0002})
-    (comparison,) = compare(records(board, equity))
-    assert comparison.difference > 0 and comparison.word == NOT_PROVEN
-    assert "includes zero" in comparison.sentence
+def record_of(name: str, drift: dict[str, float], **kwargs):
+    board, equity = frames(drift, **kwargs)
+    return next(r for r in records(verdict_rows(board, equity), equity) if r.subject == name)
 
 
-def test_the_strongest_baseline_is_the_yardstick_and_cash_counts():
-    (lost,) = compare(records(*frames({"always_hold": 0.0, "momentum": -0.002, "ours": -0.001})))
-    assert lost.baseline.subject == "always_hold" and lost.word == LOSES
-    assert lost.sentence.startswith("ours loses to always_hold: Sharpe ratio \N{MINUS SIGN}")
-    (other,) = compare(records(*frames({"always_hold": 0.0, "momentum": 0.002, "ours": 0.001})))
-    assert other.baseline.subject == "momentum" and other.word == LOSES
-    assert headline([lost]) == "The adapter does not beat the strongest baseline, always_hold."
-    assert headline([]) == "Baselines only: no adapter has been tested yet."
+def test_the_sentence_says_the_verdict_and_its_figures():
+    lost = record_of("ours", {"always_hold": 0.0, "momentum": 0.0, "ours": -0.002})
+    assert lost.word == LOSES and lost.sentence.startswith("ours loses to ") and "interval of the difference" in lost.sentence
+    assert "Sharpe ratio \N{MINUS SIGN}" in lost.sentence and "over 158 sessions and 60 trades" in lost.sentence
+    even = record_of("ours", {"always_hold": 0.0, "ours": 0.0002})
+    assert even.word == INCONCLUSIVE and even.sentence.startswith("ours is not shown to beat always_hold")
+    assert "includes 0" in even.sentence
+    idle = record_of("ours", {"always_hold": 0.0, "momentum": 0.001, "ours": 0.0}, traded={"ours": 0})
+    assert idle.sentence == "ours never traded, so there is nothing to compare."
+    ahead = record_of("ours", {"always_hold": 0.0, "momentum": 0.001, "ours": 0.004})
+    assert ahead.word == BEATS and ahead.sentence.startswith("ours beats momentum")
+    assert headline([lost, even]) == "None of the 2 subjects beats the strongest baseline over its sessions; 1 lose to it."
+    assert headline([ahead, lost]) == "1 of 2 subjects beat the strongest baseline over their sessions: ours."
+    assert headline([]).startswith("Baselines only")
 
 
 def test_joined_record_by_hand():
@@ -88,7 +94,7 @@ def test_joined_record_by_hand():
     rows = [("ours", fold, first + timedelta(days=i), daily[i]) for fold, first in FOLDS.items() for i in range(3)]
     equity = pl.DataFrame(rows, schema=["subject", "fold", "session", "ret"], orient="row")
     board = pl.DataFrame({"subject": ["ours"] * 2, "fold": list(FOLDS), "kind": ["adapter"] * 2, "trades": [3, 4]})
-    (record,) = records(board, equity)
+    (record,) = records(verdict_rows(board, equity), equity)
     assert record.gained == pytest.approx((1.01 * 0.99) ** 2 - 1)
     assert (record.trades, len(record.ret)) == (7, 4)
     assert record.max_drawdown == pytest.approx(min(0.99, 0.99 * 1.01 * 0.99) - 1)
@@ -113,14 +119,20 @@ def render() -> str:
         }
     )
     return report_html(
-        board, equity, trades(["ours", "momentum"]), judged(drift), {"snapshot": "7", "commit": "abc", "folds": "two"}, pairs
+        verdict_rows(board, equity),
+        board,
+        equity,
+        trades(["ours", "momentum"]),
+        judged(drift),
+        {"snapshot": "7", "commit": "abc", "folds": "two"},
+        pairs,
     )
 
 
 def test_first_screen_says_it_in_words(page):
     head = page[: page.index("<section>")]
     assert "snapshot 7" in head and "commit abc" in head
-    assert "ours loses to momentum" in head and "None of the 2 adapters beats" in head
+    assert "ours loses to " in head and "None of the 2 subjects beats" in head
     assert HINDSIGHT in head and "one window of one market" in head
     assert "25.0\N{NO-BREAK SPACE}% of its answers did not parse and acted as HOLD" in head
     assert head.index("ours loses") < head.index("chosen with hindsight")
@@ -152,8 +164,8 @@ def test_names_cannot_break_the_page(page):
 def test_bytes_repeat(page):
     assert render() == page
     board, equity = frames({"always_hold": 0.0, "ours": 0.001})
-    assert preview_png(board, equity) == preview_png(board, equity)
-    assert preview_png(board, equity).startswith(b"\x89PNG")
+    assert preview_png(verdict_rows(board, equity), equity) == preview_png(verdict_rows(board, equity), equity)
+    assert preview_png(verdict_rows(board, equity), equity).startswith(b"\x89PNG")
 
 
 def test_many_blocks_are_chained_and_few_restart():
@@ -169,23 +181,18 @@ def test_many_blocks_are_chained_and_few_restart():
             }
         )
         board = pl.DataFrame({"subject": ["ours"], "fold": ["all"], "kind": ["adapter"], "trades": [1]})
-        gained, fallen = equity_figure(records(board, equity), equity)["data"]
+        gained, fallen = equity_figure(records(verdict_rows(board, equity), equity), equity)["data"]
         assert gained["y"][-2] == pytest.approx(last, abs=1e-3) and gained["y"][-1] is None
         assert max(x for x in fallen["y"] if x is not None) == 0
 
 
 def test_what_would_mislead_is_refused():
     board, equity = frames({"always_hold": 0.0, "ours": 0.001})
-    arguments = trades(["ours"]), judged(["ours"]), {}
+    found, arguments = verdict_rows(board, equity), (trades(["ours"]), judged(["ours"]), {})
     with pytest.raises(ValueError, match="leaderboard is empty"):
-        report_html(board.clear(), equity, *arguments)
-    with pytest.raises(ValueError, match="no baseline"):
-        report_html(board.filter(subject="ours"), equity, *arguments)
+        report_html(found, board.clear(), equity, *arguments)
     with pytest.raises(ValueError, match="no rows in reports"):
-        report_html(board, equity.filter(subject="ours"), *arguments)
-    cut = equity.filter((pl.col("subject") != "ours") | (pl.col("session") < date(2024, 7, 1)))
-    with pytest.raises(ValueError, match="different sessions"):
-        report_html(board, cut, *arguments)
+        report_html(found, board, equity.filter(subject="ours"), *arguments)
 
 
 @given(st.floats(-1e6, 1e6), st.integers(0, 4))
