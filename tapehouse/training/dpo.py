@@ -25,7 +25,7 @@ IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 class Preference(Durable, PreferenceTrainer):
     """Resumable."""
 
-    kept: ClassVar[tuple[str, ...]] = ("tokens", "seen", "better")
+    kept: ClassVar[tuple[str, ...]] = (*Durable.kept, "tokens", "seen", "better")
 
 
 def train(job: Job) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def check(name: str, ids: torch.Tensor, mask: torch.Tensor, stored: Sequence[Seq
 class OfStored(Durable):
     """Mixed in before a trainer of TRL's: counts tokens where the trainer does not."""
 
-    kept: ClassVar[tuple[str, ...]] = ("_metrics", "_total_train_tokens", "tokens")
+    kept: ClassVar[tuple[str, ...]] = (*Durable.kept, "tokens")
     tokens: int = 0
 
     def compute_loss(self, model, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:

@@ -108,14 +108,27 @@ def test_reference_values_are_those_of_the_base_whatever_the_batch(world):
             assert found[f"reference_{name}"][row].item() == pytest.approx(alone.item(), abs=1e-4)
 
 
+class Broken(Exception):
+    """What ends a run in its middle."""
+
+
 @pytest.mark.parametrize("method", ["simpo", "kto", "reward"])
-def test_trl_trains_on_stored_tokens_and_repeats_itself(world, method):
-    first, _ = trained(world, method, method, **({"prompt": None} if method == "reward" else {}))
-    assert first["steps"] == 4 and first["tokens"] > 0 and first["validation_loss"] > 0
-    again, _ = trained(world, method, method, **({"prompt": None} if method == "reward" else {}))
-    assert again["digest"] == first["digest"]
+def test_trl_trains_on_stored_tokens_and_a_run_that_broke_off_goes_on_to_the_same_weights(world, method):
+    changes = {"budget": BUDGET | {"checkpoint_every": 2}} | ({"prompt": None} if method == "reward" else {})
+    whole, folder = trained(world, method, method, **changes)
+    assert whole["steps"] == 4 and whole["tokens"] > 0 and whole["validation_loss"] > 0
     if method == "simpo":  # equal answers would be at log(1 + e^gamma)
-        assert first["loss"] == pytest.approx(1.3133, abs=0.2)
+        assert whole["loss"] == pytest.approx(1.3133, abs=0.2)
+
+    def breaks(facts):
+        if facts.get("step") == 4:
+            raise Broken
+
+    with pytest.raises(Broken):
+        train(folder / "job", folder / "again", breaks)
+    again = train(folder / "job", folder / "again", lambda facts: None)
+    assert again["resumed_at"] == 2 and whole["resumed_at"] is None
+    assert (again["digest"], again["loss"], again["tokens"]) == (whole["digest"], whole["loss"], whole["tokens"])
 
 
 def test_tokens_that_a_trainer_changed_are_an_error():
