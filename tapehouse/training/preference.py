@@ -32,6 +32,10 @@ class PairModel(nn.Module):
         batch = AnswerBatch(**fields)
         return (*answer_scores(self.model, batch).unbind(1), *batch.answers.unbind(1))
 
+    def activation_checkpointing_enable(self, **options: Any) -> None:
+        """As the model's, which transformers' Trainer calls."""
+        self.model.activation_checkpointing_enable(**options)
+
 
 class PairCollator:
     """Batches of row numbers as the fields of an `AnswerBatch`, with what is known of each row before training."""
