@@ -1,12 +1,11 @@
 """Golden: token for token the same ids from a dataset, in what a model is fed for evaluation, and from the serving path.
 
-For a tokenizer as nano's is declared, and for SmolLM2's own, where its GGUF file is present: in the folder that
+For a tokenizer as nano's is declared, and for SmolLM2's own, where `make smollm2` has fetched it: in the folder that
 TAPEHOUSE_SMOLLM2 names, or in warehouse/models/bases/smollm2.
 """
 
 import os
 from datetime import UTC, datetime, timedelta
-from importlib.util import find_spec
 from pathlib import Path
 
 import polars as pl
@@ -19,8 +18,9 @@ from tapehouse.prompts.templates import selection
 from tapehouse.prompts.thesis import ACTIONS, TAGS, parse_thesis
 from tapehouse.token_rows import preference_tokens, prompt_tokens, supervised_tokens
 from tapehouse.tokens import as_transformers, decode_answer, encode_prompts, load_tokenizer
+from tapehouse.training.lora import load_base
 from tapehouse.training.pretrain import build_model
-from tapehouse.vocabularies import TokenizerRecipe, load_tokenizer_recipes, make_tokenizer
+from tapehouse.vocabularies import load_tokenizer_recipes, make_tokenizer
 
 ROOT = Path(__file__).parents[2]
 SMOLLM2 = Path(os.environ.get("TAPEHOUSE_SMOLLM2", ROOT / "warehouse/models/bases/smollm2"))
@@ -55,17 +55,12 @@ def nano(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def smollm2(tmp_path_factory):
-    """Folder of SmolLM2's own tokenizer with nano's markers, and the model itself out of the GGUF file."""
-    files = sorted(SMOLLM2.glob("*.gguf"))
-    if len(files) != 1 or find_spec("gguf") is None:
-        pytest.skip(f"no GGUF file of SmolLM2 in {SMOLLM2}, or the package gguf is not installed")
-    from transformers import LlamaForCausalLM
-
-    names = {"description": "x", "own": ".", "stop": "<|im_end|>", "pad": "<|endoftext|>", "max_length": 2048}
-    recipe = TokenizerRecipe(**names, markers=RECIPE.markers)
-    folder, _ = make_tokenizer(recipe, (), files[0], tmp_path_factory.mktemp("smollm2"))
-    model = LlamaForCausalLM.from_pretrained(SMOLLM2, gguf_file=files[0].name, local_files_only=True)
-    model.resize_token_embeddings(load_tokenizer(folder).get_vocab_size(), mean_resizing=False)
+    """Folder of SmolLM2's own tokenizer with nano's markers, and the model itself with a row for each of them."""
+    if not (SMOLLM2 / "tokenizer.json").is_file():
+        pytest.skip(f"no SmolLM2 in {SMOLLM2}")
+    recipe = load_tokenizer_recipes(ROOT)["smollm2"]
+    folder, _ = make_tokenizer(recipe, (), SMOLLM2 / "tokenizer.json", tmp_path_factory.mktemp("smollm2"))
+    model = load_base(SMOLLM2, folder)
     return folder, model.eval()
 
 
@@ -113,7 +108,7 @@ def test_nano(nano):
     check_three_ways(*nano)
 
 
-def test_smollm2_out_of_its_gguf_file(smollm2):
+def test_smollm2_as_it_was_fetched(smollm2):
     check_three_ways(*smollm2)
 
 
@@ -121,7 +116,7 @@ def test_smollm2_splits_digits_and_keeps_its_own_ids(smollm2):
     from transformers import AutoTokenizer
 
     tokenizer = load_tokenizer(smollm2[0])
-    own = AutoTokenizer.from_pretrained(SMOLLM2, gguf_file=next(SMOLLM2.glob("*.gguf")).name, local_files_only=True)
+    own = AutoTokenizer.from_pretrained(SMOLLM2, local_files_only=True)
     text = "limit 0117.45\n"
     (ids,) = encode_prompts(tokenizer, [text])
     assert ids == as_transformers(smollm2[0])(text)["input_ids"] == own(text, add_special_tokens=False)["input_ids"]
