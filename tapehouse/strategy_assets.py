@@ -34,7 +34,8 @@ def _asset(strategy: Strategy, source: Path, recipes: dict[str, Recipe], code: s
     reads = (
         *(Read("models.predictions", writer=f"models.predictions.{name}") for name in strategy.predictors),
         Read(POINTS, window="fold" if strategy.reads_training else "judged"),
-        *(Read(table, **around) for table in (BARS, ACTIONS, EVENTS)),
+        *(Read(table, **around) for table in (BARS, ACTIONS)),
+        *((Read(EVENTS, **around),) if strategy.vetoes.events else ()),
         Read("raw.instruments", window="all"),
         *((Read("models.regimes"),) if "hidden" in strategy.regime_sources else ()),
         *((Read("features.macro_series", window="judged", lookback_months=1),) if strategy.series else ()),

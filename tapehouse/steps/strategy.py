@@ -19,7 +19,7 @@ def run(b, strategy: Strategy) -> dict[str, pl.DataFrame]:
         points=b.read("features.decision_points"),
         bars=b.read("staging.bars"),
         actions=b.read("raw.corporate_actions"),
-        events=b.read("raw.calendar_events"),
+        events=b.read("raw.calendar_events") if "raw.calendar_events" in declared else None,
         hidden=b.read("models.regimes") if "models.regimes" in declared else None,
         instruments=b.read("raw.instruments"),
         series=b.read("features.macro_series") if "features.macro_series" in declared else None,

@@ -41,7 +41,8 @@ class Market:
     Attributes:
         points: rows of features.decision_points from the start of the validation tail (of training, for what is fitted there)
             to the end of the block. bars, actions: rows of staging.bars and raw.corporate_actions of the tail and the block,
-            with a month on either side. events: rows of raw.calendar_events around them. hidden: rows of models.regimes.
+            with a month on either side. events: rows of raw.calendar_events around them, where a veto asks. hidden: rows of
+            models.regimes.
         instruments: rows of raw.instruments. series: rows of features.macro_series.
         calendar: name of the exchange's. settlement: a bar counts in the version known so long after its close.
     """
@@ -49,7 +50,7 @@ class Market:
     points: pl.DataFrame
     bars: pl.DataFrame
     actions: pl.DataFrame
-    events: pl.DataFrame
+    events: pl.DataFrame | None
     hidden: pl.DataFrame | None
     instruments: pl.DataFrame
     series: pl.DataFrame | None

@@ -34,12 +34,12 @@ class Condition:
     applies: bool = True
 
 
-def judge_market(section: VetoesSection, points: pl.DataFrame, events: pl.DataFrame, calendar: str) -> list[Judgement]:
+def judge_market(section: VetoesSection, points: pl.DataFrame, events: pl.DataFrame | None, calendar: str) -> list[Judgement]:
     """One judgement of the rows of `points` for each veto that is declared, in the order of `VETOES`.
 
     Args:
         points: rows of features.decision_points sorted by `KEYS`, from a window before the first decision that counts.
-        events: rows of raw.calendar_events around them. calendar: name of the exchange's.
+        events: rows of raw.calendar_events around them, for the veto by events. calendar: name of the exchange's.
     """
     found = []
     for name in VETOES:
@@ -96,7 +96,7 @@ def blocked(judgements: list[Judgement], rows: int) -> tuple[np.ndarray, np.ndar
     return longs, shorts
 
 
-def _condition(name: str, veto: Paced, points: pl.DataFrame, events: pl.DataFrame, calendar: str) -> Condition:
+def _condition(name: str, veto: Paced, points: pl.DataFrame, events: pl.DataFrame | None, calendar: str) -> Condition:
     match veto:
         case VixVeto():
             return Condition((points["vix"] > veto.limit).fill_null(False).to_numpy(), points["vix"].is_not_null().to_numpy())
@@ -127,8 +127,9 @@ def _out_of_hours(veto: HoursVeto, points: pl.DataFrame, calendar: str) -> Condi
     return Condition(outside & within, within, applies=bool(within.any()))
 
 
-def _before_events(veto: EventsVeto, points: pl.DataFrame, events: pl.DataFrame, calendar: str) -> Condition:
+def _before_events(veto: EventsVeto, points: pl.DataFrame, events: pl.DataFrame | None, calendar: str) -> Condition:
     """Whether something scheduled, as known at the decision, comes before the close of the next sessions."""
+    assert events is not None
     wanted = events.filter(pl.col("scheduled") & pl.col("kind").is_in(veto.kinds))
     if veto.names:
         wanted = wanted.filter(pl.col("name").is_in(veto.names))
