@@ -216,9 +216,15 @@ def outcome(folder: Path) -> Found:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m tapehouse.tuning FOLDER TRIALS WORKER`: one process of a search."""
+    """`python -m tapehouse.tuning FOLDER TRIALS WORKER`: one process of a search.
+
+    It holds a lock of its own: it may outlive the process that started it, and a new search must not begin before it ends.
+    """
+    from filelock import FileLock
+
     folder, trials, worker = arguments
-    search(Path(folder), int(trials), int(worker))
+    with FileLock(Path(folder) / f"{worker}.lock"):
+        search(Path(folder), int(trials), int(worker))
     return 0
 
 

@@ -57,6 +57,9 @@ def tune(
     folder = _study(project, warehouse, recipe, fold)
     try:
         with FileLock(folder / "search.lock", timeout=0):
+            for left in folder.glob("[0-9]*.lock"):  # processes of a search that was killed may still run
+                with FileLock(left, timeout=0):
+                    pass
             done = sum(trial.state.is_finished() for trial in open_study(folder).get_trials(deepcopy=False))
             _run(folder, max((trials or recipe.tuning.trials) - done, 0), processes)
     except Timeout:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from safetensors.numpy import load_file
+from threadpoolctl import threadpool_limits
 
 from tapehouse.feature_matrix import labelled, matrix
 from tapehouse.methods import linear
@@ -61,6 +62,13 @@ def test_it_learns_what_is_there_and_repeats(fold, inputs, tmp_path):
     rows = answers(of, inputs, fold, tmp_path / "a").join(inputs[LABELS].filter(side=0).select(*KEYS, "label"), on=KEYS)
     said = rows["action"].replace_strict({"SELL": -1, "HOLD": 0, "BUY": 1}, return_dtype=pl.Int32)
     assert (said == rows["label"]).mean() > 0.7
+
+
+def test_threads_change_no_bit(fold, inputs, tmp_path):
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            fit(recipe("linear"), inputs, fold, tmp_path / str(threads))
+    assert files_digest(tmp_path / "1") == files_digest(tmp_path / "2")
 
 
 def test_an_answer_does_not_depend_on_the_rows_around_it(fold, inputs, tmp_path):
