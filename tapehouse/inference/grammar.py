@@ -28,6 +28,7 @@ REASON: /[a-z]+( [a-z]+)*/ & /[a-z ]{1,40}/
 """
 # Characters of a section or of evidence that are neither markup nor controls; the first and last no blank.
 _PLAIN: Final = r"<>&\x00-\x1f\x7f-\x9f\u2028\u2029"
+PIECES: Final = 4  # of evidence, at most; the teacher's have two
 _INNER: Final = rf"[^{_PLAIN}]"
 _EDGE: Final = rf"[^{_PLAIN}\s]"
 
@@ -96,19 +97,24 @@ def thesis_grammar(vocabulary: Vocabulary) -> str:
         return f"{mark(f'<{name}>')} {inside} {mark(f'</{name}>')}"
 
     sections = " ".join(element(name, "TEXT") for name in SECTIONS)
-    claims = " ".join(element("claim", f"CLAIM_{place}") for place in range(len(CLAIMS)))
+    claims = " ".join(element("claim", f"claim_{place}") for place in range(len(CLAIMS)))
     told = "\n".join(
-        f'CLAIM_{place}: "{name} {UNKNOWN}" | "{name} " ("yes: " | "no: ") EVIDENCE' for place, name in enumerate(CLAIMS)
+        f'claim_{place}: "{name} {UNKNOWN}" | "{name} " ("yes: " | "no: ") evidence' for place, name in enumerate(CLAIMS)
     )
     actions = " | ".join(mark(f"<action>{name}</action>") for name in ACTIONS)
     whole = element("thesis", element("reasoning", sections) + " " + element("support", claims) + " action")
     return f"""start: {whole}
 action: {actions}
 {told}
+evidence: PIECE ("; " PIECE){{0,{PIECES - 1}}}
 TEXT: /{_EDGE}({_INNER}{{0,{LONGEST_TEXT - 2}}}{_EDGE})?/
-EVIDENCE: (PIECE ("; " PIECE)*) & /(?s:.){{1,{LONGEST_TEXT}}}/
-PIECE: /{_EDGE}({_INNER}*{_EDGE})?/ & ~/(?s:.*); (?s:.*)/
+PIECE: /{_apart(_EDGE)}({_apart(_INNER)}{{0,{LONGEST_TEXT // PIECES - 4}}}{_apart(_EDGE)})?/
 """
+
+
+def _apart(characters: str) -> str:
+    """A class of characters without the one that stands between pieces of evidence."""
+    return characters.replace("[^", "[^;")
 
 
 class Grammars:
