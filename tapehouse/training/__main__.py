@@ -154,7 +154,11 @@ def _alone(folder: Path) -> Iterator[None]:
     """Wait for a process that still trains here: one whose caller was killed ends at its next report."""
     opened = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(opened, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{folder}: another process trains here; waiting for its end", file=sys.stderr, flush=True)
+            fcntl.flock(opened, fcntl.LOCK_EX)
         yield
     finally:
         os.close(opened)

@@ -153,7 +153,16 @@ class Durable(Trainer):
     job: Job
 
     def begin(self, job: Job) -> None:
-        """Bind the trainer to its job; :func:`run` does."""
+        """Bind the trainer to its job; :func:`run` does.
+
+        Raises TapehouseError where it cannot keep the checkpoints that the recipe asks for.
+        """
+        kept = job.recipe.budget.checkpoint_every is not None or job.recipe.evaluation is not None
+        if kept and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise TapehouseError(
+                f"recipe {job.recipe.name}: processes that shard a model or its optimiser keep no checkpoints; remove "
+                "budget.checkpoint_every and evaluation, or take a launcher under which each process holds all of it"
+            )
         self.job = job
         self.remove_callback(PrinterCallback)
         self.add_callback(Cadence(self))
