@@ -1,16 +1,19 @@
 """How much of a symbol trades and how much it moves, as known before each session: what caps and impact are made of."""
 
+import math
+from datetime import date, datetime
+
 import numpy as np
 import polars as pl
 
-from tapehouse.versions import BAR_KEY, as_known
+from tapehouse.versions import ACTION_KEY, BAR_KEY, as_known
 
 WINDOW = 20  # sessions, a month
 FEWEST = 5
 
 
 def known_liquidity(
-    versions: pl.DataFrame, sessions: pl.DataFrame, symbols: tuple[str, ...], ratio: np.ndarray
+    versions: pl.DataFrame, actions: pl.DataFrame, sessions: pl.DataFrame, symbols: tuple[str, ...], ratio: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Average daily volume and volatility of each symbol before each session, (sessions, symbols).
 
@@ -20,9 +23,9 @@ def known_liquidity(
 
     Args:
         versions: rows of `staging.bars` of one interval, from about six weeks before the first session.
+        actions: rows of `raw.corporate_actions`; splits up to the first session restate the bars before them.
         sessions: `session`, `open_at`, ascending. symbols: the columns.
-        ratio: (sessions, symbols) shares that one of the session before becomes. Splits before the first session are not
-            known here: a bar from before one would be in another basis, so the caller passes bars with none between.
+        ratio: (sessions, symbols) shares that one of the session before becomes.
 
     Returns:
         Two arrays, NaN where fewer bars were known.
@@ -36,6 +39,7 @@ def known_liquidity(
         own = versions.filter(pl.col("symbol") == symbol)
         if own.is_empty():
             continue
+        splits = _splits_before(actions.filter(pl.col("symbol") == symbol), days[0], opens[0])
         final = as_known(own, BAR_KEY, pl.lit(own["known_at"].max())).sort("event_at")
         revised = final.height < own.height
         for t, opened in enumerate(opens):
@@ -43,8 +47,19 @@ def known_liquidity(
             known = known.filter(pl.col("known_at") < opened).tail(WINDOW)
             if known.height < FEWEST:
                 continue
-            held = np.array([basis[place[day], s] if day in place else 1.0 for day in known["session"]])
+            held = np.array([basis[place[day], s] if day in place else _shares(day, splits) for day in known["session"]])
             volume[t, s] = np.mean(known["volume"].cast(pl.Float64).to_numpy() / held * basis[t, s])
             moved = np.log(known["close"].to_numpy() / known["open"].to_numpy())
             volatility[t, s] = np.sqrt(np.mean(moved**2))
     return volume, volatility
+
+
+def _splits_before(actions: pl.DataFrame, first: date, opened: datetime) -> list[tuple[date, float]]:
+    """Ex-date and ratio of a symbol's splits up to the first session, as known at its open."""
+    known = as_known(actions.filter(kind="split"), ACTION_KEY, pl.lit(opened)).filter(pl.col("ex_date") <= first)
+    return list(known.select("ex_date", "ratio").iter_rows())
+
+
+def _shares(day: date, splits: list[tuple[date, float]]) -> float:
+    """Shares of `day` that one of the first session is: below 1 where splits have multiplied them since."""
+    return 1.0 / math.prod(ratio for ex_date, ratio in splits if day < ex_date)

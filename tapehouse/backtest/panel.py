@@ -88,8 +88,8 @@ def build_panel(
     if here["interval"].n_unique() > 1:
         raise ValueError(f"one interval at a time, got {sorted(here['interval'].unique())}")
     # An action before the block acts on no position in it; without this it would be moved to the first session.
-    actions = actions.filter(pl.col("ex_date") > sessions["session"][0])
-    paths = settled_paths(here, actions, sessions, list(symbols), settlement)
+    inside = actions.filter(pl.col("ex_date") > sessions["session"][0])
+    paths = settled_paths(here, inside, sessions, list(symbols), settlement)
     open_, high, low, close, ratio, dividend = (
         np.ascontiguousarray(grid.T) for grid in (paths.open, paths.high, paths.low, paths.close, paths.shares, paths.cash)
     )
@@ -103,7 +103,7 @@ def build_panel(
         )
     volume, volatility = np.full(close.shape, np.nan), np.full(close.shape, np.nan)
     if liquidity:
-        volume, volatility = known_liquidity(here, sessions, tuple(symbols), ratio)
+        volume, volatility = known_liquidity(here, actions, sessions, tuple(symbols), ratio)
     return Panel(
         symbols=tuple(symbols),
         sessions=days,
