@@ -6,8 +6,10 @@ each row counted by its probability of the state, with `prior_rows` more of the 
 Economic Analysis of Nonstationary Time Series and the Business Cycle (Econometrica 1989).
 """
 
+from __future__ import annotations
+
 import json
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import polars as pl
@@ -15,13 +17,12 @@ from pydantic import Field
 
 from tapehouse.feature_matrix import labelled
 from tapehouse.folds import fitted_until
-from tapehouse.hmm import INPUTS, STATES, States, from_rows, to_rows
-from tapehouse.hmm import fit as fit_states
-from tapehouse.hmm import inputs as observations
 from tapehouse.predictions import ACTIONS, CHANCES, KEYS
 from tapehouse.recipe_sections import ClassicalRecipe, Section
-from tapehouse.regimes import hidden_regimes
 from tapehouse.tables import Read
+
+if TYPE_CHECKING:
+    from tapehouse.hmm import States
 
 STATES_FILE, SHARES_FILE = "states.json", "shares.safetensors"
 WARM_UP_MONTHS = 33  # the filter runs from 1 May two years before a decision
@@ -59,6 +60,10 @@ def fit(recipe: Recipe, inputs, fold, folder, report=None) -> dict:
     """
     from safetensors.numpy import save_file
 
+    from tapehouse.hmm import INPUTS, to_rows
+    from tapehouse.hmm import fit as fit_states
+    from tapehouse.hmm import inputs as observations
+
     rows = labelled(inputs["features.decision_points"], inputs["labels.triple_barrier"], fold)
     market = _market(recipe, inputs)
     window = pl.col("decision_at").is_between(fold.train_start, fitted_until(fold), closed="left")
@@ -79,17 +84,22 @@ def predict(recipe: Recipe, inputs, fold, folder) -> pl.DataFrame:
     """The shares of the states by their probabilities at each decision; the base rates where the market is not known."""
     from safetensors.numpy import load_file
 
+    from tapehouse.hmm import from_rows
+
     points = inputs["features.decision_points"]
     fitted, shares = json.loads((folder / STATES_FILE).read_text())["states"], load_file(folder / SHARES_FILE)
     now = probabilities(points, _market(recipe, inputs), from_rows(fitted) if fitted else None, fold)
     # State by state, so that a row's bits do not depend on the rows around it.
-    chances = sum(now[:, [state]] * shares["shares"][state] for state in range(len(STATES)))
+    chances = sum(now[:, [state]] * shares["shares"][state] for state in range(now.shape[1]))
     chances = np.where(np.isnan(chances), shares["base"], chances)
     return points.select(KEYS).with_columns(pl.Series(name, chances[:, place]) for place, name in enumerate(CHANCES))
 
 
 def probabilities(points: pl.DataFrame, market: pl.DataFrame, states: States | None, fold) -> np.ndarray:
     """(rows of `points`, states) filtered probabilities, NaN where the market or the states are not known."""
+    from tapehouse.hmm import STATES
+    from tapehouse.regimes import hidden_regimes
+
     found = hidden_regimes(points.select(KEYS), market, states, fold)
     columns = [f"p_{state}" for state in STATES]
     return points.select(KEYS).join(found, on=KEYS, how="left", maintain_order="left").select(columns).to_numpy()

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tapehouse.folds import Fold
+from tapehouse.hmm import from_rows
 from tapehouse.methods import regime
 from tapehouse.predictions import CHANCES
 from tapehouse.training.manifest import files_digest
@@ -56,7 +57,7 @@ def test_shares_are_counts_by_probability_and_the_base_rates(inputs, tmp_path):
     stored = load_file(tmp_path / "shares.safetensors")
     rows = inputs[POINTS][:655]
     truth = np.eye(3)[inputs[LABELS]["label"][:655].to_numpy() + 1]
-    states = regime.from_rows(json.loads((tmp_path / "states.json").read_text())["states"])
+    states = from_rows(json.loads((tmp_path / "states.json").read_text())["states"])
     weights = regime.probabilities(rows, inputs[PRICE], states, FOLD)
     by_hand = [(weights[:, [s]] * truth).sum(axis=0) + 20.0 * truth.mean(axis=0) for s in range(3)]
     assert np.allclose(stored["shares"], [row / row.sum() for row in by_hand])
