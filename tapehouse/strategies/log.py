@@ -18,6 +18,16 @@ from tapehouse.strategies.gates import ACTIVE, Judgement
 from tapehouse.strategies.schema import Strategy
 from tapehouse.strategies.vetoes import VETOES
 
+# What the figures of a strategy mean that no other account has; units in brackets.
+MEANING: Final = {
+    "gated": "Signals that a gate took away before the account saw them.",
+    "disagreements": "Decisions at which one predictor would buy what another would sell.",
+    "tail_loss": "Loss of a session that the tail target is about [fraction of equity].",
+    "tail_target": "Share of sessions that may lose more [fraction].",
+    "tail_realised": "Share of sessions that did [fraction].",
+    "tail_at_full_size": "Share of sessions that would have at full size [fraction].",
+    "tail_size": "Mean size that risk control allowed [fraction of full size].",
+}
 NONE: Final = "none"
 FATES: Final = {
     0: NONE,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tapehouse.backtest.config import BacktestConfig
 from tapehouse.backtest.run import run_backtest
 from tapehouse.predictions import TEST
+from tapehouse.strategies.log import MEANING
 from tapehouse.strategies.schema import Strategy
 from tapehouse.strategies.trading import Traded, trade
 from tests.tapehouse.strategy_market import CALENDAR, EVENTS_SCHEMA, FOLD, market, predictions
@@ -64,6 +65,7 @@ def test_every_signal_is_accounted_for(everything):
     gated = sum(n for fate, n in fates.items() if fate.startswith("gate."))
     held = sum(n for fate, n in fates.items() if fate.startswith(("veto.", "guard.")))
     assert found.figures["gated"] == gated and counts["vetoed"] == held and counts["signals"] + gated == wanted.height
+    assert set(found.figures) == set(MEANING)
     assert log["held_back"].sum() == gated + held and (log["signals"] == wanted.height).all()
     assert fates["ordered"] == counts["filled"] + counts["refused"] - fates.get("no_size", 0) + counts["expired"]
     assert dict(log.select("veto", "state").iter_rows()) == dict.fromkeys(log["veto"], "active") | {
