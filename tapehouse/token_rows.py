@@ -24,9 +24,10 @@ from tapehouse.tokens import Vocabulary, answer_ids, prompt_ids
 IDS: Final = pl.List(pl.Int32)
 # Of a row, as far as it has them.
 KEY: Final = ("fold", "symbol", "interval", "decision_at", "dataset", "family", "objective", "placement", "origin")
-# Tokens kept free for the answer to an order: thrice the longest. One number for datasets and evaluation, so that both show
-# one prompt where lines of it have to go.
+# Tokens kept free for the answer to an order, and for a thesis: thrice the longest of the packaged data, which has neither news
+# nor filings. One number for datasets and evaluation, so that both show one prompt where lines of it have to go.
 ORDER_ROOM: Final = 64
+THESIS_ROOM: Final = 640
 TOO_LONG: Final = "too long for its tokenizer, without its optional lines too"
 
 

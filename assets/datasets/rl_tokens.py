@@ -6,16 +6,13 @@ one that cannot is in the quarantine.
 
 from tapehouse.tables import reads, table
 
-# Tokens kept free for a thesis: thrice the longest of the packaged data (199), which has neither news nor filings.
-THESIS_ROOM = 640
-
 
 @table(reads("datasets.rl_prompts"), reads("models.tokenizer"), rejects=True, most_rows=100_000)
 def build(b):
     import polars as pl
 
     from tapehouse.refusals import quarantined
-    from tapehouse.token_rows import ORDER_ROOM, prompt_tokens
+    from tapehouse.token_rows import ORDER_ROOM, THESIS_ROOM, prompt_tokens
     from tapehouse.tokens import stored_tokenizers
 
     known, table = stored_tokenizers(b.read("models.tokenizer"), b.settings.root), "datasets.rl_tokens"

@@ -16,14 +16,11 @@ from tapehouse.inference.grammar import agent_grammar, order_grammar, thesis_gra
 from tapehouse.predictions import BUY, HOLD, SELL
 from tapehouse.prompts import agent, orders, thesis
 from tapehouse.teacher import write_theses
-from tapehouse.token_rows import ORDER_ROOM
+from tapehouse.token_rows import ORDER_ROOM, THESIS_ROOM
 from tapehouse.tokens import encode_answers
 
 if TYPE_CHECKING:
     from tapehouse.tokens import Vocabulary
-
-
-THESIS_ROOM: Final = 640  # what datasets.rl_tokens keeps free: thrice the longest of the teacher's theses
 
 
 @dataclass(frozen=True, slots=True)
