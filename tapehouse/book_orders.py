@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tapehouse.book_fills import FillRules
 from tapehouse.errors import TapehouseError, faults_of
 from tapehouse.orders import BPS, KeepRates, Regime, Share, Stratum, Weights
+from tapehouse.yaml_files import parse_yaml
 
 
 class _Frozen(BaseModel):
@@ -92,7 +93,7 @@ class BookObjectives(_Frozen):
 def load_book_objectives(path: Path) -> BookObjectives:
     """Read `book_objectives.yaml`. Raises `TapehouseError` that names the file and the key of anything unknown or ill-typed."""
     try:
-        return BookObjectives.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return BookObjectives.model_validate(parse_yaml(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise TapehouseError(f"{path}: no such file; it declares the objectives of orders on books") from None
     except yaml.YAMLError as error:

@@ -32,6 +32,7 @@ PLUMBING = {
     "tapehouse.tracking",
     "tapehouse.warehouse",
     "tapehouse.writerlock",
+    "tapehouse.yaml_files",
 }
 
 
@@ -47,13 +48,27 @@ def code_version(path: Path, *extra: str) -> str:
 
 def modules_version(modules: tuple[str, ...], *extra: str) -> str:
     """The same for a set of modules of the package, named in full."""
+    return text_hash(*_reached(modules, _package_stamp()), *extra)
+
+
+@lru_cache(maxsize=512)  # recipes and strategies share their modules: a project asks for the same ones over and over
+def _reached(modules: tuple[str, ...], _stamp: tuple[int, ...]) -> tuple[str, ...]:
     seen: dict[str, str] = {}
     for module in modules:
         source = _module_file(module)
         assert source is not None, f"no module {module}"
         seen[module] = _shape(source)
         _collect(source, seen)
-    return text_hash(*(f"{name}={seen[name]}" for name in sorted(seen)), *extra)
+    return tuple(f"{name}={seen[name]}" for name in sorted(seen))
+
+
+def _package_stamp() -> tuple[int, ...]:
+    """Changes when any file of the package does, or comes or goes."""
+    found = []
+    for folder, below, names in os.walk(PACKAGE):
+        below[:] = sorted(name for name in below if name != "__pycache__")
+        found += [Path(folder, name).stat().st_mtime_ns for name in sorted(names)]
+    return tuple(found)
 
 
 def _collect(path: Path, seen: dict[str, str]) -> None:

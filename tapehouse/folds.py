@@ -22,6 +22,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tapehouse.errors import TapehouseError
+from tapehouse.yaml_files import parse_yaml
 
 FOLDS_FILE = Path("models_registry/folds.yaml")
 SCHEMES = ("walk_forward", "chronological")
@@ -129,7 +130,7 @@ class Fold:
 def read_spec(path: Path = FOLDS_FILE) -> FoldSpec:
     """The fold specification in `path`. Raises TapehouseError naming the file and the bad key."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise TapehouseError(f"{path}: no such file; it says how test blocks are cut ({', '.join(_keys())})") from None
     except yaml.YAMLError as error:

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from tapehouse.errors import TapehouseError
 from tapehouse.recipe_sections import Section
 from tapehouse.recipes import fault_text
+from tapehouse.yaml_files import parse_yaml
 
 FILE = Path("models_registry/judging.yaml")
 
@@ -33,7 +34,7 @@ def load_rules(home: Path) -> JudgingRules:
     """The rules of the project at `home`. Raises TapehouseError: file, key and remedy."""
     path = home / FILE
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        fields = parse_yaml(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         raise TapehouseError(f"{path}: no such file; it names the baselines that every subject is measured against") from None
     except yaml.YAMLError as error:

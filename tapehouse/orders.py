@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tapehouse.errors import TapehouseError, faults_of
 from tapehouse.order_kernels import BPS, MISSED, paid_orders
 from tapehouse.paths import SETTLEMENT_LAG, Paths
+from tapehouse.yaml_files import parse_yaml
 
 NUMBERS = ("exec_price", "shortfall_bps", "fees_bps", "certainty_bps", "risk_bps", "reward_bps", "markout_bps")
 BUY, SELL = 1, -1
@@ -130,7 +131,7 @@ class Objectives(_Frozen):
 def load_objectives(path: Path) -> Objectives:
     """Read `objectives.yaml`. Raises `TapehouseError` that names the file and the key of anything unknown or ill-typed."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
         return Objectives.model_validate(content)
     except FileNotFoundError:
         raise TapehouseError(f"{path}: no such file; it declares the objectives of orders") from None

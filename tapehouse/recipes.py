@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from tapehouse.errors import TapehouseError
 from tapehouse.prompts import templates
 from tapehouse.recipe_sections import ClassicalRecipe, LanguageRecipe, Named
+from tapehouse.yaml_files import parse_yaml
 
 Recipe = Named
 FOLDER = Path("models_registry/adapters")
@@ -54,7 +55,7 @@ def load_recipes(folder: Path) -> dict[str, Recipe]:
 def load_recipe(path: Path) -> Recipe:
     """The recipe in `path`, named after the file. Raises TapehouseError: file, key and remedy."""
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        fields = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
         raise TapehouseError(f"{path}: no such recipe; there are {known}") from None

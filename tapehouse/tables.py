@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tapehouse.errors import TapehouseError
+from tapehouse.yaml_files import parse_yaml
 
 Cadence = Literal["days", "months", "folds", "adapter_folds", "once"]
 Window = Literal["range", "all", "train", "test", "judged", "fold", "before_folds"]
@@ -142,7 +143,7 @@ def load_doc(path: Path) -> TableDoc:
         TapehouseError: names the file and the key that is unknown or ill-typed.
     """
     try:
-        content = yaml.safe_load(path.read_text()) or {}
+        content = parse_yaml(path.read_text()) or {}
     except yaml.YAMLError as error:
         raise TapehouseError(f"{path}: not YAML: {error}") from None
     try:

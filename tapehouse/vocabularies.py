@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from tapehouse.errors import TapehouseError
 from tapehouse.hashing import text_hash
 from tapehouse.tokens import FILE, FILES, write_tokenizer
+from tapehouse.yaml_files import parse_yaml
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -94,7 +95,7 @@ def load_tokenizer_recipes(home: Path) -> dict[str, TokenizerRecipe]:
     found = {}
     for path in sorted((home / FOLDER).glob("*.yaml")):
         try:
-            found[path.stem] = TokenizerRecipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+            found[path.stem] = TokenizerRecipe.model_validate(parse_yaml(path.read_text(encoding="utf-8")) or {})
         except yaml.YAMLError as error:
             raise TapehouseError(f"{path}: not YAML: {error}; mend the line it names") from error
         except ValidationError as error:

@@ -38,6 +38,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tapehouse.errors import TapehouseError
 from tapehouse.hashing import text_hash
 from tapehouse.prompts.masking import DATES, HIDDEN, masked
+from tapehouse.yaml_files import parse_yaml
 
 if TYPE_CHECKING:
     from tapehouse.settings import Settings
@@ -108,7 +109,7 @@ def _parsed(name: str, content: str) -> Template:
     if len(parts) != 3 or parts[0]:
         raise TapehouseError(f"{where}: begin with front matter between two lines '---': family, optional")
     try:
-        front = _FrontMatter.model_validate(yaml.safe_load(parts[1]) or {})
+        front = _FrontMatter.model_validate(parse_yaml(parts[1]) or {})
     except yaml.YAMLError as error:
         raise TapehouseError(f"{where}: not YAML: {error}") from error
     except ValidationError as error:
@@ -226,7 +227,7 @@ def fingerprint(*families: str) -> Callable[[Settings, datetime, datetime], str]
 @lru_cache(maxsize=16)
 def _families(path: Path, content: str) -> dict[str, Selected]:
     try:
-        declared = yaml.safe_load(content) or {}
+        declared = parse_yaml(content) or {}
     except yaml.YAMLError as error:
         raise TapehouseError(f"{path}: not YAML: {error}") from error
     asked = "expected a family and what it selects, such as `order: {template: order_v2, mask: []}`"

@@ -28,6 +28,7 @@ from tapehouse.strategies.sections import (
     TailSection,
     VetoesSection,
 )
+from tapehouse.yaml_files import parse_yaml
 
 FOLDER = Path("models_registry/strategies")
 NOT_CONTENT = {"name", "description", "selected", "prior_trials"}
@@ -141,7 +142,7 @@ def load_strategies(folder: Path, recipes: dict[str, Named]) -> dict[str, Strate
 def load_strategy(path: Path) -> Strategy:
     """The strategy in `path`, named after the file. Raises TapehouseError: file, key and remedy."""
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        fields = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
         raise TapehouseError(f"{path}: no such strategy; there are {known}") from None
