@@ -11,7 +11,10 @@ from typing import Any, Final
 
 from tapehouse.errors import TapehouseError
 
-PACKAGES: Final = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers", "numpy", "polars")
+PACKAGES: Final = (
+    *("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "tokenizers", "safetensors", "numpy", "polars"),
+    *("hmmlearn", "scikit-learn", "xgboost-cpu"),
+)
 UNREPEATABLE: Final = ("manifest.json", "metrics.jsonl", "README.md")  # they hold times
 
 
