@@ -3,6 +3,7 @@ import json
 import pytest
 
 from tapehouse.errors import TapehouseError
+from tapehouse.report.curves import loss_curve_png
 from tapehouse.tracking import log_adapter, read_metrics
 
 MANIFEST = {
@@ -28,7 +29,9 @@ def test_a_run_holds_manifest_metrics_and_the_dataset_of_its_snapshot(tmp_path):
         (outdir / name).write_text(json.dumps(MANIFEST))
     (outdir / "metrics.jsonl").write_text('{"step": 10, "steps": 20, "loss": 2.5}\n{"step": 20, "steps": 20, "loss": 1.5}\n')
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    runs = [log_adapter(uri, MANIFEST, read_metrics(outdir), tmp_path / "artifacts", outdir) for _ in range(2)]
+    curve = tmp_path / "loss.png"
+    curve.write_bytes(loss_curve_png(read_metrics(outdir)))
+    runs = [log_adapter(uri, MANIFEST, read_metrics(outdir), tmp_path / "artifacts", outdir, [curve]) for _ in range(2)]
     assert len(set(runs)) == 2
 
     from mlflow import MlflowClient
@@ -39,7 +42,8 @@ def test_a_run_holds_manifest_metrics_and_the_dataset_of_its_snapshot(tmp_path):
     assert run.data.params["snapshot"] == "41" and run.data.tags["digest"] == "w" and run.data.metrics["wall_s"] == 12.5
     assert run.inputs.dataset_inputs[0].dataset.name == "sft tokens at snapshot 41"
     assert run.info.status == "FINISHED"
-    assert sorted(file.path for file in client.list_artifacts(runs[0])) == ["adapter_config.json", "manifest.json"]
+    stored = sorted(file.path for file in client.list_artifacts(runs[0]))
+    assert stored == ["adapter_config.json", "loss.png", "manifest.json"]
 
 
 def test_a_file_store_is_refused(tmp_path):
