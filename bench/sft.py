@@ -28,7 +28,7 @@ from tapehouse.packing import pack_examples  # noqa: E402
 AIM = 1.0
 SIDE = ROOT / "bench" / "peers" / "train_rows.py"
 SIDES = ("ours", "trl", "ours_rows", "trl_rows")
-STEPS, QUICK_STEPS, RUNS = 8, 1, 5
+STEPS, QUICK_STEPS, RUNS = 8, 3, 5
 ROW, BATCH, VOCABULARY, ANSWER = 512, 8, 512, 17
 LENGTHS = (120, 185)  # tokens of an order and of an instruction with their prompts; between them here
 
