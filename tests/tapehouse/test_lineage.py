@@ -14,6 +14,8 @@ from tapehouse.lineage import Made, Stale, in_hash, newest_state, read_state, re
 from tapehouse.partitions import contiguous
 from tapehouse.planning import next_wave
 from tapehouse.project import ONCE
+from tapehouse.recipe_sections import LanguageRecipe
+from tapehouse.recipes import FOLDER, load_recipes
 from tapehouse.settings import load_settings
 from tests.house import TOY_MONTHS, House, copy_project, set_span, toy_project
 
@@ -222,11 +224,11 @@ def test_another_span_makes_the_folds_and_splits_again(books):
     assert {("models.folds", "inputs"), ("models.splits", "inputs")} <= found
 
 
-def test_a_changed_recipe_touches_its_own_four_assets_alone(books):
-    for name in ("gbm", "dpo_orders"):
+def test_a_changed_recipe_touches_its_own_four_assets_and_those_of_recipes_around_it(books):
+    for name, around in (("gbm", ("auditor", "gbm_shuffled")), ("dpo_orders", ())):
         found = stale_after(books, f"models_registry/adapters/{name}.yaml", "seed: 7", "seed: 8")
-        own = {f"models.{name}", f"models.predictions.{name}", f"reports.evaluations.{name}", f"reports.backtests.{name}"}
-        assert found == {(asset, "code") for asset in own}
+        kinds = ("models", "models.predictions", "reports.evaluations", "reports.backtests")
+        assert found == {(f"{kind}.{one}", "code") for one in (name, *around) for kind in kinds}
     assert stale_after(books, "models_registry/adapters/gbm.yaml", "description: Gradient", "description: A gradient") == set()
 
 
@@ -240,20 +242,28 @@ def test_declarations_that_tables_follow_are_part_of_their_version(books):
     assert stale_after(books, "models_registry/base/nano.yaml", "seed: 7", "seed: 8") == {("models.nano", "code")}
 
 
+def asked_in(books, family: str) -> set[str]:
+    """The predictions of adapters that are asked with prompts of a family."""
+    recipes = load_recipes(books[0] / FOLDER).values()
+    asked = [r for r in recipes if isinstance(r, LanguageRecipe) and r.predicts and r.family == family]
+    assert asked
+    return {f"models.predictions.{r.name}" for r in asked}
+
+
 def test_another_template_or_mask_makes_its_own_family_stale(books):
     found = stale_after(books, "prompts.yaml", "order_v2, mask: []", "order_v2, mask: [names]")
     assert {asset for asset, _ in found} == {
         "datasets.preference_pairs",
         "datasets.rl_prompts",
-        "models.predictions.dpo_orders",
-        "models.predictions.sft_orders",
+        *asked_in(books, "order"),
         "reports.base_form",
     }
     assert ("datasets.preference_pairs", "inputs") in found
     found = stale_after(books, "prompts.yaml", "agent_v1, mask: []", "agent_v1, mask: [dates]")
-    assert found == {("datasets.instructions", "inputs")}
+    assert found == {("datasets.instructions", "inputs"), *((name, "code") for name in asked_in(books, "agent"))}
     found = stale_after(books, "prompts.yaml", "thesis_v1, mask: []", "thesis_v1, mask: [names]")
-    assert found == {(name, "inputs") for name in ("datasets.theses", "datasets.rl_prompts", "models.tokenizer")}
+    rendered = {(name, "inputs") for name in ("datasets.theses", "datasets.rl_prompts", "models.tokenizer")}
+    assert found == rendered | {(name, "code") for name in asked_in(books, "thesis")}
 
 
 @pytest.mark.parametrize(
