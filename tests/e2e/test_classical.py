@@ -9,6 +9,7 @@ from filelock import FileLock
 from tapehouse.errors import TapehouseError
 from tapehouse.feature_matrix import labelled
 from tapehouse.lineage import stale as stale_of
+from tapehouse.reproduce import reproduce
 from tapehouse.trials import stored_trials
 from tapehouse.tuning_runs import tune
 from tests.house import House, copy_project
@@ -113,3 +114,29 @@ def test_what_cannot_be_searched_is_refused(house):
         tune(house.project, house.warehouse, "momentum", max(house.project.folds))
     with pytest.raises(TapehouseError, match="--fold 2004: no such fold; there are"):
         tune(house.project, house.warehouse, "linear", "2004")
+
+
+def test_a_model_is_made_again_at_its_snapshot_from_the_recipe_of_its_manifest(house):
+    fold = list(house.project.folds)[-1]
+    found = reproduce(house.project, house.warehouse, "gbm", fold)
+    assert found.identical and found.holds and found.host == ()
+    stored = house.frame("models.adapters").filter(adapter="gbm", fold=fold).row(0, named=True)
+    assert (found.snapshot, found.digest) == (stored["snapshot"], stored["digest"])
+    # What the file says today does not matter, nor what has come in since.
+    file = house.home / "models_registry/adapters/gbm.yaml"
+    text = file.read_text()
+    try:
+        file.write_text(text.replace("max_depth: 2", "max_depth: 4"))
+        house.reload()
+        assert reproduce(house.project, house.warehouse, "gbm", fold).identical
+        # Another model under its name is seen: the manifest now says another depth.
+        manifest = house.settings.root / stored["path"] / "manifest.json"
+        said = manifest.read_text()
+        manifest.write_text(said.replace('"max_depth": 2', '"max_depth": 4'))
+        assert not reproduce(house.project, house.warehouse, "gbm", fold).holds
+        manifest.write_text(said)
+    finally:
+        file.write_text(text)
+        house.reload()
+    with pytest.raises(TapehouseError, match=r"models.adapters: no gbm of fold 1999-01-01; there are .*gbm"):
+        reproduce(house.project, house.warehouse, "gbm", "1999-01-01")
