@@ -122,7 +122,15 @@ def lora_config(section: AdapterSection, base: PreTrainedModel, vocabulary: Voca
     """The recipe's adapter section as peft knows it: factors on its targets, and the rows of the tokenizer's markers.
 
     Markers are the tokens that were added to a vocabulary. Under LoRA alone embeddings are frozen, and theirs would stay noise.
+
+    Raises:
+        TapehouseError: a target is no module of the base; peft would leave it out as long as another one is.
     """
+    names = [name for name, _ in base.named_modules()]
+    absent = [target for target in section.targets if not any(f".{name}".endswith(f".{target}") for name in names)]
+    if absent:
+        known = sorted({name.rpartition(".")[2] for name, part in base.named_modules() if isinstance(part, torch.nn.Linear)})
+        raise TapehouseError(f"adapter.targets: the base has no module named {absent}; its linear ones are {known}")
     rows = sorted(vocabulary.markers.values()) if section.markers else []
     tied = base.config.get_text_config().tie_word_embeddings
     return LoraConfig(

@@ -116,6 +116,11 @@ def test_the_rows_of_markers_are_trained_and_saved(tmp_path, world):
     assert config["base_model_name_or_path"] == "nano"
 
 
+def test_a_target_that_the_base_lacks_is_refused(world):
+    with pytest.raises(TapehouseError, match=r"adapter\.targets: the base has no module named \['v_prj'\].*'v_proj'"):
+        adapted_model(job(world, adapter={"targets": ["q_proj", "v_prj"]}))
+
+
 def test_without_markers_no_embedding_is_trained(tmp_path, world):
     model = adapted_model(job(world, adapter={"markers": False}))
     assert {name.split(".")[-3] for name, p in model.named_parameters() if p.requires_grad} == {"lora_A", "lora_B"}
