@@ -143,9 +143,13 @@ def _stamp(path: Path) -> tuple[int, ...]:
 DATA_PACKAGES = ("duckdb", "exchange-calendars", "numba", "numpy", "polars")
 MODEL_PACKAGES = (
     "accelerate",
+    "bitsandbytes",
     "hmmlearn",
+    "llguidance",
+    "onnxruntime",
     "peft",
     "scikit-learn",
+    "scipy",
     "statsmodels",
     "tokenizers",
     "torch",

@@ -54,7 +54,7 @@ def _versioned(asset: Asset, docs: dict[str, TableDoc], threads: int) -> Asset:
     if any(is_scanned(o.table, docs[o.table].columns) for o in asset.outputs if o.table in docs):
         contracts.append(modules_version(("tapehouse.prompt_scan",)))  # the words of the scan are part of the contract
     inputs = repr(asset.reads)
-    fitted = asset.name.startswith("models.")
+    fitted = asset.fitted or asset.name.startswith("models.")
     # The number of threads decides the order of sums, and so the last bits of weights.
     environment = environment_version(fitted) + (f" threads={threads}" if fitted else "")
     return Asset(**{**asset.__dict__, "code_version": text_hash(asset.code_version, inputs, environment, *contracts)[:16]})

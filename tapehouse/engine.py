@@ -349,7 +349,8 @@ def _swap(
             _require_unchanged(cursor, asset, state, which)
         gone: set[str] = set()
         for name in reshaped:
-            warehouse.adapt(cursor, name, project.tables[name].types)
+            if not warehouse.adapt(cursor, name, project.tables[name].types):
+                continue  # another run has done so since this one looked, and these books may be newer than that
             if macro := project.tables[name].as_known:
                 cursor.execute(macro)
             # Rows that are not written here lack what the new columns say: they are no longer made, and read as missing.

@@ -78,14 +78,21 @@ def plan(
 ) -> list[Stale]:
     """Stale partitions of the assets `names`, restricted to the partitions `within` where given.
 
-    What is optional is kept up to date once it has been made; with `optional` it is made, too.
+    What is optional is kept up to date once it has been made, also where its books were dropped because a table of many writers
+    has changed its columns; with `optional` it is made, too.
     """
     return [
         s
         for s in stale(project, state, names)
         if (within is None or s.partition in within)
-        and (optional or s.why != "missing" or not project.assets[s.asset].optional)
+        and (optional or s.why != "missing" or not project.assets[s.asset].optional or _was_made(project, state, s))
     ]
+
+
+def _was_made(project: Project, state: State, item: Stale) -> bool:
+    """Whether another output of a missing partition is in the books, or what was made of it."""
+    names = [item.asset, *(a.name for a in project.assets.values() if any(read.writer == item.asset for read in a.reads))]
+    return any((o.asset, item.partition) in state for name in names for o in project.assets[name].outputs)
 
 
 def select(project: Project, selection: str | None) -> set[str]:

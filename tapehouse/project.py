@@ -51,6 +51,7 @@ class Asset:
     sql: SqlFile | None = None
     kind: str = "python"
     most_rows: int | None = None  # a range is made in slices that read at most so many rows
+    fitted: bool = False  # versions of the packages that fit models, and the number of threads, decide its bits
     optional: bool = False  # made when it is asked for by name; who reads the tables of all writers does without it
 
     @property

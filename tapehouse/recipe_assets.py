@@ -62,6 +62,7 @@ def model_asset(recipe: Recipe, source: Path, home: Path) -> Asset:
         reads = (Read(POINTS, window="train"),) if hasattr(method, "fit") else ()
         reads += method.fit_reads(recipe) if hasattr(method, "fit_reads") else ()
     if recipe.apart:
+        modules += ("tapehouse.training.__main__",)  # what its own process runs
         modules += (f"tapehouse.training.{recipe.method}",) if step == "train" else ()
     return _asset(
         recipe,
@@ -128,6 +129,7 @@ def _judgement(recipe: LanguageRecipe, source: Path, home: Path) -> Asset:
         (_own(recipe.name), *method.judged_reads(recipe), *_base(recipe, home)),
         "judge",
         modules=(*_modules(recipe), f"tapehouse.training.{recipe.method}"),
+        fitted=True,
         words=_base_words(recipe, home),
     )
 

@@ -25,7 +25,7 @@ from tapehouse.warehouse import Warehouse
 # The same training on other threads or another processor sums in another order; bf16 keeps eight bits of a number. Relative
 # to the length of all weights, what was measured between one and two threads is in docs/models.md.
 TOLERANCE: Final = 0.05
-HOST: Final = ("cpu", "threads", "packages", "python")
+HOST: Final = ("cpu", "gpus", "ranks", "threads", "packages", "python")
 
 
 @dataclass(frozen=True)

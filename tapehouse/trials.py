@@ -69,14 +69,14 @@ def trials_fingerprint(root: Path) -> str:
     return text_hash(*(f"{file.name}={file.read_text()}" for file in sorted((root / FOLDER).glob("*.jsonl"))))
 
 
-def fit_trials(equity: pl.DataFrame, models: pl.DataFrame, prior: Mapping[str, int]) -> pl.DataFrame:
+def fit_trials(equity: pl.DataFrame, settings: Mapping[str, str], prior: Mapping[str, int]) -> pl.DataFrame:
     """One trial for each subject and test block that was traded.
 
     Args:
-        equity: rows of `reports.backtest_equity`: `subject`, `fold`, `session`, `ret`. models: `adapter`, `fold`,
-            `recipe_hash` of `models.adapters`; a strategy has none. prior: trials before these were logged, by subject.
+        equity: rows of `reports.backtest_equity`: `subject`, `fold`, `session`, `ret`.
+        settings: what identifies the setting of each subject: the hash of its recipe, or of its strategy and its predictors.
+        prior: trials before these were logged, by subject.
     """
-    hashes = {(a, f): h for a, f, h in models.select("adapter", "fold", "recipe_hash").iter_rows()}
     rows = []
     for (subject, fold), days in equity.sort("subject", "fold", "session").group_by("subject", "fold", maintain_order=True):
         rows.append(
@@ -85,7 +85,7 @@ def fit_trials(equity: pl.DataFrame, models: pl.DataFrame, prior: Mapping[str, i
                 "fold": fold,
                 "kind": FIT,
                 "state": COMPLETE,
-                "params": {"recipe_hash": hashes.get((subject, fold))},
+                "params": {"setting": settings[str(subject)]},
                 "returns": days["ret"].to_list()[1:],  # on the first session nothing can have been earned
                 "first_session": days["session"][0].isoformat(),
                 "prior_trials": prior.get(str(subject), 0),

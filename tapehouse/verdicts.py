@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from tapehouse.bootstrap import FEWEST, block_length, quantiles, resample, sharpe_draws
+from tapehouse.bootstrap import DRAWS, FEWEST, block_length, quantiles, resample, sharpe_draws
 from tapehouse.metrics import sharpe, sharpe_interval
 from tapehouse.statistics.drawdowns import PERIODS_A_YEAR, drawdowns
 from tapehouse.statistics.overfitting import overfitting
@@ -103,13 +103,18 @@ def curves(equity: pl.DataFrame, trades: Mapping[str, int]) -> dict[str, Curve]:
 
 
 def verdicts(
-    found: Mapping[str, Curve], kinds: Mapping[str, str], baselines: Sequence[str], trials: pl.DataFrame, universe: int
+    found: Mapping[str, Curve],
+    kinds: Mapping[str, str],
+    baselines: Sequence[str],
+    trials: pl.DataFrame,
+    universe: int,
+    prior: Mapping[str, int] | None = None,
 ) -> pl.DataFrame:
     """One row of `VERDICTS` a subject, best Sharpe ratio first.
 
     Args:
         found: of :func:`curves`. kinds: of each subject. baselines: the subjects that others are measured against.
-        trials: rows of `reports.trials`. universe: how many instruments are traded.
+        trials: rows of `reports.trials`. universe: how many instruments are traded. prior: see :func:`number_of_trials`.
 
     Raises:
         ValueError: no baseline among the subjects.
@@ -117,9 +122,10 @@ def verdicts(
     there = [found[name] for name in baselines if name in found]
     if not there:
         raise ValueError(f"no baseline was traded: make one of {list(baselines)}; a verdict without one says nothing")
-    pairs = {name: strongest(curve, there) for name, curve in found.items()}
+    draws = draws_for(len(found))
+    pairs = {name: strongest(curve, there, draws) for name, curve in found.items()}
     holm = corrected({name: pair.p_value for name, pair in pairs.items() if pair})
-    tried, ratios = number_of_trials(trials), trial_ratios(trials)
+    tried, ratios = number_of_trials(trials, prior), trial_ratios(trials)
     rows = []
     for name, curve in found.items():
         pair = pairs[name]
@@ -187,7 +193,12 @@ def judged(curve: Curve, pair: Paired | None, p_holm: float | None, deflated: fl
     return (INCONCLUSIVE, "; ".join(lacking)) if lacking else (BEATS, f"ahead of {pair.baseline} in every respect asked for")
 
 
-def strongest(curve: Curve, baselines: Sequence[Curve]) -> Paired | None:
+def draws_for(subjects: int) -> int:
+    """Resamples, so that the smallest p-value times the number of subjects is a tenth of the level that is asked for."""
+    return max(DRAWS, int(10 * subjects / ONE_SIDED))
+
+
+def strongest(curve: Curve, baselines: Sequence[Curve], draws: int = DRAWS) -> Paired | None:
     """`curve` beside the baseline with the highest Sharpe ratio over its own sessions; None where no other covers them."""
     others = [other for other in baselines if other.subject != curve.subject and set(curve.sessions) <= set(other.sessions)]
     if not others:
@@ -195,19 +206,19 @@ def strongest(curve: Curve, baselines: Sequence[Curve]) -> Paired | None:
     over = {other.subject: _matrix([other], curve.sessions)[:, 0] for other in others}
     scores = {name: sharpe(ret) or 0.0 for name, ret in over.items()}
     name = max(scores, key=lambda key: (scores[key], key))
-    return paired(curve.ret, over[name], name)
+    return paired(curve.ret, over[name], name, draws)
 
 
-def paired(ours: np.ndarray, theirs: np.ndarray, baseline: str) -> Paired:
+def paired(ours: np.ndarray, theirs: np.ndarray, baseline: str, draws: int = DRAWS) -> Paired:
     """The difference of two Sharpe ratios, over blocks of sessions resampled in pairs; a curve that never moves has ratio 0."""
     mine, their = sharpe(ours) or 0.0, sharpe(theirs) or 0.0
     if len(ours) < FEWEST:
         return Paired(baseline, their, mine - their, None, None, 1.0)
-    drawn = resample(len(ours), max(block_length(ours), block_length(theirs)))
-    draws = (sharpe_draws(ours, drawn) - sharpe_draws(theirs, drawn)) * np.sqrt(PERIODS_A_YEAR)
-    draws = draws[~np.isnan(draws)]
-    low, high = quantiles(draws)
-    return Paired(baseline, their, mine - their, low, high, float((1 + (draws <= 0).sum()) / (1 + len(draws))))
+    drawn = resample(len(ours), max(block_length(ours), block_length(theirs)), draws)
+    gaps = (sharpe_draws(ours, drawn) - sharpe_draws(theirs, drawn)) * np.sqrt(PERIODS_A_YEAR)
+    gaps = gaps[~np.isnan(gaps)]
+    low, high = quantiles(gaps)
+    return Paired(baseline, their, mine - their, low, high, float((1 + (gaps <= 0).sum()) / (1 + len(gaps))))
 
 
 def corrected(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -220,11 +231,14 @@ def corrected(p_values: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def number_of_trials(trials: pl.DataFrame) -> int:
-    """Settings that were tried: each of a subject once, whatever its folds, with those from before trials were logged."""
+def number_of_trials(trials: pl.DataFrame, prior: Mapping[str, int] | None = None) -> int:
+    """Settings that were tried: each of a subject once, whatever its folds, with those from before trials were logged.
+
+    `prior` is what the declarations say of those today; a subject that is not declared any more keeps what was logged of it.
+    """
     settings = trials.select("subject", "kind", "params").unique().height
-    prior = trials.group_by("subject").agg(pl.col("prior_trials").max())["prior_trials"].sum()
-    return settings + int(prior or 0)
+    logged = dict(trials.group_by("subject").agg(pl.col("prior_trials").max()).iter_rows())
+    return settings + sum((logged | dict(prior or {})).values())
 
 
 def trial_ratios(trials: pl.DataFrame) -> list[float]:

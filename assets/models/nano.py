@@ -18,6 +18,7 @@ def build(b):
 
     from tapehouse.recipes import load_recipe
     from tapehouse.tokens import stored_tokenizer, stored_tokenizer_path
+    from tapehouse.training import __main__, pretrain  # noqa: F401 (what its own process runs, so that its code counts)
     from tapehouse.training.corpus import pretraining_tokens
     from tapehouse.training.jobs import export_job, progress_line, run_job, store_by_digest
     from tapehouse.training.manifest import git_state

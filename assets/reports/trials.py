@@ -8,28 +8,24 @@ from tapehouse.tables import reads, table
 
 
 def fingerprint(settings, start, end):
+    from tapehouse.declared_trials import declared_trials
     from tapehouse.trials import trials_fingerprint
 
-    return trials_fingerprint(settings.root)
+    return f"{trials_fingerprint(settings.root)} {declared_trials(settings.home).fingerprint}"
 
 
 @table(
     reads("reports.backtest_equity", window="all"),
-    reads("models.adapters", window="all"),
     fingerprint=fingerprint,
 )
 def build(b):
     import polars as pl
 
-    from tapehouse.recipes import FOLDER, load_recipes
-    from tapehouse.strategies.schema import FOLDER as STRATEGIES
-    from tapehouse.strategies.schema import load_strategies
+    from tapehouse.declared_trials import declared_trials
     from tapehouse.trials import appended, fit_trials, stored_trials
 
-    recipes = load_recipes(b.settings.home / FOLDER)
-    declared = {**recipes, **load_strategies(b.settings.home / STRATEGIES, recipes)}
-    prior = {name: one.prior_trials for name, one in declared.items()}
-    fits = fit_trials(b.read("reports.backtest_equity"), b.read("models.adapters"), prior)
+    declared = declared_trials(b.settings.home)
+    fits = fit_trials(b.read("reports.backtest_equity"), declared.settings, declared.prior)
     rows = appended(b.existing(), pl.concat([fits, stored_trials(b.settings.root)]).unique(("subject", "fold", "trial")))
     b.note(**dict(rows["kind"].value_counts().iter_rows()), failed=rows.filter(state="failed").height)
     return rows

@@ -30,7 +30,7 @@ def run(b, recipe: LanguageRecipe) -> dict[str, pl.DataFrame]:
     how = recipe.prompt
     sampling = Sampling(how.temperature, how.top_p, how.repetition_penalty, recipe.seed)
     answers = predict(model, vocabulary, asked.prompts, asked.family, how.answer, how.batch_size, sampling, asked.choices)
-    b.note(unparseable=float((answers["parse_state"] != "ok").mean()), **action_shares(answers["action"]))
+    b.note(unparseable=float((answers["parse_state"] != "ok").mean() or 0.0), **action_shares(answers["action"]))
     valid = how.limit_valid_sessions if asked.family.priced else None
     said = pl.concat([points.select(KEYS), answers], how="horizontal").with_columns(
         limit_valid_sessions=pl.lit(valid, pl.Int32)

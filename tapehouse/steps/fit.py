@@ -1,6 +1,7 @@
 """Fitting a model that is not of language."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ def run(b, recipe: Recipe) -> pl.DataFrame:
     if recipe.apart:
         manifest = fit_apart(b, recipe, inputs, aside)
     else:
-        aside.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)  # of a fit that was killed
+        aside.mkdir(parents=True)
         manifest = fitted(recipe, inputs, b.fold, aside)
         manifest |= {"name": recipe.name, "method": recipe.method, "recipe": json.loads(recipe.model_dump_json())}
         manifest |= {"snapshot": b.snapshot, "fold": b.fold.id, "train_end": b.fold.train_end.isoformat(), "seed": recipe.seed}

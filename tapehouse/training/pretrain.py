@@ -48,7 +48,7 @@ def train(job: Job) -> dict[str, Any]:
     steps = plan.copy_steps + plan.text_steps
     rates = recipe.optimiser
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=rates.learning_rate, betas=(0.9, 0.98), weight_decay=rates.weight_decay
+        model.parameters(), lr=rates.learning_rate, betas=(rates.beta1, rates.beta2), weight_decay=rates.weight_decay
     )
     batches = _batches(recipe, job.rows, pad, seed)
     weights_by_name = dict(model.named_parameters())

@@ -4,7 +4,7 @@ import pytest
 
 from tapehouse.declarations import load_project
 from tapehouse.errors import TapehouseError
-from tapehouse.lineage import Stale, stale
+from tapehouse.lineage import Made, Stale, stale
 from tapehouse.planning import Wave, next_wave, plan, select
 from tapehouse.project import ONCE
 from tapehouse.settings import load_settings
@@ -135,3 +135,16 @@ def test_within_and_names_restrict_a_plan(toy):
     todo = plan(toy.project, {}, {"staging.ticks"}, {FEB})
     assert todo == [Stale("staging.ticks", FEB, "missing")]
     assert stale(toy.project, {}, ["raw.ticks"]) == [Stale("raw.ticks", month, "missing") for month in TOY_MONTHS]
+
+
+def test_what_is_optional_is_made_when_asked_for_and_kept_when_it_has_been_made(project):
+    """Its books may go: a table of many writers that gets another column drops those of all of them."""
+    name = "models.kto_orders"
+    fold = project.adapter_folds[0]
+    assert project.assets[name].optional
+    own = {name, "models.predictions.kto_orders"}
+    assert plan(project, {}, own) == []
+    assert {s.asset for s in plan(project, {}, own, optional=True)} == own
+    made = Made(1, "hash", "hash", "old code", 1)
+    kept = {("models.predictions.kto_orders", fold): made}  # and models.calibrations.kto_orders was dropped
+    assert {(s.asset, s.partition) for s in plan(project, kept, own)} == {(n, fold) for n in own}

@@ -62,9 +62,8 @@ def verdict_rows(board: pl.DataFrame, equity: pl.DataFrame) -> pl.DataFrame:
     """Verdicts as the asset computes them, the baselines being those of the leaderboard."""
     counts = dict(board.group_by("subject").agg(pl.col("trades").sum()).iter_rows())
     kinds = dict(board.select("subject", "kind").unique().iter_rows())
-    hashes = pl.DataFrame(schema=dict.fromkeys(("adapter", "fold", "recipe_hash"), pl.String))
     baselines = sorted(name for name, kind in kinds.items() if kind == "baseline") or ["ours"]
-    return verdicts(curves(equity, counts), kinds, baselines, fit_trials(equity, hashes, {}), 5)
+    return verdicts(curves(equity, counts), kinds, baselines, fit_trials(equity, dict.fromkeys(kinds, "h"), {}), 5)
 
 
 def record_of(name: str, drift: dict[str, float], **kwargs):

@@ -94,8 +94,8 @@ def test_a_fold_rests_on_its_own_fold_alone():
     from tapehouse.lineage import _behind
 
     project = load_project(load_settings(ROOT))
-    first, second = project.folds
-    behind = _behind(project, project.assets["models.predictions.dpo_orders"], [first])
+    *_, first, second = project.adapter_folds
+    behind = _behind(project, project.assets["models.predictions.dpo_orders"], [first], {})
     assert ("models.sft_orders", first) in behind and ("models.dpo_orders", first) in behind
     assert not [key for key in behind if key[1] == second]
     assert ("raw.bars", project.months[0]) in behind

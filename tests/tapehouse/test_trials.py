@@ -14,21 +14,21 @@ def equity(last: float) -> pl.DataFrame:
     return pl.DataFrame({"subject": "ours", "fold": "f", "session": days, "ret": [0.0, 0.01, last]})
 
 
-MODELS = pl.DataFrame({"adapter": ["ours"], "fold": ["f"], "recipe_hash": ["h1"]})
+SETTINGS = {"ours": "h1"}
 
 
 def test_a_fit_that_was_traded_is_a_trial_by_hand():
-    (row,) = fit_trials(equity(0.03), MODELS, {"ours": 4}).rows(named=True)
+    (row,) = fit_trials(equity(0.03), SETTINGS, {"ours": 4}).rows(named=True)
     assert (row["subject"], row["fold"], row["kind"], row["state"]) == ("ours", "f", "fit", "complete")
     assert row["returns"] == [0.01, 0.03] and row["first_session"] == date(2010, 1, 4) and row["prior_trials"] == 4
     assert row["sharpe"] == pytest.approx(0.02 / np.std([0.01, 0.03], ddof=1))
-    assert '"recipe_hash": "h1"' in row["params"]
+    assert '"setting": "h1"' in row["params"]
 
 
 def test_what_was_logged_stays_and_the_same_is_logged_once():
-    first = appended(trial_rows([]), fit_trials(equity(0.03), MODELS, {}))
-    assert appended(first, fit_trials(equity(0.03), MODELS, {})).equals(first)
-    changed = appended(first, fit_trials(equity(-0.05), MODELS.with_columns(recipe_hash=pl.lit("h2")), {}))
+    first = appended(trial_rows([]), fit_trials(equity(0.03), SETTINGS, {}))
+    assert appended(first, fit_trials(equity(0.03), SETTINGS, {})).equals(first)
+    changed = appended(first, fit_trials(equity(-0.05), {"ours": "h2"}, {}))
     assert changed.height == 2 and set(first["trial"]) < set(changed["trial"])
 
 

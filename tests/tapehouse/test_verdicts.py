@@ -9,8 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapehouse.trials import trial_rows
-from tapehouse.verdicts import BEATS, INCONCLUSIVE, LOSES, VERDICTS, Curve, corrected, curves, strongest, verdicts
+from tapehouse.trials import fit_trials, trial_rows
+from tapehouse.verdicts import (
+    BEATS,
+    INCONCLUSIVE,
+    LOSES,
+    VERDICTS,
+    Curve,
+    corrected,
+    curves,
+    number_of_trials,
+    strongest,
+    trial_ratios,
+    verdicts,
+)
 
 DAYS = tuple(date(2010, 1, 1) + timedelta(days=i) for i in range(1000))
 
@@ -107,3 +119,18 @@ def test_blocks_are_joined_without_their_first_session():
 def test_without_a_baseline_there_is_no_verdict():
     with pytest.raises(ValueError, match="no baseline was traded"):
         verdicts({"a": curve("a", 0.0)}, {}, ["gbm"], trial_rows([]), 5)
+
+
+def test_versions_of_a_strategy_are_trials_of_their_own_and_what_was_tried_before_counts_whenever_it_is_said():
+    equity = pl.DataFrame({"subject": "s", "fold": "f", "session": list(DAYS[:3]), "ret": [0.0, 0.01, 0.02]})
+    logged = pl.concat([fit_trials(equity.with_columns(pl.col("ret") * k), {"s": f"v{k}"}, {}) for k in range(1, 21)])
+    assert number_of_trials(logged) == 20 and len(trial_ratios(logged)) == 20
+    assert number_of_trials(logged, {"s": 500, "other": 3}) == 523
+
+
+def test_many_subjects_leave_room_for_a_verdict():
+    """The smallest p-value, times the number of subjects, has to stay below the level that is asked for."""
+    cash = Curve("cash", np.zeros(1000), DAYS, 2, 0)
+    many = [curve(f"n{i}", 0.0, seed=10 + i) for i in range(80)]
+    row = judged([cash, curve("good", 0.004), *many], ["cash"])["good"]
+    assert row["p_holm"] < 0.025 and row["verdict"] == BEATS
