@@ -74,6 +74,8 @@ def export_job(
     if rows.is_empty():
         raise TapehouseError(f"job of recipe {recipe.name}: no example was known before {provenance['train_end']}; "
                              "materialise the dataset over the training window")  # fmt: skip
+    laid_out = getattr(method_module(recipe.method), "laid_out", lambda recipe, rows: rows)
+    learnt, measured = (laid_out(recipe, part.select(recipe.needs if language else pl.all())) for part in (rows, tail))
     shutil.rmtree(jobdir, ignore_errors=True)
     (jobdir / "tokenizer").mkdir(parents=True)
     for name in TOKENIZER_FILES:
@@ -81,8 +83,8 @@ def export_job(
     job = {
         "seed": seed,
         "threads": threads,
-        "dataset_digest": frame_hash(rows),
-        "validation_digest": frame_hash(tail),
+        "dataset_digest": frame_hash(learnt),  # as they are written: packed otherwise, they are other rows
+        "validation_digest": frame_hash(measured),
         "rows": rows.height,
         "rows_validation": tail.height,
         "rows_purged": tokens.height - rows.height - tail.height,
@@ -101,9 +103,8 @@ def export_job(
                 raise TapehouseError(f"job of recipe {recipe.name}: init_from needs the folder of {recipe.model.init_from!r}")
             lay_model(init_dir, jobdir / "parent")
             job["init_digest"] = weights_digest(init_dir)
-    laid_out = getattr(method_module(recipe.method), "laid_out", lambda recipe, rows: rows)
-    for name, part in (("tokens", rows), ("validation", tail)):
-        laid_out(recipe, part.select(recipe.needs if language else pl.all())).write_parquet(jobdir / f"{name}.parquet")
+    learnt.write_parquet(jobdir / "tokens.parquet")
+    measured.write_parquet(jobdir / "validation.parquet")
     (jobdir / "recipe.json").write_text(recipe.model_dump_json(indent=1))
     (jobdir / "job.json").write_text(json.dumps(job, indent=1, sort_keys=True))
 
