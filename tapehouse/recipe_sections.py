@@ -86,7 +86,9 @@ class BudgetSection(Section):
     steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     accumulation: int = Field(1, ge=1)
-    checkpoint_every: int | None = Field(None, ge=1, description="Steps between checkpoints; null keeps none.")
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="Steps between checkpoints; null keeps those of an `evaluation` alone."
+    )
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Of the autocast; weights stay in float32.")
     activation_checkpointing: bool = False
 
@@ -181,6 +183,10 @@ class Named(Section):
         """Identity of what the recipe says that decides its weights or answers; not of its name, or whether it is selected."""
         return text_hash(self.model_dump_json(exclude=NOT_CONTENT))
 
+    def idle(self) -> dict[str, str]:
+        """Keys that have no effect as the rest of the recipe stands, each with the reason; a file may not give them."""
+        return {}
+
 
 class LanguageRecipe(Named):
     """An adapter of a base language model, trained in a process of its own on a token table.
@@ -236,6 +242,23 @@ class LanguageRecipe(Named):
             )
         return self
 
+    def idle(self) -> dict[str, str]:
+        """Of adapters and quantisation what is of another kind, and of the prompt and measurements what nothing asks for."""
+        found = {}
+        if self.adapter.kind == "full":
+            factors = ("rank", "alpha", "targets", "markers")
+            found |= {f"adapter.{key}": "adapter.kind 'full' trains every weight, without low-rank factors" for key in factors}
+        if self.quantisation.kind != "nf4":
+            only = f"it is of NF4 alone, and quantisation.kind is {self.quantisation.kind!r}"
+            found |= {"quantisation.double": only, "quantisation.compute": only}
+        if self.evaluation is not None and self.evaluation.patience is None:
+            found["evaluation.threshold"] = "evaluation.patience null never stops training"
+        if self.predicts and self.family != "order":
+            found["prompt.limit_valid_sessions"] = f"no answer of the family {self.family!r} has a limit"
+        if self.predicts and self.prompt.answer == "score":
+            found["prompt.batch_size"] = "prompt.answer 'score' fills its batches by tokens"
+        return found
+
 
 class ClassicalRecipe(Named):
     """A predictor without a language model: it reads tables of the warehouse, as its method's module declares.
@@ -251,6 +274,8 @@ class ClassicalRecipe(Named):
     @model_validator(mode="after")
     def _search_names_keys(self) -> ClassicalRecipe:
         for key, bounds in self.search.items():
+            if key.split(".")[0] in NOT_CONTENT:
+                raise ValueError(f"search.{key}: changes nothing that is fitted; remove it")
             found: Any = self
             for part in key.split("."):
                 found = getattr(found, part, None)

@@ -66,30 +66,50 @@ def load_recipe(path: Path) -> Recipe:
     if "name" in fields:
         raise TapehouseError(f"{path}: name: follows from the file's stem; remove the key")
     recipe = parse_recipe({**fields, "name": path.stem}, str(path))
-    if isinstance(recipe, LanguageRecipe) and recipe.prompt is not None:
+    # Of the file alone: a recipe that was written down whole, as in a manifest or a job, names every key.
+    for key, reason in recipe.idle().items():
+        if _gives(fields, key):
+            raise TapehouseError(f"{path}: {key}: has no effect, for {reason}; remove it")
+    if isinstance(recipe, LanguageRecipe) and recipe.prompt is not None and recipe.prompt.template is not None:
         try:
-            templates.load(recipe.prompt.template) if recipe.prompt.template else None
+            family = templates.load(recipe.prompt.template).family
         except TapehouseError as error:
             raise TapehouseError(f"{path}: prompt.template: {error}") from error
+        if family != recipe.family:
+            raise TapehouseError(
+                f"{path}: prompt.template: {recipe.prompt.template} is of the family {family!r}, and the recipe answers "
+                f"{recipe.family!r}; take one of that"
+            )
     return recipe
 
 
+def _gives(fields: Any, key: str) -> bool:
+    """Whether the mapping holds the dotted key."""
+    for part in key.split("."):
+        if not isinstance(fields, dict) or part not in fields:
+            return False
+        fields = fields[part]
+    return True
+
+
 def _check_parents(path: Path, recipe: LanguageRecipe, recipes: dict[str, Recipe]) -> None:
-    """Each parent is an adapter of the same base and shape, and no recipe is its own ancestor."""
+    """Each parent is an adapter that answers, of the same base, held alike, and shape; no recipe is its own ancestor."""
     line = [recipe.name]
     child = recipe
     while child.model.init_from is not None:
         parent = recipes.get(child.model.init_from)
-        if not isinstance(parent, LanguageRecipe):
-            adapters = [name for name, known in recipes.items() if isinstance(known, LanguageRecipe)]
+        if not isinstance(parent, LanguageRecipe) or not parent.predicts:
+            adapters = [name for name, known in recipes.items() if isinstance(known, LanguageRecipe) and known.predicts]
             raise TapehouseError(
-                f"{path}: model.init_from: {child.model.init_from!r} is no adapter; the adapters are {adapters}"
+                f"{path}: model.init_from: {child.model.init_from!r} is no adapter that answers; those are {adapters}"
             )
         if parent.name in line:
             raise TapehouseError(f"{path}: model.init_from: {' <- '.join([*line, parent.name])} is a circle; break it")
-        if (parent.model.base, parent.adapter) != (child.model.base, child.adapter):
+        shapes = [(of.model.base, of.adapter, of.quantisation) for of in (parent, child)]
+        if shapes[0] != shapes[1]:
             raise TapehouseError(
-                f"{path}: model.init_from: model.base and adapter must be those of {parent.name}, which it goes on from"
+                f"{path}: model.init_from: model.base, adapter and quantisation must be those of {parent.name}, which it "
+                "goes on from"
             )
         line.append(parent.name)
         child = parent

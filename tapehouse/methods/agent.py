@@ -30,6 +30,11 @@ class Recipe(ClassicalRecipe):
     method: Literal["agent"]
     params: Params
 
+    def idle(self) -> dict[str, str]:
+        """The target, of the ideas that have none."""
+        idea = self.params.idea
+        return {} if idea == "volatility" else {"params.target_volatility": f"params.idea {idea!r} has no target"}
+
 
 def predict(recipe: Recipe, inputs, fold, folder) -> pl.DataFrame:
     """Probabilities at every decision; HOLD where the feature is not known."""

@@ -44,6 +44,10 @@ class Recipe(LanguageRecipe):
             raise ValueError("adapter.kind: a reward model is low-rank factors and a head; take 'lora'")
         return self
 
+    def idle(self) -> dict[str, str]:
+        """The unit of margins, too, where no margin is in the loss."""
+        return super().idle() | ({} if self.loss.margin else {"loss.margin_bps": "loss.margin is false"})
+
 
 def judged_reads(recipe: Recipe) -> tuple[Read, ...]:
     """Pairs of the test block, as tokens and with the rewards that their answers earned."""

@@ -15,6 +15,15 @@ optimiser: {learning_rate: 1.0e-3}
 budget: {steps: 3, batch_size: 2}
 prompt: {objective: patient}
 """
+REWARD = """
+method: reward
+description: A test.
+optimiser: {learning_rate: 1.0e-3}
+budget: {steps: 3, batch_size: 2}
+"""
+THESES = SFT.replace("objective: patient", "answer: generate") + "data: {dataset: theses}\n"
+AGENT = "method: agent\ndescription: A test.\nparams: {idea: trend}\n"
+LINEAR = "method: linear\ndescription: A test.\nparams: {l2: 1.0}\n"
 
 
 def written(folder: Path, text: str, name: str = "mine") -> Path:
@@ -77,16 +86,69 @@ def test_what_cannot_be_together_is_refused_with_the_remedy(tmp_path, sections, 
     assert "mine.yaml" in str(fault.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "change", "said"),
+    [
+        (THESES, ("generate", "generate, limit_valid_sessions: 3"), r"prompt\.limit_valid_sessions: has no effect.*'thesis'"),
+        (SFT, ("patient", "patient, answer: score, batch_size: 128"), r"prompt\.batch_size: has no effect"),
+        (SFT, ("seed: 0", "adapter: {kind: full, rank: 16}"), r"adapter\.rank: has no effect"),
+        (SFT, ("seed: 0", "adapter: {kind: full, alpha: 32}"), r"adapter\.alpha: has no effect"),
+        (SFT, ("seed: 0", "adapter: {kind: full, targets: [q_proj]}"), r"adapter\.targets: has no effect"),
+        (SFT, ("seed: 0", "adapter: {kind: full, markers: false}"), r"adapter\.markers: has no effect"),
+        (SFT, ("seed: 0", "quantisation: {double: false}"), r"quantisation\.double: has no effect.*'none'"),
+        (SFT, ("seed: 0", "quantisation: {kind: int8, compute: fp32}"), r"quantisation\.compute: has no effect.*'int8'"),
+        (SFT, ("seed: 0", "evaluation: {every: 1, patience: null, threshold: 0.1}"), r"evaluation\.threshold: has no effect"),
+        (SFT, ("patient", "patient, template: thesis_v1"), r"prompt\.template: thesis_v1 is of the family 'thesis'.*'order'"),
+        (REWARD, ("seed: 0", "loss: {margin_bps: 250.0}"), r"loss\.margin_bps: has no effect, for loss\.margin is false"),
+        (AGENT, ("trend", "trend, target_volatility: 0.2"), r"params\.target_volatility: has no effect.*'trend'"),
+        (LINEAR, ("seed: 0", "search: {prior_trials: {low: 1, high: 3}}"), r"search\.prior_trials: changes nothing"),
+        (LINEAR, ("seed: 0", "search: {tuning.trials: {low: 1, high: 3}}"), r"search\.tuning\.trials: changes nothing"),
+    ],
+)
+def test_a_key_without_effect_is_refused(tmp_path, text, change, said):
+    text += "seed: 0\n"
+    recipe = load_recipe(written(tmp_path, text))
+    path = written(tmp_path, text.replace(*change))
+    with pytest.raises(TapehouseError, match=said) as fault:
+        load_recipe(path)
+    assert str(path) in str(fault.value)
+    # What a job or a manifest holds is the recipe with all of its keys.
+    assert parse_recipe(recipe.model_dump(mode="json"), "manifest.json") == recipe
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        "quantisation: {kind: nf4, double: false, compute: fp32}\n",
+        "evaluation: {every: 1, patience: 2, threshold: 0.1}\n",
+        "adapter: {rank: 4, alpha: 8, targets: [q_proj], markers: false}\n",
+    ],
+)
+def test_a_key_that_has_an_effect_is_not(tmp_path, sections):
+    text = SFT.replace("patient", "patient, batch_size: 4, limit_valid_sessions: 2, template: order_v2")
+    assert load_recipe(written(tmp_path, text + sections)).prompt.batch_size == 4
+
+
 def test_a_parent_must_be_an_adapter_of_the_same_shape_and_no_descendant(tmp_path):
     written(tmp_path, SFT, "parent")
     written(tmp_path, SFT + "model: {init_from: parent}\n", "child")
     assert load_recipes(tmp_path)["child"].model.init_from == "parent"
     written(tmp_path, SFT + "model: {init_from: parent}\nadapter: {rank: 4}\n", "child")
-    with pytest.raises(TapehouseError, match=r"child\.yaml: model\.init_from: model\.base and adapter must be those of parent"):
+    alike = r"child\.yaml: model\.init_from: model\.base, adapter and quantisation must be those of parent"
+    with pytest.raises(TapehouseError, match=alike):
+        load_recipes(tmp_path)
+    # Factors correct the base that they have seen, and its weights are rounded where they are quantised.
+    written(tmp_path, SFT + "model: {init_from: parent}\nquantisation: {kind: nf4}\n", "child")
+    with pytest.raises(TapehouseError, match=alike):
         load_recipes(tmp_path)
     written(tmp_path, SFT + "model: {init_from: nobody}\n", "child")
-    with pytest.raises(TapehouseError, match=r"'nobody' is no adapter; the adapters are \['child', 'parent'\]"):
+    with pytest.raises(TapehouseError, match=r"'nobody' is no adapter that answers; those are \['child', 'parent'\]"):
         load_recipes(tmp_path)
+    written(tmp_path, REWARD, "scorer")
+    written(tmp_path, SFT + "model: {init_from: scorer}\n", "child")
+    with pytest.raises(TapehouseError, match=r"'scorer' is no adapter that answers; those are \['child', 'parent'\]"):
+        load_recipes(tmp_path)
+    (tmp_path / "scorer.yaml").unlink()
     written(tmp_path, SFT + "model: {init_from: parent}\n", "child")
     written(tmp_path, SFT + "model: {init_from: child}\n", "parent")
     with pytest.raises(TapehouseError, match="child <- parent <- child is a circle"):
