@@ -20,7 +20,7 @@ SERVED: Final = Path(__file__).with_name("served_model.py")
 
 
 def register(
-    tracking_uri: str, run_id: str, manifest: Mapping[str, Any], folder: Path, places: Mapping[str, str] | None = None
+    tracking_uri: str, run_id: str, manifest: Mapping[str, Any], folder: Path, places: Mapping[str, str | bool] | None = None
 ) -> str:
     """Register a model that a run has trained as a new version of its recipe's, with the alias `challenger`; its version.
 
@@ -28,7 +28,7 @@ def register(
 
     Args:
         run_id: MLflow's run of the training. manifest: of the model. folder: its files, manifest.json among them.
-        places: folders that an adapter needs beside its own: `base` and `tokenizer`.
+        places: what an adapter takes beside its own folder, as `tapehouse.steps.publish.places` gives it.
     """
     client = _client(tracking_uri)
     import mlflow

@@ -1,6 +1,7 @@
 """A registered model, as MLflow loads it from this file: nothing of it is pickled.
 
-An adapter is asked with a frame that has a column `prompt`; a model on features with rows of `features.decision_points`, or
+An adapter is asked with a frame that has a column `prompt`, and answers as its recipe says; where that scores answers, the
+frame has the columns of the decision points, too. A model on features is asked with rows of `features.decision_points`, or
 with a mapping of all the tables that its method reads. Either answers with the columns of `tapehouse.predictions.ANSWERS` that
 it knows, probabilities not yet calibrated (`models.calibrations` holds the temperature).
 """
@@ -56,14 +57,37 @@ class ServedModel(mlflow.pyfunc.PythonModel):
     def _answers(self, rows: pl.DataFrame) -> pl.DataFrame:
         from tapehouse.inference.asking import predict
         from tapehouse.inference.questions import family_of
+        from tapehouse.inference.sampling import Sampling
         from tapehouse.tokens import load_tokenizer
         from tapehouse.training.lora import load_trained
 
+        recipe, folder = self.recipe, Path(self.places["tokenizer"])
+        if not recipe.predicts:
+            raise TapehouseError(
+                f"{recipe.name} scores answers, and gives none; load it by load_scorer of tapehouse.training.{recipe.method}"
+            )
         if "prompt" not in rows.columns:
-            raise TapehouseError(f"{self.recipe.name} answers prompts: pass rows with the column 'prompt', got {rows.columns}")
-        tokenizer = Path(self.places["tokenizer"])
-        model = load_trained(Path(self.places["base"]), self.folder, tokenizer, self.recipe.model.device)
-        return predict(model, load_tokenizer(tokenizer), rows["prompt"].to_list(), family_of(self.recipe))
+            raise TapehouseError(f"{recipe.name} answers prompts: pass rows with the column 'prompt', got {rows.columns}")
+        choices = self._choices(rows) if recipe.prompt.answer == "score" else None
+        trusted = bool(self.places.get("trust_remote_code", False))
+        start = (Path(self.places["base"]), self.folder, folder, recipe.model.device, recipe.quantisation, trusted)
+        how, family = recipe.prompt, family_of(recipe)
+        sampling = Sampling(how.temperature, how.top_p, how.repetition_penalty, recipe.seed)
+        asked = (rows["prompt"].to_list(), family, how.answer, how.batch_size, sampling, choices)
+        return predict(load_trained(*start), load_tokenizer(folder), *asked)
+
+    def _choices(self, rows: pl.DataFrame) -> list:
+        """The answers that are scored: they say what follows from the decision, so that it takes more than its prompt."""
+        from tapehouse.inference.questions import family_of
+
+        template = self.places["template"]
+        try:
+            return family_of(self.recipe).choices(rows, rows["prompt"], template)
+        except (ValueError, pl.exceptions.ColumnNotFoundError) as error:
+            raise TapehouseError(
+                f"{self.recipe.name} scores the answers that a decision allows: pass the columns of its decision point beside "
+                f"'prompt' ({error})"
+            ) from error
 
 
 mlflow.models.set_model(ServedModel())

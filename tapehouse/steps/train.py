@@ -4,7 +4,7 @@ import polars as pl
 
 from tapehouse.recipe_sections import LanguageRecipe
 from tapehouse.recipes import method_module
-from tapehouse.steps.publish import publish
+from tapehouse.steps.publish import places, publish
 from tapehouse.steps.rows import adapter_row
 
 
@@ -44,7 +44,7 @@ def run(b, recipe: LanguageRecipe) -> pl.DataFrame:
     weights = store_by_digest(out)
     curve = b.workdir / "loss.png"
     curve.write_bytes(loss_curve_png(metrics))
-    publish(b, manifest, weights, {"base": base.folder, "tokenizer": tokenizer}, [curve])
+    publish(b, manifest, weights, places(recipe, base, tokenizer, b.settings.home), [curve])
     numbers = {key: manifest[key] for key in ("loss", "wall_s", "tokens", "rows_purged")}
     b.note(**numbers, loss_curve=curve, path=str(weights))
     return adapter_row(b, recipe, manifest, str(weights.relative_to(b.settings.root)))

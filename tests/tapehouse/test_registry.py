@@ -1,6 +1,8 @@
 """Models in the registry: registered from code, asked again out of it, the title of champion given and taken."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -13,8 +15,9 @@ from tapehouse.model_cards import model_card
 from tapehouse.registry import CHALLENGER, CHAMPION, promote, register, withdraw
 from tapehouse.tracking import log_adapter
 from tapehouse.training.jobs import plain_fold
-from tapehouse.training.manifest import files_digest
+from tapehouse.training.manifest import files_digest, weights_digest
 from tests.tapehouse.classical import answers, fit, make_fold, make_inputs, recipe
+from tests.tapehouse.training_jobs import adapter_recipe, make_tokenizer, pairs
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,108 @@ def test_a_registered_model_answers_as_the_method_does(fitted):
     assert register(uri, run, manifest, folder) == "1"
     assert register(uri, run, manifest | {"digest": "another"}, folder) == "2"
     assert client.get_model_version_by_alias("gbm", CHALLENGER).version in ("2", 2)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    """A folder with a tokenizer, a base and, in `adapter`, factors for it that are not zero."""
+    import torch
+    from peft import get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from tapehouse.tokens import load_tokenizer
+    from tapehouse.training.lora import load_base, lora_config, save_adapter
+
+    root = tmp_path_factory.mktemp("world")
+    make_tokenizer(root / "tokenizer")
+    known = load_tokenizer(root / "tokenizer")
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(vocab_size=known.get_vocab_size(), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+                    num_attention_heads=2, pad_token_id=0, eos_token_id=1, bos_token_id=None)
+    ).save_pretrained(root / "base")  # fmt: skip
+    model = get_peft_model(
+        load_base(root / "base"), lora_config(adapter_recipe("sft").adapter, load_base(root / "base"), known)
+    )
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight)
+    save_adapter(model, "tiny", root / "adapter")
+    return root
+
+
+def served(world, of, **places):
+    """The model that a registered adapter of the recipe `of` loads as."""
+    from tapehouse.served_model import ServedModel
+
+    said = {"recipe": json.loads(of.model_dump_json()), "base_digest": weights_digest(world / "base")}
+    (world / "adapter" / "manifest.json").write_text(json.dumps(said))
+    lying = {"base": str(world / "base"), "tokenizer": str(world / "tokenizer"), "trust_remote_code": False}
+    model = ServedModel()
+    model.load_context(SimpleNamespace(artifacts={"model": str(world / "adapter")}, model_config=lying | places))
+    return model
+
+
+HOW = {"objective": "patient", "answer": "constrained", "temperature": 1.5, "top_p": 0.9, "batch_size": 2}
+
+
+def test_an_adapter_answers_as_its_recipe_says(world):
+    from tapehouse.inference.asking import predict
+    from tapehouse.inference.sampling import Sampling
+    from tapehouse.tokens import load_tokenizer
+    from tapehouse.training.lora import load_trained
+
+    of, asked = adapter_recipe("sft", prompt=HOW, quantisation={"kind": "nf4"}, seed=5), pairs(4).select("prompt")
+    model = load_trained(world / "base", world / "adapter", world / "tokenizer", quantisation=of.quantisation)
+    known = load_tokenizer(world / "tokenizer")
+    said = predict(model, known, asked["prompt"], mode="constrained", batch=2, sampling=Sampling(1.5, 0.9, seed=5))
+    assert set(said["parse_state"]) == {"ok"}  # nothing is that such weights write freely
+    assert pl.from_pandas(served(world, of).predict(None, asked.to_pandas())).rows() == said.rows()
+
+
+def test_code_of_a_base_runs_where_it_was_trusted(world, monkeypatch):
+    trusted = []
+    monkeypatch.setattr("tapehouse.training.lora.load_trained", lambda *said: trusted.append(said[5]))
+    monkeypatch.setattr("tapehouse.inference.asking.predict", lambda *said: pl.DataFrame())
+    for word in (True, False):
+        served(world, adapter_recipe("sft"), trust_remote_code=word).predict(None, pairs(1).select("prompt"))
+    assert trusted == [True, False]
+
+
+def test_answers_are_scored_where_the_decision_is_given(world):
+    of = adapter_recipe("sft", prompt={"objective": "patient", "answer": "score"})
+    model, asked = served(world, of, template="order_v2"), pairs(3).select("prompt")
+    with pytest.raises(
+        TapehouseError, match=r"tiny_sft scores .* pass the columns of its decision point beside 'prompt'.*ret_20d"
+    ):
+        model.predict(None, asked)
+    points = asked.with_columns(ret_20d=pl.lit(0.01), realised_vol_20d=pl.lit(0.2), rsi_14=pl.lit(50.0))
+    said = pl.from_pandas(model.predict(None, points.to_pandas()))
+    assert set(said["parse_state"]) == {"ok"} and said["p_buy"].null_count() == 0
+
+
+def test_a_model_that_gives_no_answers_is_not_asked(world):
+    model = served(world, adapter_recipe("reward", prompt=None))
+    with pytest.raises(TapehouseError, match=r"tiny_reward scores answers, and gives none; .*tapehouse\.training\.reward"):
+        model.predict(None, pairs(1).select("prompt"))
+
+
+def test_what_serving_takes_is_registered(fitted):
+    from tapehouse.bases import Base
+    from tapehouse.steps.publish import places, publish
+
+    folder, manifest, _, _, uri = fitted
+    home = Path(__file__).parents[2]
+    found = places(adapter_recipe("sft"), Base(folder, trust_remote_code=True), folder, home)
+    assert found == {"base": str(folder), "tokenizer": str(folder), "trust_remote_code": True, "template": "order_v2"}
+    assert "template" not in places(adapter_recipe("reward", prompt=None), Base(folder), folder, home)
+    settings = SimpleNamespace(root=folder.parent, tracking_uri=uri)
+    named = manifest | {"name": "placed", "cpu": "a processor", "threads": 1, "packages": {"torch": "2"}}
+    publish(SimpleNamespace(comparing=False, settings=settings, note=lambda **said: None), named, folder, found)
+
+    import mlflow
+
+    assert mlflow.pyfunc.load_model("models:/placed@challenger").model_config == found
 
 
 def test_the_title_follows_the_gates(fitted):
