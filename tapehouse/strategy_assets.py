@@ -20,7 +20,7 @@ STEP = "tapehouse.steps.strategy"
 
 
 def strategy_assets(home: Path) -> list[Asset]:
-    """The asset `reports.backtests.<name>` of each strategy, by fold: over all folds that all of its predictors have."""
+    """The asset `reports.backtests.<name>` of each strategy, by fold: over all folds that all it reads of models has."""
     recipes = load_recipes(home / RECIPES)
     strategies = load_strategies(home / FOLDER, recipes)
     code = modules_version((STEP,))  # one walk over its modules for all of them
@@ -28,7 +28,8 @@ def strategy_assets(home: Path) -> list[Asset]:
 
 
 def _asset(strategy: Strategy, source: Path, recipes: dict[str, Recipe], code: str) -> Asset:
-    apart = any(recipes[name].apart for name in strategy.predictors)
+    hidden = "hidden" in strategy.regime_sources  # models.regimes has the folds of adapters alone
+    apart = hidden or any(recipes[name].apart for name in strategy.predictors)
     # Bars from before the tail, for the first order's basis; events are scheduled for what comes after the last decision.
     around = {"window": "judged", "lookback_months": 1, "lookahead_months": 1}
     reads = (
@@ -37,7 +38,7 @@ def _asset(strategy: Strategy, source: Path, recipes: dict[str, Recipe], code: s
         *(Read(table, **around) for table in (BARS, ACTIONS)),
         *((Read(EVENTS, **around),) if strategy.vetoes.events else ()),
         Read("raw.instruments", window="all"),
-        *((Read("models.regimes"),) if "hidden" in strategy.regime_sources else ()),
+        *((Read("models.regimes"),) if hidden else ()),
         *((Read("features.macro_series", window="judged", lookback_months=1),) if strategy.series else ()),
     )
     return Asset(

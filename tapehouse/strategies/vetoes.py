@@ -8,7 +8,7 @@ it holds nothing back, and says so.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Final
 
@@ -138,7 +138,8 @@ def _before_events(veto: EventsVeto, points: pl.DataFrame, events: pl.DataFrame 
     closes = all_sessions(calendar)["close_at"].to_list()
     comes = {}
     for at in points["decision_at"].unique(maintain_order=True):
-        until = closes[min(bisect_left(closes, at) + veto.sessions - 1, len(closes) - 1)]
+        following = bisect_right(closes, at)  # a decision may be taken at the very close of its session
+        until = closes[min(following + veto.sessions - 1, len(closes) - 1)]
         gone = {(name, when) for name, when, known in closed if known <= at}
         comes[at] = any(at < when <= until and known <= at and (name, when) not in gone for name, when, known in listed)
     holds = np.array([comes[at] for at in points["decision_at"]], bool)

@@ -317,6 +317,9 @@ def test_an_event_keeps_out_only_who_can_know_of_it():
     rows = points(vix=[20.0] * 4)  # decided in the evenings of the 2nd (Tuesday) to the 5th
     (next_session,) = judge_market(VetoesSection(events=EventsVeto(**AT_ONCE)), rows, events, "XNYS")
     assert next_session.blocks.tolist() == [False, True, False, False]
+    at_the_close = rows.with_columns(pl.col("decision_at").dt.offset_by("-5m"))
+    (same,) = judge_market(VetoesSection(events=EventsVeto(**AT_ONCE)), at_the_close, events, "XNYS")
+    assert same.blocks.tolist() == next_session.blocks.tolist()
     (two,) = judge_market(VetoesSection(events=EventsVeto(sessions=2, **AT_ONCE)), rows, events, "XNYS")
     assert two.blocks.tolist() == [False, True, False, False]  # on the 2nd the FOMC is not yet announced
     (three,) = judge_market(VetoesSection(events=EventsVeto(sessions=3, **AT_ONCE)), rows, events, "XNYS")
@@ -426,6 +429,11 @@ def test_a_file_is_an_asset_over_the_folds_of_its_predictors(tmp_path):
     assert (cheap.name, cheap.by, dear.by) == ("reports.backtests.cheap", "folds", "adapter_folds")
     assert [o.table for o in cheap.outputs] == list(TABLES) and {o.key for o in cheap.outputs} == {(("subject", "cheap"),)}
     assert [r.writer for r in cheap.reads if r.table == "models.predictions"] == ["models.predictions.gbm"]
+    (tmp_path / FOLDER / "states.yaml").write_text(
+        "description: x\nsignals: {predictors: {gbm: 1.0}}\ngates: {regime: {source: hidden, blocked: [trend]}}\n"
+    )
+    states = strategy_assets(tmp_path)[-1]
+    assert states.name.endswith(".states") and states.by == "adapter_folds"  # as models.regimes, which it reads
     version = cheap.code_version
     (tmp_path / FOLDER / "cheap.yaml").write_text("description: y\nsignals: {predictors: {gbm: 1.0}}\n")
     assert strategy_assets(tmp_path)[0].code_version == version
