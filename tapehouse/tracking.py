@@ -83,8 +83,17 @@ def log_adapter(
 
 
 def _experiment(client, artifacts: Path) -> str:
+    """The project's experiment; two trainings that end together may both want to create it."""
+    from mlflow.exceptions import MlflowException
+
     known = client.get_experiment_by_name(EXPERIMENT)
     if known is not None:
         return known.experiment_id
     artifacts.mkdir(parents=True, exist_ok=True)
-    return client.create_experiment(EXPERIMENT, artifact_location=artifacts.resolve().as_uri())
+    try:
+        return client.create_experiment(EXPERIMENT, artifact_location=artifacts.resolve().as_uri())
+    except MlflowException:
+        known = client.get_experiment_by_name(EXPERIMENT)
+        if known is None:
+            raise
+        return known.experiment_id

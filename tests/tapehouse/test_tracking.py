@@ -4,7 +4,7 @@ import pytest
 
 from tapehouse.errors import TapehouseError
 from tapehouse.report.curves import loss_curve_png
-from tapehouse.tracking import log_adapter, read_metrics
+from tapehouse.tracking import EXPERIMENT, _experiment, log_adapter, read_metrics
 
 MANIFEST = {
     "name": "sft_orders",
@@ -49,3 +49,23 @@ def test_a_run_holds_manifest_metrics_and_the_dataset_of_its_snapshot(tmp_path):
 def test_a_file_store_is_refused(tmp_path):
     with pytest.raises(TapehouseError, match="needs a database"):
         log_adapter(str(tmp_path), MANIFEST, [], tmp_path)
+
+
+def test_an_experiment_that_another_process_creates_meanwhile_is_taken(tmp_path, monkeypatch):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    known, others = client.get_experiment_by_name, []
+
+    def created_right_after_the_look(name):
+        if others:
+            return known(name)
+        others.append(client.create_experiment(name, artifact_location=tmp_path.as_uri()))
+        return None
+
+    monkeypatch.setattr(client, "get_experiment_by_name", created_right_after_the_look)
+    assert _experiment(client, tmp_path / "artifacts") == others[0] == known(EXPERIMENT).experiment_id
+    monkeypatch.setattr(client, "get_experiment_by_name", lambda name: None)
+    with pytest.raises(MlflowException, match="already exists"):  # what cannot be found after all is told
+        _experiment(client, tmp_path / "artifacts")
