@@ -5,9 +5,12 @@ definitions on the same instance, and its progress goes to the same terminal.
 """
 
 import json
+import logging
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ from tapehouse.errors import TapehouseError
 from tapehouse.planning import Wave
 from tapehouse.project import Project
 
+log = logging.getLogger("tapehouse")
 PAUSE = 0.2  # seconds between looks at the processes
 
 
@@ -26,23 +30,48 @@ class _Hand:
     process: subprocess.Popen
     errors: IO[str]
 
+    def said(self) -> str:
+        """What went wrong, of a process that has ended with an error; a killed one may have said other things before."""
+        self.errors.seek(0)
+        said, code = self.errors.read().strip().removeprefix("error: "), self.process.returncode
+        if said and code > 0:
+            return said
+        ended = f"a run of {self.wave.assets} " + (f"was killed by signal {-code}" if code < 0 else f"ended with code {code}")
+        return f"{said}\n{ended}" if said else ended
+
 
 class Crew:
-    """At most `size` runs in processes of their own. Use it as a context: what still runs at the end of it is stopped."""
+    """At most `size` runs in processes of their own. Use it as a context: what still runs at the end of it is stopped.
+
+    Meanwhile SIGTERM is raised as an interrupt is, so that whoever stops the shell by it stops these processes too.
+    """
 
     def __init__(self, project: Project, home: Path, size: int):
         self.project, self.home, self.size = project, home, size
         self.hands: list[_Hand] = []
+        self.in_main = threading.current_thread() is threading.main_thread()  # no other one may set a handler
 
     def __enter__(self) -> "Crew":
+        if self.in_main:
+            self.before = signal.getsignal(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        for hand in self.hands:
-            hand.process.terminate()
-        for hand in self.hands:
-            hand.process.wait()
-            hand.errors.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        try:
+            ended = [hand for hand in self.hands if hand.process.poll() is not None]
+            for hand in self.hands:
+                hand.process.terminate()
+            interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+            for hand in ended:  # only one error is raised: what failed beside it is told here
+                if hand.process.returncode and not (interrupted and hand.process.returncode == -signal.SIGINT):
+                    log.error(hand.said())
+            for hand in self.hands:
+                hand.process.wait()
+                hand.errors.close()
+        finally:
+            if self.in_main:
+                signal.signal(signal.SIGTERM, self.before or signal.SIG_DFL)
 
     @property
     def busy(self) -> set[tuple[str, str]]:
@@ -56,7 +85,7 @@ class Crew:
 
     def start(self, wave: Wave) -> None:
         """Begin a run."""
-        errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed when the process has ended)
+        errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed when the process has ended)
         command = [sys.executable, "-m", "loaders.crew", json.dumps(asdict(wave))]
         self.hands.append(_Hand(wave, subprocess.Popen(command, cwd=self.home, stderr=errors), errors))
 
@@ -70,11 +99,9 @@ class Crew:
             for hand in self.hands:
                 if hand.process.poll() is not None:
                     self.hands.remove(hand)
-                    hand.errors.seek(0)
-                    said = hand.errors.read().strip()
-                    hand.errors.close()
-                    if hand.process.returncode != 0:
-                        raise TapehouseError(said.removeprefix("error: ") or f"a run of {hand.wave.assets} was killed")
+                    with hand.errors:
+                        if hand.process.returncode != 0:
+                            raise TapehouseError(hand.said())
                     return
             time.sleep(PAUSE)
 

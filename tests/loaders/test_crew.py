@@ -1,0 +1,110 @@
+"""What becomes of the processes beside the shell's own: each failure is told, and none outlives the shell."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from loaders.crew import Crew, _Hand
+from tapehouse.errors import TapehouseError
+from tapehouse.planning import Wave
+
+ROOT = Path(__file__).parents[2]
+WAVE = Wave("folds", ("models.dearest",), "2005-04-01", "2005-04-01")
+SHELL = """
+import subprocess, sys, tempfile, time
+from pathlib import Path
+from loaders.crew import Crew, _Hand
+
+with Crew(None, Path("."), 1) as crew:
+    crew.hands.append(_Hand(None, subprocess.Popen(["sleep", "60"]), tempfile.TemporaryFile("w+")))
+    print(crew.hands[0].process.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def joined(crew: Crew, script: str, ends: bool = True) -> _Hand:
+    errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (the crew closes it)
+    hand = _Hand(WAVE, subprocess.Popen(["sh", "-c", script], stderr=errors), errors)
+    if ends:
+        os.waitid(os.P_PID, hand.process.pid, os.WEXITED | os.WNOWAIT)
+    crew.hands.append(hand)
+    return hand
+
+
+@pytest.fixture
+def crew():
+    return Crew(None, ROOT, 2)
+
+
+def test_a_terminated_shell_leaves_no_process_behind():
+    shell = subprocess.Popen([sys.executable, "-c", SHELL], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert shell.stdout is not None
+    child = int(shell.stdout.readline())
+    shell.terminate()
+    assert shell.wait(timeout=30) != 0
+    shell.stdout.close()
+    try:
+        with pytest.raises(ProcessLookupError):
+            os.kill(child, 0)
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        raise
+
+
+def test_sigterm_is_what_it_was_when_the_crew_is_done(crew):
+    before = signal.getsignal(signal.SIGTERM)
+    with crew:
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is before
+    failures = []
+
+    def elsewhere() -> None:
+        try:
+            with Crew(None, ROOT, 2):
+                pass
+        except ValueError as error:  # what signal.signal raises outside the main thread
+            failures.append(error)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert failures == []
+
+
+def test_each_of_two_failures_is_told(crew, caplog):
+    with caplog.at_level(logging.ERROR, "tapehouse"), pytest.raises(TapehouseError, match=r"^the first$"), crew:
+        for script in ("echo error: the first >&2; exit 2", "echo error: the second >&2; exit 2", "exit 0"):
+            joined(crew, script)
+        running = joined(crew, "exec sleep 60", ends=False)
+        crew.wait()
+    assert [record.getMessage() for record in caplog.records] == ["the second"]
+    assert running.process.returncode == -signal.SIGTERM  # stopped by the crew: no failure of its own
+
+
+def test_a_failure_beside_that_of_the_shell_is_told(crew, caplog):
+    with caplog.at_level(logging.ERROR, "tapehouse"), pytest.raises(TapehouseError, match="the shell's"), crew:
+        joined(crew, "echo error: a training >&2; exit 2")
+        raise TapehouseError("the shell's own wave")
+    assert [record.getMessage() for record in caplog.records] == ["a training"]
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo a warning >&2; kill -9 $$", "a warning\na run of ('models.dearest',) was killed by signal 9"),
+        ("kill -9 $$", "a run of ('models.dearest',) was killed by signal 9"),
+        ("exit 3", "a run of ('models.dearest',) ended with code 3"),
+    ],
+)
+def test_a_killed_process_is_told_as_killed(crew, script, said):
+    with pytest.raises(TapehouseError) as caught, crew:
+        joined(crew, script)
+        crew.wait()
+    assert str(caught.value) == said
