@@ -10,6 +10,8 @@ from typing import Any
 
 import polars as pl
 
+from tapehouse.declared_splits import TEST
+from tapehouse.errors import TapehouseError
 from tapehouse.feature_matrix import labelled
 from tapehouse.folds import Fold
 from tapehouse.predictions import CHANCES, KEYS, likeliest
@@ -24,6 +26,23 @@ Tables = dict[str, pl.DataFrame]
 def fitting_points(inputs: Tables, fold: Fold) -> pl.DataFrame:
     """The rows that are split: decision points of the training window whose label is known before the validation tail."""
     return labelled(inputs[POINTS], inputs[LABELS], fold)
+
+
+def check_answered_once(blocks: pl.DataFrame, scheme: str, fold: Fold, who: str) -> None:
+    """Refuse a scheme that tests a row in several splits, where one answer a row is needed.
+
+    Args:
+        blocks: rows of `models.splits`. scheme: its name. who: the recipe that names it, for the error.
+
+    Raises:
+        TapehouseError: it holds more than one block out at a time.
+    """
+    tested = blocks.filter(scheme=scheme, fold=fold.id, role=TEST).group_by("number").len()["len"].max() or 0
+    if tested > 1:
+        raise TapehouseError(
+            f"recipe {who}: scheme {scheme!r} holds out {tested} blocks at a time, so that a row is answered in several "
+            f"splits; name a scheme of held_out: 1, or give {scheme} that in models_registry/folds.yaml and make models/splits"
+        )
 
 
 def cross_fitted(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from tapehouse.cross_fitting import LABELS, POINTS, cross_fitted, fitting_points
+from tapehouse.cross_fitting import LABELS, POINTS, check_answered_once, cross_fitted, fitting_points
 from tapehouse.declared_splits import declared_splits
 from tapehouse.errors import TapehouseError
 from tapehouse.folds import Fold
@@ -63,12 +63,13 @@ def make_study(root: Path, recipe: ClassicalRecipe, inputs: dict[str, pl.DataFra
             `raw.corporate_actions`, of the training window. job: what `tapehouse.training.jobs.job_fold` reads, and more.
 
     Raises:
-        TapehouseError: the recipe has nothing to search.
+        TapehouseError: the recipe has nothing to search, or its scheme answers a row more than once.
     """
     if not recipe.search:
         raise TapehouseError(
             f"recipe {recipe.name}: search: nothing to search; give ranges there, as params.max_depth: {{low: 1, high: 4}}"
         )
+    check_answered_once(inputs[SPLITS], recipe.tuning.scheme, fold, recipe.name)
     fixed = with_values(recipe, {key: bounds.low for key, bounds in recipe.search.items()}).hash
     searched = json.dumps({key: bounds.model_dump() for key, bounds in recipe.search.items()}, sort_keys=True)
     rows = (f"{name}={frame_hash(frame)}" for name, frame in sorted(inputs.items()))

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from tapehouse.cross_fitting import cross_fitted, fitting_points
+from tapehouse.cross_fitting import check_answered_once, cross_fitted, fitting_points
 from tapehouse.declared_splits import declared_splits
 from tapehouse.feature_matrix import feature_names, matrix
 from tapehouse.folds import fitting_rows
@@ -76,6 +76,7 @@ def fit(recipe: Recipe, inputs, fold, folder, report=None) -> dict:
 
     primary, params = recipe.inner_recipe, recipe.params
     rows = fitting_points(inputs, fold)
+    check_answered_once(inputs["models.splits"], params.scheme, fold, recipe.name)
     splits = declared_splits(inputs["models.splits"], rows, params.scheme, fold.id)
     with tempfile.TemporaryDirectory() as aside:
         proposed = pl.concat(cross_fitted(primary, inputs, fold, rows, splits, Path(aside)))

@@ -6,12 +6,26 @@ import polars as pl
 import pytest
 
 from tapehouse.cross_fitting import cross_fitted, fitting_points
-from tapehouse.declared_splits import declared_splits
+from tapehouse.declared_splits import declared_splits, splits_frame
 from tapehouse.errors import TapehouseError
+from tapehouse.folds import CrossValidation
 from tapehouse.methods.auditor import worth_taking
 from tapehouse.recipes import load_recipes
 from tapehouse.training.manifest import files_digest
-from tests.tapehouse.classical import KEYS, LABELS, POINTS, SPLITS, answers, fit, make_fold, make_inputs, recipe, stamp
+from tests.tapehouse.classical import (
+    KEYS,
+    LABELS,
+    POINTS,
+    SPEC,
+    SPLITS,
+    answers,
+    calendar,
+    fit,
+    make_fold,
+    make_inputs,
+    recipe,
+    stamp,
+)
 
 GBM = "method: gbm\ndescription: d\nparams: {n_estimators: 20, max_depth: 2}\nseed: 3\n"
 AUDITOR = "method: auditor\ndescription: d\naudits: gbm\nparams: {n_estimators: 20}\nseed: 5\n"
@@ -124,3 +138,10 @@ def test_a_scheme_that_nobody_declared_is_refused(recipes, fold, inputs, tmp_pat
     params = recipes["auditor"].params.model_copy(update={"scheme": "tunning"})
     with pytest.raises(TapehouseError, match=r"models\.splits: no scheme 'tunning' of fold"):
         fit(recipes["auditor"].model_copy(update={"params": params}), inputs, fold, tmp_path / "a")
+
+
+def test_a_scheme_that_answers_a_row_in_several_splits_is_refused(recipes, fold, inputs, tmp_path):
+    spec = SPEC.model_copy(update={"cross_validation": {"tuning": CrossValidation(groups=3, held_out=2)}})
+    twice = inputs | {SPLITS: splits_frame([fold], spec, calendar())}
+    with pytest.raises(TapehouseError, match=r"recipe auditor: scheme 'tuning' holds out 2 blocks .* held_out: 1"):
+        fit(recipes["auditor"], twice, fold, tmp_path / "a")

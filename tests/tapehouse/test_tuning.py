@@ -14,14 +14,15 @@ import polars as pl
 import pytest
 
 from tapehouse.cross_fitting import cross_fitted, fitting_points
-from tapehouse.declared_splits import declared_splits
+from tapehouse.declared_splits import declared_splits, splits_frame
 from tapehouse.errors import TapehouseError
+from tapehouse.folds import CrossValidation
 from tapehouse.predictions import CHANCES
 from tapehouse.recipes import load_recipes
 from tapehouse.training.jobs import plain_fold
 from tapehouse.trials import stored_trials
 from tapehouse.tuning import JOURNAL, judged, make_study, open_study, outcome, search, with_values
-from tests.tapehouse.classical import DAYS, KEYS, LABELS, SPLITS, in_training, make_fold, make_inputs, recipe
+from tests.tapehouse.classical import DAYS, KEYS, LABELS, SPEC, SPLITS, calendar, in_training, make_fold, make_inputs, recipe
 
 FOLD = make_fold()
 INPUTS = in_training(make_inputs(), FOLD)
@@ -185,3 +186,10 @@ def test_values_that_cannot_be_and_nothing_to_search_are_refused(tmp_path):
         with_values(LINEAR, {"params.l2": -1.0})
     with pytest.raises(TapehouseError, match=r"recipe linear: search: nothing to search"):
         make_study(tmp_path, recipe("linear"), INPUTS, FOLD, JOB)
+
+
+def test_a_scheme_that_answers_a_row_in_several_splits_is_refused(tmp_path):
+    spec = SPEC.model_copy(update={"cross_validation": {"tuning": CrossValidation(groups=3, held_out=2)}})
+    with pytest.raises(TapehouseError, match=r"recipe linear: scheme 'tuning' holds out 2 blocks .* held_out: 1"):
+        study_of(tmp_path, **{SPLITS: splits_frame([FOLD], spec, calendar())})
+    assert not list(tmp_path.iterdir())
