@@ -22,7 +22,7 @@ from tapehouse.rl_prompts import STAGES
 from tapehouse.tokens import as_transformers, load_tokenizer, stop_id
 from tapehouse.training.grouped import grouped
 from tapehouse.training.job import Job
-from tapehouse.training.lora import adapted_model, save_adapter
+from tapehouse.training.lora import adapted_model, copy_reference, save_adapter
 from tapehouse.training.rewarded import Drawn, Rewarded, RolloutRows
 from tapehouse.training.rollouts import draw_groups
 from tapehouse.training.trainer import Durable, arguments, measured_rows, run
@@ -54,6 +54,8 @@ class RolloutTrainer(Durable, GRPOTrainer):
         head = self.model.get_output_embeddings()
         if not hasattr(head, "bias"):  # peft hides that of a head whose rows it trains, and TRL asks for it
             head.bias = None
+        if "ref" in getattr(self.model, "peft_config", {}):
+            copy_reference(self.model)
         drawn = self.args.per_device_train_batch_size * self.args.steps_per_generation
         if drawn % self.num_generations:
             raise TapehouseError(

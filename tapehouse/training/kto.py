@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import polars as pl
-import torch
 from peft import PeftModel
 from trl import KTOConfig, KTOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
 from tapehouse.tokens import as_transformers
 from tapehouse.training.job import Job
-from tapehouse.training.lora import adapted_model, save_adapter
+from tapehouse.training.lora import adapted_model, copy_reference, save_adapter
 from tapehouse.training.stored import OfStored, Verified, row_sets
 from tapehouse.training.trainer import arguments, run
 
@@ -65,14 +64,6 @@ def with_answers_of_others(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each row with the answer of the row before it in the batch, the first with that of the last."""
     others = [rows[place - 1]["completion_ids"] for place in range(len(rows))]
     return [row | {"KL_completion_ids": other} for row, other in zip(rows, others, strict=True)]
-
-
-def copy_reference(model: PeftModel) -> None:
-    """Complete the frozen copy `ref` that the trainer takes of the adapter: it leaves out the rows of added tokens."""
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.endswith("trainable_tokens_delta.default"):
-                model.get_parameter(name.removesuffix("default") + "ref").copy_(weight)
 
 
 def _rows(tokens: pl.DataFrame) -> list[dict[str, Any]]:

@@ -146,6 +146,14 @@ def lora_config(section: AdapterSection, base: PreTrainedModel, vocabulary: Voca
     )
 
 
+def copy_reference(model: PeftModel) -> None:
+    """Complete the frozen copy `ref` that a trainer takes of the adapter: it leaves out the rows of added tokens."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("trainable_tokens_delta.default"):
+                model.get_parameter(name.removesuffix("default") + "ref").copy_(weight)
+
+
 def save_adapter(model: PreTrainedModel | PeftModel, base: str, folder: Path) -> None:
     """Write weights and configuration to `folder`, the base by its name and not by a path of this machine."""
     if not isinstance(model, PeftModel):

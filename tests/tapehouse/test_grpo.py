@@ -22,7 +22,7 @@ from tapehouse.training.__main__ import train
 from tapehouse.training.grpo import RolloutTrainer, rollout_arguments
 from tapehouse.training.job import Job
 from tapehouse.training.jobs import environment, export_job
-from tapehouse.training.lora import adapted_model
+from tapehouse.training.lora import adapted_model, save_adapter
 from tapehouse.training.progress import Progress
 from tapehouse.training.rewarded import Rewarded
 from tapehouse.training.trainer import arguments
@@ -65,16 +65,16 @@ def world(tmp_path_factory) -> tuple[Path, Path]:
     return root / "tokenizer", make_base(root, root / "tokenizer")
 
 
-def export(folder: Path, world, recipe, count: int = 24, **provenance) -> Path:
+def export(folder: Path, world, recipe, count: int = 24, parent: Path | None = None, **provenance) -> Path:
     rows = grpo_rows(world[0], recipe, count)
-    export_job(folder, recipe, rows, world[1], world[0], 3, PROVENANCE | provenance, threads=1)
+    export_job(folder, recipe, rows, world[1], world[0], 3, PROVENANCE | provenance, threads=1, init_dir=parent)
     return folder
 
 
-def make_trainer(folder: Path, world, source=Early, **changes) -> RolloutTrainer:
-    """A trainer of the tiny recipe, whose adapter is moved from its start."""
+def make_trainer(folder: Path, world, source=Early, parent: Path | None = None, **changes) -> RolloutTrainer:
+    """A trainer of the tiny recipe, whose adapter is moved from its start unless it is a parent's."""
     recipe = grpo_recipe(**changes)
-    jobdir = export(folder, world, recipe)
+    jobdir = export(folder, world, recipe, parent=parent)
     rows = pl.read_parquet(jobdir / "tokens.parquet")
     job = Job(recipe, rows, rows.clear(), jobdir, folder, 3, Progress(None, silent), folder / "checkpoints")
     trainer = RolloutTrainer(
@@ -89,9 +89,16 @@ def make_trainer(folder: Path, world, source=Early, **changes) -> RolloutTrainer
     torch.manual_seed(9)
     with torch.no_grad():
         for name, weight in trainer.model.named_parameters():
-            if "lora_B.default" in name:  # the reference is left where it is
+            if "lora_B.default" in name and parent is None:  # the reference is left where it is
                 weight.normal_(std=0.3)
     return trainer
+
+
+def make_marked(folder: Path) -> Path:
+    """The folder of a tokenizer with an added token."""
+    texts = pairs()
+    train_tokenizer([*(texts["prompt"] + texts["chosen"]), *(texts["prompt"] + "HOLD because trend up")], folder, ["<action>"])
+    return folder
 
 
 def gradients(trainer: RolloutTrainer) -> torch.Tensor:
@@ -107,7 +114,7 @@ def test_what_cannot_be_is_refused_with_key_and_remedy():
     for changes, words in (
         ({"rollout": ROLLOUT | {"group": 3}}, "rollout.group 3 does not divide the 8 answers of a rollout"),
         ({"rollout": ROLLOUT | {"updates": 2}}, r"budget.steps 3 is no multiple of the 2 steps of a rollout"),
-        ({"data": {"stage": "structure", "family": "thesis"}}, "rollout.most_tokens 24 cuts every thesis"),
+        ({"data": {"stage": "structure", "family": "thesis"}, "prompt": {}}, "rollout.most_tokens 24 cuts every thesis"),
         ({"data": {}}, "data.stage: missing"),
         ({"data": {"stage": "format"}}, "data.stage"),
         ({"adapter": {"rank": 2, "alpha": 4, "dropout": 0.1}}, "training by grpo runs without dropout"),
@@ -136,7 +143,7 @@ def test_a_thesis_has_the_class_of_its_fold_and_a_claim_the_prompt_it_is_true_of
     tokens = prompt_tokens(prompts, {"test": load_tokenizer(world[0])}, "test", "test", ORDER_ROOM).rows
     tokens = tokens.with_columns(lines_dropped=pl.Series([0, 1, 0, 0, 0, 0], dtype=pl.Int32))
     classes = prompts.select("symbol", "interval", "decision_at", fold=pl.lit("a"), signal_class=pl.lit("buy"))[:4]
-    recipe = grpo_recipe(data={"stage": "claims", "family": "thesis"}, rollout=ROLLOUT | {"most_tokens": 64})
+    recipe = grpo_recipe(data={"stage": "claims", "family": "thesis"}, rollout=ROLLOUT | {"most_tokens": 64}, prompt={})
     rows = training_rows(recipe, tokens, {"datasets.rl_prompts": prompts, "models.signal_classes": classes})
     assert rows["decision_at"].to_list() == prompts["decision_at"].gather([0, 2, 3]).to_list()
     assert rows["signal_class"].to_list() == ["buy"] * 3
@@ -153,11 +160,7 @@ def batch_of(trainer: RolloutTrainer) -> dict[str, torch.Tensor]:
 
 
 def test_rows_of_added_tokens_are_trained_through_the_loss(tmp_path, world):
-    texts = pairs()
-    train_tokenizer(
-        [*(texts["prompt"] + texts["chosen"]), *(texts["prompt"] + "HOLD because trend up")], tmp_path / "marked", ["<action>"]
-    )
-    trainer = make_trainer(tmp_path / "job", (tmp_path / "marked", world[1]))
+    trainer = make_trainer(tmp_path / "job", (make_marked(tmp_path / "marked"), world[1]))
     batch = batch_of(trainer)
     batch["completion_ids"][:, 0] = load_tokenizer(tmp_path / "marked").markers["<action>"]
     ids = torch.cat((batch["prompt_ids"], batch["completion_ids"]), dim=1)
@@ -257,6 +260,32 @@ def test_divergence_is_from_the_start_and_leaves_no_weights_of_its_own(tmp_path,
     assert apart.abs().max() > 0.01
     expected = 0.5 * (apart.exp() - apart - 1).mean()
     assert trainer.compute_loss(trainer.model, batch).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_divergence_from_a_parent_is_from_its_rows_of_added_tokens_too(tmp_path, world):
+    """A policy that is still its parent is nowhere apart from it."""
+    marked = make_marked(tmp_path / "marked")
+    first = make_trainer(tmp_path / "first", (marked, world[1]))
+    with torch.no_grad():
+        moved = [weight for name, weight in first.model.named_parameters() if "trainable_tokens_delta" in name]
+        for weight in moved:
+            weight.add_(0.5 * torch.randn_like(weight))
+    assert moved
+    save_adapter(first.model, "tiny", tmp_path / "parent")
+    trainer = make_trainer(
+        tmp_path / "second",
+        (marked, world[1]),
+        parent=tmp_path / "parent",
+        model={"base": "tiny", "init_from": "first"},
+        loss={"divergence": 0.5},
+    )
+    batch = batch_of(trainer)
+    ids = torch.cat((batch["prompt_ids"], batch["completion_ids"]), dim=1)
+    seen, told = torch.cat((batch["prompt_mask"], batch["completion_mask"]), dim=1), batch["completion_mask"].bool()
+    with torch.no_grad():
+        now = trainer._get_per_token_logps_and_entropies(trainer.model, ids, seen, told.shape[1])[0]
+    torch.testing.assert_close(batch["ref_per_token_logps"][told], now[told], rtol=1e-5, atol=1e-5)
+    assert not any(".ref" in name for name in trainer._trained())
 
 
 # ---------------------------------------------------------------------- rollouts
