@@ -1,9 +1,9 @@
 """Log-probabilities of answers under the reference, computed once and kept by (reference digest, fold, row).
 
-The reference never changes while a policy is trained, nor between two recipes that start from the same weights and differ in
-the loss or the learning rate. A row is known by the token ids of its prompt and answers, so that a dataset which grew costs
-only its new rows. On a CPU each row is computed by itself: without padding, and its value depends on no other row, so that it
-is the same bits whether it was found or computed.
+The reference never changes while a policy is trained, nor where its recipe is trained again with another loss or learning
+rate: the file lies beside the recipe's job, and other recipes have their own. A row is known by the token ids of its prompt and
+answers, so that a dataset which grew costs only its new rows. On a CPU each row is computed by itself: without padding, and
+its value depends on no other row, so that it is the same bits whether it was found or computed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from tapehouse.codeversion import modules_version
 from tapehouse.files import replace_file
 from tapehouse.hashing import text_hash
 from tapehouse.training.job import Job
@@ -26,14 +27,17 @@ FOLDER = "references"
 # What decides the weights of a reference; the tokenizer begins the rows of added tokens.
 WEIGHTS = ("base_digest", "init_digest", "tokenizer_digest")
 
+# What computes the values, with all that these modules reach.
+CODE = tuple(f"tapehouse.training.{name}" for name in ("preference", "lora", "shared_prompt", "lean"))
+
 Pair = tuple[Sequence[int], Sequence[int], Sequence[int]]
 
 
 def reference_file(job: Job) -> Path:
     """Where a job's reference log-probabilities are kept: beside the job's folder, by reference and fold.
 
-    The reference's digest covers its weights, how they are held and run, and the machine: values are found again as they would
-    be computed here.
+    The reference's digest covers its weights, how they are held and run, the code that does, and the machine: values are
+    found again as they would be computed here.
     """
     said = json.loads((job.folder / "job.json").read_text())
     recipe = job.recipe
@@ -45,6 +49,7 @@ def reference_file(job: Job) -> Path:
         recipe.budget.precision,
         recipe.model.device,
         json.dumps(host, sort_keys=True),
+        modules_version(CODE),
     )
     return job.folder.parent / FOLDER / digest[:16] / f"{said['provenance']['fold']}.parquet"
 

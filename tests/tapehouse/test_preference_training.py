@@ -15,7 +15,8 @@ from tapehouse.tokens import load_tokenizer, pad_id, prompt_ids
 from tapehouse.training import references
 from tapehouse.training.__main__ import train
 from tapehouse.training.jobs import export_job
-from tapehouse.training.kto import copy_reference, with_answers_of_others
+from tapehouse.training.kto import with_answers_of_others
+from tapehouse.training.lora import copy_reference
 from tapehouse.training.losses import PairScores, pair_losses
 from tapehouse.training.preference import PreferenceTrainer
 from tapehouse.training.reward import load_scorer, scores
@@ -83,6 +84,16 @@ def test_the_reference_is_kept_by_row_and_found_again_bit_for_bit(world):
     anew, _ = trained(world, "kept", "dpo")
     assert anew["digest"] == first["digest"] != again["digest"]
     assert pl.read_parquet(file).sort("row").equals(kept.sort("row"))
+
+
+def test_code_that_computes_a_reference_is_part_of_what_it_is_known_by(world, monkeypatch):
+    trained(world, "code", "dpo", evaluation=None)
+    asked = []
+    monkeypatch.setattr(references, "modules_version", lambda modules: asked.extend(modules) or "another code")
+    trained(world, "code", "dpo", evaluation=None)
+    one, other = (world[0] / "code" / "references").rglob("*.parquet")
+    assert one.parent != other.parent and pl.read_parquet(one)["row"].equals(pl.read_parquet(other)["row"])
+    assert {"tapehouse.training.preference", "tapehouse.training.lora", "tapehouse.training.shared_prompt"} < set(asked)
 
 
 def test_a_row_is_known_by_where_its_parts_end():
