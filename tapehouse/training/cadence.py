@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from transformers import TrainerCallback
 
+from tapehouse.errors import TapehouseError
+
 if TYPE_CHECKING:
     from tapehouse.training.trainer import Durable
 
@@ -53,6 +55,11 @@ class Cadence(TrainerCallback):
     def on_evaluate(self, args, state, control, **kwargs):
         section = self.trainer.job.recipe.evaluation
         losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
+        if losses and not math.isfinite(losses[-1]):
+            raise TapehouseError(
+                f"recipe {self.trainer.job.recipe.name}: the validation loss is {losses[-1]} at step {state.global_step}, "
+                "by which no state is the best; look at the rows of the validation tail, or lower optimiser.learning_rate"
+            )
         if section.patience is not None and enough(losses, section.patience, section.threshold):
             control.should_training_stop = True
         return control

@@ -4,9 +4,9 @@
 
     FOLDER/ step-00000040/ weights.safetensors  state.pt  digests.json  and what else was given
 
-A checkpoint is valid where the files that lie in it are those of its `digests.json`, byte for byte. What a killed process
-left half written has another name, and what a failing disk changed no longer has its digest: the newest valid one is taken.
-The state is read with `weights_only=True`, so that nothing in it can run.
+A checkpoint is valid where the files that lie in it are those of its `digests.json`, byte for byte, and what that says has the
+digest that it says too. What a killed process left half written has another name, and what a failing disk changed no longer
+has its digest: the newest valid one is taken. The state is read with `weights_only=True`, so that nothing in it can run.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import random
 import shutil
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tapehouse.errors import TapehouseError
+from tapehouse.hashing import text_hash
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +88,8 @@ def save(
 def seal(aside: Path, folder: Path, step: int, metric: float | None) -> Checkpoint:
     """Digest and sync the files of `aside`, rename it into place, and drop what need not be kept."""
     digests = {file.relative_to(aside).as_posix(): _digest(file) for file in _files(aside)}
-    (aside / DIGESTS).write_text(json.dumps({"step": step, "metric": metric, "files": digests}, indent=1, sort_keys=True))
+    said = {"step": step, "metric": metric, "files": digests}
+    (aside / DIGESTS).write_text(json.dumps(said | {"digest": _own_digest(said)}, indent=1, sort_keys=True))
     for path in (*_files(aside), *(path for path in aside.rglob("*") if path.is_dir()), aside):
         _sync(path)
     target = folder / f"step-{step:08d}"
@@ -152,22 +155,34 @@ def set_random_states(states: Mapping[str, Any]) -> None:
 
 def _measured(folder: Path) -> list[Checkpoint]:
     found = [_read(path) for path in folder.glob("step-*")]
-    return sorted((c for c in found if c is not None and c.metric is not None), key=lambda c: (c.metric, c.step))
+    measured = (c for c in found if c is not None and c.metric is not None and math.isfinite(c.metric))
+    return sorted(measured, key=lambda c: (c.metric, c.step))
 
 
 def _read(path: Path) -> Checkpoint | None:
+    said = _said(path)
+    return None if said is None else Checkpoint(path, said["step"], said["metric"])
+
+
+def _said(path: Path) -> dict[str, Any] | None:
+    """Step, metric and digests as they were written; None where they cannot be read or are others: it is no checkpoint."""
     try:
-        said = json.loads((path / DIGESTS).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):  # not a checkpoint; `_problem` says so
+        said = json.loads((path / DIGESTS).read_bytes())
+        return said if said.pop("digest") == _own_digest(said) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return Checkpoint(path, said["step"], said["metric"])
+
+
+def _own_digest(said: Mapping[str, Any]) -> str:
+    return text_hash(json.dumps(said, sort_keys=True))
 
 
 def _problem(path: Path) -> str | None:
     """What is wrong with a checkpoint; None where it is valid."""
-    if _read(path) is None:
-        return f"has no {DIGESTS} that can be read"
-    said = json.loads((path / DIGESTS).read_text())["files"]
+    whole = _said(path)
+    if whole is None:
+        return f"has no {DIGESTS} that can be read, or not the one that was written"
+    said = whole["files"]
     there = {file.relative_to(path).as_posix(): file for file in _files(path) if file.name != DIGESTS}
     if said.keys() != there.keys():
         return f"holds {sorted(there)} where {sorted(said)} were written"

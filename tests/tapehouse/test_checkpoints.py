@@ -52,7 +52,9 @@ def test_what_is_kept_depends_on_the_metrics_alone(tmp_path_factory, metrics):
     assert steps(folder) == sorted({*range(len(metrics))[-2:], *(step for _, step in ranked[: checkpoints.BEST])})
 
 
-@pytest.mark.parametrize("spoil", ["a bit", "cut", "gone", "added", "no digests"])
+@pytest.mark.parametrize(
+    "spoil", ["a bit", "cut", "gone", "added", "no digests", "no text", "no keys", "no mapping", "a metric"]
+)
 def test_a_spoilt_checkpoint_is_named_and_an_earlier_one_taken(tmp_path, caplog, spoil):
     save(tmp_path, 1, WEIGHTS, {})
     folder = save(tmp_path, 2, WEIGHTS, {}).folder
@@ -67,12 +69,25 @@ def test_a_spoilt_checkpoint_is_named_and_an_earlier_one_taken(tmp_path, caplog,
         weights.unlink()
     elif spoil == "added":
         (folder / "more.txt").write_text("x")
+    elif spoil == "a metric":
+        digests = folder / checkpoints.DIGESTS
+        digests.write_text(digests.read_text().replace('"metric": null', '"metric": 0.1'))
     else:
-        (folder / checkpoints.DIGESTS).write_text("")
+        (folder / checkpoints.DIGESTS).write_bytes(
+            {"no digests": b"", "no text": b'{"step": "\xff"}', "no keys": b"{}", "no mapping": b"[2]"}[spoil]
+        )
     with caplog.at_level(logging.WARNING, "tapehouse"):
         assert newest(tmp_path).step == 1
     assert "step-00000002" in caplog.text and "going on from an earlier one" in caplog.text
     assert steps(tmp_path) == [1]
+
+
+def test_what_measured_no_number_is_not_the_best(tmp_path):
+    for step, metric in enumerate([float("nan"), 2.0, 1.0, float("-inf")], start=1):
+        save(tmp_path, step, {"a": WEIGHTS["a"]}, {}, metric)
+    assert best(tmp_path).step == 3 and newest(tmp_path).step == 4
+    save(tmp_path / "none", 1, {"a": WEIGHTS["a"]}, {}, float("nan"))
+    assert best(tmp_path / "none") is None
 
 
 def test_a_spoilt_best_checkpoint_is_refused(tmp_path):

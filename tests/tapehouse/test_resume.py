@@ -145,6 +145,17 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_and_names_its_rows(wo
         assert all(value.isfinite().all() for value in load_file(kept[-1] / "weights.safetensors").values())
 
 
+def test_a_validation_loss_that_is_no_number_ends_the_run_and_leaves_no_best_state(world, tmp_path):
+    recipe = adapter_recipe("sft", budget=BUDGET, evaluation={"every": 4})
+    nothing = pl.col("loss_mask").list.eval(pl.element() & False)  # the mean loss of no token
+    late = pl.col("decision_at") >= TAIL["validation_start"]
+    rows = sft_rows(world[0]).with_columns(loss_mask=pl.when(late).then(nothing).otherwise("loss_mask"))
+    export_job(tmp_path / "job", recipe, rows, world[1], world[0], 3, TAIL, threads=1)
+    with pytest.raises(TapehouseError, match=r"recipe tiny_sft: the validation loss is nan at step 4, .*validation tail"):
+        train(tmp_path / "job", tmp_path / "out", lambda facts: None)
+    assert [path.name for path in (tmp_path / "out.checkpoints").glob("*/step-*")] == ["step-00000002"]
+
+
 def test_two_processes_with_one_output_take_turns(job, tmp_path):
     """A caller that was killed can leave its training behind: the next one waits for it, and both end with the same weights."""
     from tests.tapehouse.killed_runs import SERVER, _run
