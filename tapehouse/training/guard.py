@@ -143,9 +143,14 @@ def peak() -> dict[str, Any]:
 
 
 def _batch_tokens(rows: pl.DataFrame, count: int, recipe: LanguageRecipe) -> int:
-    """Tokens of the largest batch: rows as long as the longest, or full ones where examples share them."""
+    """Tokens of the largest batch of `count` rows: each as long as the longest.
+
+    Of a rollout they are answers: of most tokens, each behind a copy of a token of its prompt, which they share with others.
+    """
     lists = [name for name, kind in rows.schema.items() if kind == pl.List and name.endswith("_ids")]
     longest = int(rows.select(pl.sum_horizontal(pl.col(name).list.len() for name in lists).max()).item() or 0)
-    data = getattr(recipe, "data", None)
-    return count * max(longest, data.row_tokens if getattr(data, "packed", False) else 0)
-
+    rollout = getattr(recipe, "rollout", None)
+    if rollout is None:
+        return count * longest
+    prompts = count * rollout.updates * recipe.budget.accumulation // rollout.group  # of one process; its answers are shuffled
+    return min(count, prompts) * longest + count * (rollout.most_tokens + 1)

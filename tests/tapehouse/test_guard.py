@@ -9,6 +9,7 @@ from tapehouse.errors import TapehouseError
 from tapehouse.training.__main__ import train
 from tapehouse.training.guard import PROCESS, available, available_gpu, estimate, weight_shapes
 from tapehouse.training.jobs import export_job
+from tests.tapehouse.rollout_jobs import grpo_recipe, grpo_rows
 from tests.tapehouse.training_jobs import PROVENANCE, adapter_recipe, make_base, make_tokenizer, sft_rows
 
 
@@ -41,6 +42,25 @@ def test_an_estimate_by_hand(world):
     whole = estimate(recipe({"kind": "full"}), world[1], rows)
     assert (whole.weights, whole.optimiser) == (4 * everything, 12 * everything)
     assert sum(len(shape) == 2 for shape in weight_shapes(world[1]).values()) == 2 * 7 + 1
+
+
+@pytest.mark.parametrize(
+    ("group", "updates", "accumulation", "count", "prompts"),
+    [
+        (4, 1, 1, 16, 4),
+        (4, 1, 2, 8, 4),  # the answers of a rollout are shuffled before it is parted
+        (4, 4, 4, 4, 4),  # each of another prompt, at most
+        (16, 1, 2, 8, 1),
+    ],
+)
+def test_answers_are_counted_beside_the_prompts_that_they_share(world, group, updates, accumulation, count, prompts):
+    budget = {"steps": 4, "batch_size": 16, "accumulation": accumulation, "precision": "fp32"}
+    rollout = {"group": group, "most_tokens": 24, "updates": updates}
+    made = grpo_recipe(budget=budget, rollout=rollout)
+    rows = grpo_rows(world[0], made)
+    tokens = prompts * int(rows["prompt_ids"].list.len().max()) + count * 25
+    vocabulary = json.loads((world[1] / "config.json").read_text())["vocab_size"]
+    assert estimate(made, world[1], rows).logits == tokens * vocabulary * 12
 
 
 @settings(max_examples=15)
