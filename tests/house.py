@@ -251,7 +251,9 @@ from tapehouse.tables import reads, table
 def build(b):
     import polars as pl
 
-    (b.settings.root / f"made_{b.fold.id}").write_text(str(os.getpid()))
+    made = b.settings.root / f"made_{b.fold.id}"
+    if not made.exists():  # the checks of a run make a fold again, which may be that of another process
+        made.write_text(str(os.getpid()))
     return b.read("staging.ticks").group_by("symbol").agg(dearest=pl.col("price").max()).select(
         pl.lit(b.fold.id).alias("fold"), "symbol", "dearest", pl.lit(b.fold.train_end).alias("known_at")
     )
