@@ -22,9 +22,10 @@ SERVED: Final = Path(__file__).with_name("served_model.py")
 def register(
     tracking_uri: str, run_id: str, manifest: Mapping[str, Any], folder: Path, places: Mapping[str, str | bool] | None = None
 ) -> str:
-    """Register a model that a run has trained as a new version of its recipe's, with the alias `challenger`; its version.
+    """Register a model that a run has trained as a new version of its recipe's, and return that.
 
-    A model whose weights are registered already keeps its version, which becomes the challenger again.
+    Its alias is `challenger` if it is of the last fold so far.
+    A model whose weights are registered already keeps its version.
 
     Args:
         run_id: MLflow's run of the training. manifest: of the model. folder: its files, manifest.json among them.
@@ -36,7 +37,7 @@ def register(
     name = manifest["name"]
     for version in client.search_model_versions(f"name = '{name}'"):
         if version.tags.get("digest") == manifest["digest"] and version.tags.get("fold") == str(manifest["fold"]):
-            client.set_registered_model_alias(name, CHALLENGER, version.version)
+            _challenge(client, name, version.version, str(manifest["fold"]))
             return str(version.version)
     mlflow.set_tracking_uri(tracking_uri)
     with warnings.catch_warnings():
@@ -55,8 +56,15 @@ def register(
     version = str(logged.registered_model_version)
     for key in ("digest", "fold", "snapshot"):
         client.set_model_version_tag(name, version, key, str(manifest.get(key)))
-    client.set_registered_model_alias(name, CHALLENGER, version)
+    _challenge(client, name, version, str(manifest["fold"]))
     return version
+
+
+def _challenge(client, name: str, version: str | int, fold: str) -> None:
+    """Make a version the challenger, unless there is one of a later fold: folds are trained beside each other, in any order."""
+    folds = [other.tags.get("fold", "") for other in client.search_model_versions(f"name = '{name}'")]
+    if fold >= max(folds, default=""):
+        client.set_registered_model_alias(name, CHALLENGER, version)
 
 
 def promote(tracking_uri: str, name: str, digest: str) -> str | None:

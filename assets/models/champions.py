@@ -15,6 +15,7 @@ from tapehouse.tables import reads, table
 )
 def build(b):
     from tapehouse.champions import champions, newest
+    from tapehouse.errors import TapehouseError
     from tapehouse.judging_rules import load_rules
     from tapehouse.registry import promote, withdraw
     from tapehouse.tables import load_doc
@@ -24,9 +25,11 @@ def build(b):
     gates = load_rules(b.settings.home).champion
     rows = champions(models, b.read("reports.verdicts"), b.read("models.predictions"), quality, gates)
     for name, digest, champion in rows.select("adapter", "digest", "champion").iter_rows():
-        if champion:
-            promote(b.settings.tracking_uri, name, digest)
-        else:
+        if champion and promote(b.settings.tracking_uri, name, digest) is None:
+            raise TapehouseError(
+                f"{name}: passes every gate, but the registry has no version of its weights {digest}; make the model again"
+            )
+        if not champion:
             withdraw(b.settings.tracking_uri, name)
     b.note(champions=int(rows["champion"].sum()), challengers=rows.height)
     return rows

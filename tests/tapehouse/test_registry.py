@@ -55,7 +55,10 @@ def test_a_registered_model_answers_as_the_method_does(fitted):
     # The same weights again are no second version; others are.
     assert register(uri, run, manifest, folder) == "1"
     assert register(uri, run, manifest | {"digest": "another"}, folder) == "2"
-    assert client.get_model_version_by_alias("gbm", CHALLENGER).version in ("2", 2)
+    assert str(client.get_model_version_by_alias("gbm", CHALLENGER).version) == "2"
+    # A fold that was trained later, and lies before, challenges nobody.
+    assert register(uri, run, manifest | {"digest": "early", "fold": "1999-01-04"}, folder) == "3"
+    assert str(client.get_model_version_by_alias("gbm", CHALLENGER).version) == "2"
 
 
 @pytest.fixture(scope="module")
