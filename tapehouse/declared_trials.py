@@ -21,8 +21,8 @@ class DeclaredTrials:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when any of it does."""
-        return text_hash(repr(sorted(self.settings.items())), repr(sorted(self.prior.items())))
+        """Changes when what was tried before does. A setting that changes is traded anew, and so known by what it earns."""
+        return text_hash(repr(sorted(self.prior.items())))
 
 
 def declared_trials(home: Path) -> DeclaredTrials:

@@ -8,10 +8,9 @@ from tapehouse.tables import reads, table
 
 
 def fingerprint(settings, start, end):
-    from tapehouse.declared_trials import declared_trials
     from tapehouse.trials import trials_fingerprint
 
-    return f"{trials_fingerprint(settings.root)} {declared_trials(settings.home).fingerprint}"
+    return trials_fingerprint(settings.root)
 
 
 @table(

@@ -126,6 +126,7 @@ def test_one_new_recipe_is_four_assets(tmp_path):
     assert after - before == {
         "models/deeper",
         "models/predictions/deeper",
+        "models/calibrations/deeper",
         "reports/evaluations/deeper",
         *(f"{table}/deeper" for table in tables),
     }

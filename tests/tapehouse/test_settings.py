@@ -27,7 +27,7 @@ def test_defaults_lie_in_the_project(home):
     assert settings.root == home / "warehouse"
     assert settings.models_dir == home / "warehouse" / "models"
     assert settings.tracking_uri == f"sqlite:///{home}/warehouse/mlflow.db"
-    assert (settings.catalog, settings.threads, settings.alert_urls) == ("sqlite", 2, "")
+    assert (settings.catalog, settings.threads, settings.alert_urls) == ("sqlite", 1, "")
 
 
 def test_overrides_win_over_the_environment_and_that_over_env_file(home, monkeypatch):
