@@ -260,6 +260,15 @@ class LanguageRecipe(Named):
         return found
 
 
+class PairRecipe(LanguageRecipe):
+    """An adapter that learns from preference pairs; TRL's trainers of those, and ours, run without dropout."""
+
+    tokens: ClassVar[str] = "datasets.preference_tokens"
+    known_at: ClassVar[str] = "reward_known_at"
+    needs: ClassVar[tuple[str, ...]] = ("prompt_ids", "chosen_ids", "rejected_ids")
+    ignores_dropout: ClassVar[bool] = True
+
+
 class ClassicalRecipe(Named):
     """A predictor without a language model: it reads tables of the warehouse, as its method's module declares.
 

@@ -13,13 +13,12 @@ from pathlib import Path
 from types import ModuleType, UnionType
 from typing import Any, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from tapehouse.errors import TapehouseError
 from tapehouse.prompts import templates
 from tapehouse.recipe_sections import ClassicalRecipe, LanguageRecipe, Named
-from tapehouse.yaml_files import parse_yaml
+from tapehouse.yaml_files import read_named
 
 Recipe = Named
 FOLDER = Path("models_registry/adapters")
@@ -54,18 +53,8 @@ def load_recipes(folder: Path) -> dict[str, Recipe]:
 
 def load_recipe(path: Path) -> Recipe:
     """The recipe in `path`, named after the file. Raises TapehouseError: file, key and remedy."""
-    try:
-        fields = parse_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
-        raise TapehouseError(f"{path}: no such recipe; there are {known}") from None
-    except yaml.YAMLError as error:
-        raise TapehouseError(f"{path}: not YAML: {error}; mend the line it names") from error
-    if not isinstance(fields, dict):
-        raise TapehouseError(f"{path}: a recipe is a mapping of keys; start with 'method:' and 'description:'")
-    if "name" in fields:
-        raise TapehouseError(f"{path}: name: follows from the file's stem; remove the key")
-    recipe = parse_recipe({**fields, "name": path.stem}, str(path))
+    fields = read_named(path, "recipe", "'method:' and 'description:'")
+    recipe = parse_recipe(fields, str(path))
     # Of the file alone: a recipe that was written down whole, as in a manifest or a job, names every key.
     for key, reason in recipe.idle().items():
         if _gives(fields, key):

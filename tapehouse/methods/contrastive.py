@@ -2,12 +2,13 @@
 
 from typing import Literal
 
-import polars as pl
 from pydantic import Field
 
 from tapehouse.feature_matrix import labelled
-from tapehouse.networks.recipe import EncoderSection, PolicyRecipe, StageSection, window_read
-from tapehouse.tables import Read
+from tapehouse.methods.sequence import fit_reads, predict, predict_reads
+from tapehouse.networks.recipe import EncoderSection, PolicyRecipe, StageSection
+
+__all__ = ["Recipe", "fit", "fit_reads", "predict", "predict_reads"]  # reads and answers are those of the encoder's own method
 
 
 class Recipe(PolicyRecipe):
@@ -21,16 +22,6 @@ class Recipe(PolicyRecipe):
     probe: StageSection
 
 
-def fit_reads(recipe: Recipe) -> tuple[Read, ...]:
-    """Labels of the training window, and price features from before its first window's first row."""
-    return (Read("labels.triple_barrier", window="train"), window_read(recipe.encoder, "train"))
-
-
-def predict_reads(recipe: Recipe) -> tuple[Read, ...]:
-    """Price features from before the first judged window's first row."""
-    return (window_read(recipe.encoder, "judged"),)
-
-
 def fit(recipe: Recipe, inputs, fold, folder, report=None, checkpoints=None) -> dict:
     """Fit on the labelled windows of the training window; leaves scaler, weights and an ONNX file in `folder`."""
     from tapehouse.networks.classifying import fit_by_contrast
@@ -38,10 +29,3 @@ def fit(recipe: Recipe, inputs, fold, folder, report=None, checkpoints=None) -> 
     points, labels = inputs["features.decision_points"], inputs["labels.triple_barrier"]
     parts = tuple(labelled(points, labels, fold, part) for part in ("fit", "validation"))
     return fit_by_contrast(recipe, inputs["features.price"], parts, folder, report, checkpoints)
-
-
-def predict(recipe: Recipe, inputs, fold, folder) -> pl.DataFrame:
-    """Class probabilities at every decision."""
-    from tapehouse.networks.answering import window_chances
-
-    return window_chances(inputs["features.price"], inputs["features.decision_points"], recipe.encoder.window, folder)

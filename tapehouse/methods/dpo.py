@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tapehouse.recipe_sections import LanguageRecipe, Section
+from tapehouse.recipe_sections import PairRecipe, Section
 
 
 class LossSection(Section):
@@ -29,13 +29,10 @@ class LossSection(Section):
         return self
 
 
-class Recipe(LanguageRecipe):
+class Recipe(PairRecipe):
     """Direct preference optimisation and its variants (Rafailov and others 2023)."""
 
     method: Literal["dpo"]
     loss: LossSection = LossSection()
 
-    tokens: ClassVar[str] = "datasets.preference_tokens"
-    known_at: ClassVar[str] = "reward_known_at"
     needs: ClassVar[tuple[str, ...]] = ("prompt_ids", "chosen_ids", "rejected_ids", "margin_bps")
-    ignores_dropout: ClassVar[bool] = True

@@ -3,11 +3,11 @@
 A pair is two examples, its chosen answer and its rejected one; which of them were a pair is not used.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tapehouse.recipe_sections import LanguageRecipe, Section
+from tapehouse.recipe_sections import PairRecipe, Section
 
 
 class LossSection(Section):
@@ -22,16 +22,11 @@ class LossSection(Section):
     undesirable_weight: float = Field(1.0, gt=0)
 
 
-class Recipe(LanguageRecipe):
+class Recipe(PairRecipe):
     """Kahneman-Tversky optimisation."""
 
     method: Literal["kto"]
     loss: LossSection = LossSection()
-
-    tokens: ClassVar[str] = "datasets.preference_tokens"
-    known_at: ClassVar[str] = "reward_known_at"
-    needs: ClassVar[tuple[str, ...]] = ("prompt_ids", "chosen_ids", "rejected_ids")
-    ignores_dropout: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _others_in_the_batch(self) -> "Recipe":

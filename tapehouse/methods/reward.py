@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tapehouse.recipe_sections import LanguageRecipe, Section
+from tapehouse.recipe_sections import PairRecipe, Section
 from tapehouse.tables import Read
 
 
@@ -23,7 +23,7 @@ class LossSection(Section):
     centre: float | None = Field(0.01, gt=0, description="Weight of the mean of (s_w + s_l)^2 (Eisenstein and others 2023).")
 
 
-class Recipe(LanguageRecipe):
+class Recipe(PairRecipe):
     """A reward model."""
 
     method: Literal["reward"]
@@ -31,10 +31,7 @@ class Recipe(LanguageRecipe):
     prompt: None = Field(None, description="Nothing is asked of a reward model.")
 
     predicts: ClassVar[bool] = False
-    tokens: ClassVar[str] = "datasets.preference_tokens"
-    known_at: ClassVar[str] = "reward_known_at"
     needs: ClassVar[tuple[str, ...]] = ("prompt_ids", "chosen_ids", "rejected_ids", "margin_bps")
-    ignores_dropout: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _has_a_head_of_its_own(self) -> "Recipe":

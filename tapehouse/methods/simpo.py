@@ -1,10 +1,10 @@
 """Preference tuning without a reference: a reward is the mean log-probability of an answer's tokens (Meng and others 2024)."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from tapehouse.recipe_sections import LanguageRecipe, Section
+from tapehouse.recipe_sections import PairRecipe, Section
 
 
 class LossSection(Section):
@@ -15,13 +15,8 @@ class LossSection(Section):
     likelihood: float = Field(0.0, ge=0, description="Weight of the chosen answer's cross-entropy beside it (CPO, Xu 2024).")
 
 
-class Recipe(LanguageRecipe):
+class Recipe(PairRecipe):
     """Simple preference optimisation."""
 
     method: Literal["simpo"]
     loss: LossSection = LossSection()
-
-    tokens: ClassVar[str] = "datasets.preference_tokens"
-    known_at: ClassVar[str] = "reward_known_at"
-    needs: ClassVar[tuple[str, ...]] = ("prompt_ids", "chosen_ids", "rejected_ids")
-    ignores_dropout: ClassVar[bool] = True

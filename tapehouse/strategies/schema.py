@@ -8,7 +8,6 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from tapehouse.backtest.config import BacktestConfig, Guard, Guards
@@ -28,7 +27,7 @@ from tapehouse.strategies.sections import (
     TailSection,
     VetoesSection,
 )
-from tapehouse.yaml_files import parse_yaml
+from tapehouse.yaml_files import read_named
 
 FOLDER = Path("models_registry/strategies")
 NOT_CONTENT = {"name", "description", "selected", "prior_trials"}
@@ -141,19 +140,9 @@ def load_strategies(folder: Path, recipes: dict[str, Named]) -> dict[str, Strate
 
 def load_strategy(path: Path) -> Strategy:
     """The strategy in `path`, named after the file. Raises TapehouseError: file, key and remedy."""
+    fields = read_named(path, "strategy", "'description:' and 'signals:'")
     try:
-        fields = parse_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
-        raise TapehouseError(f"{path}: no such strategy; there are {known}") from None
-    except yaml.YAMLError as error:
-        raise TapehouseError(f"{path}: not YAML: {error}; mend the line it names") from error
-    if not isinstance(fields, dict):
-        raise TapehouseError(f"{path}: a strategy is a mapping of keys; start with 'description:' and 'signals:'")
-    if "name" in fields:
-        raise TapehouseError(f"{path}: name: follows from the file's stem; remove the key")
-    try:
-        return Strategy.model_validate({**fields, "name": path.stem})
+        return Strategy.model_validate(fields)
     except ValidationError as error:
         faults = "\n".join(f"  {fault_text(fault, Strategy)}" for fault in error.errors())
         raise TapehouseError(f"{path}: not a strategy:\n{faults}") from None
