@@ -11,6 +11,7 @@ from tapehouse.hashing import text_hash
 PACKAGE = Path(__file__).resolve().parent
 # How rows are stored, scheduled or shown changes no row, so it is no part of any table's code version.
 PLUMBING = {
+    "tapehouse.building",
     "tapehouse.cli",
     "tapehouse.codeversion",
     "tapehouse.declarations",

@@ -17,7 +17,7 @@ from tapehouse.universe import Universe
 from tapehouse.versions import ACTION_KEY
 
 if TYPE_CHECKING:
-    from tapehouse.engine import Build
+    from tapehouse.building import Build
 
 QUARANTINE = "raw.quarantine"
 NOT_RECEIVED = "not received: no source gave it"

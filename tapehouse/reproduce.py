@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from tapehouse.engine import make_build
+from tapehouse.building import make_build
 from tapehouse.errors import TapehouseError
 from tapehouse.project import Asset, Project
 from tapehouse.recipe_assets import model_asset

@@ -7,7 +7,7 @@ import duckdb
 import polars as pl
 from dateutil.relativedelta import relativedelta
 
-from tapehouse.engine import make_build, run_build
+from tapehouse.building import make_build, run_build
 from tapehouse.partitions import FOLDED, key_of, key_start
 from tapehouse.project import ONCE, Asset, Project
 from tapehouse.tables import Read

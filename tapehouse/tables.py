@@ -77,7 +77,7 @@ def table(
 ):
     """Mark the build function of the table that the file is named after.
 
-    The function takes one argument, a `tapehouse.engine.Build`, and returns a polars frame with the table's columns and
+    The function takes one argument, a `tapehouse.building.Build`, and returns a polars frame with the table's columns and
     the rows of its range alone.
 
     Args:

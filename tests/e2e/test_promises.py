@@ -7,7 +7,7 @@ import duckdb
 import polars as pl
 import pytest
 
-from tapehouse.engine import make_build
+from tapehouse.building import make_build
 from tapehouse.folds import fitting_rows, validation_rows
 from tapehouse.frames import normalise
 from tapehouse.hashing import frame_hash

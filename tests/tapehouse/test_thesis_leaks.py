@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pytest
 
-from tapehouse.engine import POLARS_TYPES
+from tapehouse.frames import POLARS_TYPES
 from tapehouse.hashing import frame_hash
 from tapehouse.leakage import around, find_leaks, mutate
 from tapehouse.scratch import read_raw, rebuild
