@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from html import escape
-from importlib import resources
-from string import Template
 
 import polars as pl
 
 from tapehouse import evaluation, metrics
 from tapehouse.backtest.config import BacktestConfig
-from tapehouse.report import figures
+from tapehouse.report import figures, shell
 from tapehouse.report.caveats import DETAILS, HINDSIGHT
-from tapehouse.report.shell import facts, table
+from tapehouse.report.shell import badge, chart, facts, framed, over, section, table
 from tapehouse.report.verdict import Record, headline, number, percent, records
-from tapehouse.verdicts import BEATS, LOSES
 
 OPEN_BLOCKS = 3  # blocks whose tables are not folded away
 ORIGIN = 2  # entries of the provenance at the head of the page
-BADGES = {BEATS: "good", LOSES: "bad"}
 ACCOUNT = ("return", "return_before_costs", "sharpe", "sortino", "max_drawdown", "hit_rate", "turnover", "trades", "exposure")
 SHARES = {"return", "return_before_costs", "max_drawdown"}
 WHOLE = {"trades"}
+AGAINST = (
+    '<p>The blocks are not wholly unseen, and adapters and baselines execute differently: <a href="#against">what speaks '
+    "against these figures</a>.</p>"
+)
+JOINED = (
+    "Positions are closed, at cost, at the end of each block. Who never traded held cash and is not ranked. Adapters in colour."
+)
+OVERLAP = "Where intervals overlap widely, the order of the table above may be luck."
+ANSWERS = (
+    "<p>Apart from any account: did the answer name the barrier that was reached first, and what did the taken side earn "
+    "before costs?</p>"
+)
 HEADS = {
     "return": "return",
     "return_before_costs": "before costs",
@@ -60,8 +67,6 @@ def report_html(
     Raises:
         ValueError: no rows, or a subject without an equity curve.
     """
-    from plotly.offline import get_plotlyjs
-
     if leaderboard.is_empty():
         raise ValueError("the leaderboard is empty: materialise the backtests of at least one recipe")
     found = records(verdicts, equity)
@@ -71,26 +76,28 @@ def report_html(
         "actions": figures.actions_figure(evaluations, found),
         "exits": figures.exits_figure(trades, found),
     }
-    # "</" would end the script element that carries the data.
-    data = json.dumps(drawn, sort_keys=True, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
-    page = Template(resources.files("tapehouse.report").joinpath("page.html").read_text(encoding="utf-8"))
-    return page.substitute(
-        origin=escape(" · ".join(f"{k} {v}" for k, v in list(provenance.items())[:ORIGIN])),
-        headline=escape(headline(found)),
-        scope=_scope(found, equity, evaluations),
-        verdicts=_verdicts(found, evaluations),
-        caveats="".join(f"<p>{escape(text)}</p>" for text in (*caveats, _thin(equity))),
-        joined=_joined(found),
-        blocks=_blocks(leaderboard),
-        evaluations=_evaluations(evaluations, found),
-        symbols=_symbols(trades, found),
-        pairs=_pairs(pairs),
-        details="".join(f"<p><b>{escape(head)}</b> {escape(text)}</p>" for head, text in DETAILS),
-        glossary=_glossary(),
-        provenance=facts(provenance),
-        figures=data,
-        plotly=get_plotlyjs(),
+    origin = " · ".join(f"{k} {v}" for k, v in list(provenance.items())[:ORIGIN])
+    details = "".join(f"<p><b>{escape(head)}</b> {escape(text)}</p>" for head, text in DETAILS)
+    parts = (
+        over("out-of-sample results", origin, index=None),
+        f"<h1>{escape(headline(found))}</h1>",
+        f"<p>{_scope(found, equity, evaluations)}</p>",
+        shell.caveats((*caveats, _thin(equity)), AGAINST),
+        _verdicts(found, evaluations),
+        section("All blocks joined", _joined(found), note=JOINED),
+        section("Equity and drawdown", chart("equity")),
+        section("How sure are the Sharpe ratios?", chart("sharpe"), note=OVERLAP),
+        section("Account by block", _blocks(leaderboard), note="Point at a column's head for its meaning."),
+        f'<section class="two"><div><h2>What was answered</h2>{chart("actions")}</div>',
+        f"<div><h2>How positions ended</h2>{chart('exits')}</div></section>",
+        section("Answers against what happened", ANSWERS + _evaluations(evaluations, found)),
+        section("Net gain by symbol", _symbols(trades, found)),
+        _pairs(pairs),
+        section("What speaks against these figures", details, "against"),
+        section("Provenance", facts(provenance), note="From these the figures can be made again."),
+        f"<details><summary>What every figure means</summary>{_glossary()}</details>",
     )
+    return framed("Tapehouse: models against simple rules", "\n".join(parts), drawn)
 
 
 def _scope(found: list[Record], equity: pl.DataFrame, evaluations: pl.DataFrame) -> str:
@@ -129,10 +136,9 @@ def _verdicts(found: list[Record], evaluations: pl.DataFrame) -> str:
     for record in found:
         if record.kind == "baseline":
             continue
-        badge = f'<span class="badge {BADGES.get(record.word, "even")}">{escape(record.word)}</span>'
         lost = figures.weighted(wide.filter(pl.col("subject") == record.subject), "unparseable", "n")
         note = f" {_share(lost, 1)} of its answers did not parse and acted as HOLD." if lost > 0 else ""
-        items.append(f"<li>{badge}<span>{escape(record.sentence + note)}</span></li>")
+        items.append(f"<li>{badge(record.word)}<span>{escape(record.sentence + note)}</span></li>")
     return f'<ul class="verdicts">{"".join(items)}</ul>' if items else ""
 
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from tapehouse.pair_diagnostics import ALL, BALANCED, BASELINES, EVEN, LAST_THIRD
 from tapehouse.report import pair_figures as figures
-from tapehouse.report.shell import facts, framed, table
+from tapehouse.report.shell import chart, facts, framed, table
 from tapehouse.report.verdict import number
 
 LEARNABLE, NEARLY, NOTHING = "learnable", "hardly", "nothing"
@@ -45,14 +45,14 @@ def pairs_html(
         _verdicts(rows),
         '<section><h2>Told apart without the prompt</h2><p class="note">Each rule is fitted on a fold’s training window and '
         "scored on its test block; the ticks are in-sample, by objective, on all pairs, where a rule of many cells fits "
-        'chance, too. Bars are 95 % intervals; the dotted line is even odds.</p><div id="accuracy"></div>',
+        f"chance, too. Bars are 95 % intervals; the dotted line is even odds.</p>{chart('accuracy')}",
         _accuracies(rows),
         '</section><section class="two"><div><h2>Margins</h2><p class="note">By how much the chosen order was paid better.</p>'
-        '<div id="margin"></div></div>',
-        '<div><h2>Lengths</h2><p class="note">A longer answer must not be the better one.</p><div id="length"></div></div>',
+        f"{chart('margin')}</div>",
+        f'<div><h2>Lengths</h2><p class="note">A longer answer must not be the better one.</p>{chart("length")}</div>',
         '</section><section class="two"><div><h2>Offsets</h2><p class="note">Far from the dotted line an offset tells the '
-        'answer.</p><div id="farther"></div></div>',
-        '<div><h2>Sides</h2><p class="note">BUY and SELL within a regime and a symbol.</p><div id="sides"></div></div>',
+        f"answer.</p>{chart('farther')}</div>",
+        f'<div><h2>Sides</h2><p class="note">BUY and SELL within a regime and a symbol.</p>{chart("sides")}</div>',
         f"</section><section><h2>By objective</h2>{_objectives(rows)}</section>",
         f"<section><h2>Balance</h2>{_balance(rows)}</section>",
         '<section><h2>Provenance</h2><p class="note">From these the figures can be made again.</p>',

@@ -1,6 +1,5 @@
 """The report: what it claims, that it needs no network, that it repeats byte for byte, and what it refuses."""
 
-import json
 import re
 from datetime import UTC, date, datetime, timedelta
 
@@ -16,6 +15,7 @@ from tapehouse.report.figures import equity_figure
 from tapehouse.report.page import report_html
 from tapehouse.report.preview import preview_png
 from tapehouse.report.provenance import page_row, provenance
+from tapehouse.report.shell import chart, figures_of
 from tapehouse.report.verdict import headline, number, percent, records
 from tapehouse.trials import fit_trials
 from tapehouse.verdicts import BEATS, INCONCLUSIVE, LOSES, curves, verdicts
@@ -148,13 +148,12 @@ def test_what_speaks_against_the_figures_has_a_section(page):
 
 
 def test_page_is_self_contained_and_small(page):
-    assert len(page.encode()) < 8_000_000
-    outside = page.replace(page[page.index("* plotly.js v") : page.rindex("<script>")], "")
-    assert not re.findall(r"""(?:src|href)\s*=\s*["']?https?:""", outside)
-    assert "prefers-color-scheme: dark" in page and "cdn" not in outside
-    figures = json.loads(re.search(r'<script id="figures" type="application/json">(.*?)</script>', page, re.DOTALL)[1])
-    assert set(figures) == {"equity", "sharpe", "actions", "exits"}
-    assert all(f'<div id="{name}"></div>' in page for name in figures)
+    assert len(page.encode()) < 3_000_000
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']?https?:""", page)
+    assert "prefers-color-scheme: dark" in page and "cdn.plot" not in page
+    drawn = figures_of(page)
+    assert set(drawn) == {"equity", "sharpe", "actions", "exits"}
+    assert all(chart(name) in page for name in drawn)
 
 
 def test_names_cannot_break_the_page(page):
