@@ -39,7 +39,7 @@ class BacktestResult:
         as executed, slippage included, each in the raw basis of its own day; `shares` and `exit_shares` differ by the
         splits between. `pnl` is net: price gain + dividends - commission - slippage - borrow.
     equity: one row a session: `equity`, `cash` (short proceeds included), `gross_exposure` and `net_exposure` as shares
-        of equity, `ret` the simple return since the session before.
+        of equity, `turnover` what was bought and sold over equity, `ret` the simple return since the session before.
     ledger: one row a session, in currency. At every row
         opening equity + realised + unrealised + dividends + interest - commission - slippage - borrow = equity; all but
         `unrealised`, values and `traded` (the session's turnover) are running totals. `slippage` is all that was paid
@@ -185,6 +185,7 @@ def _equity(ledger: pl.DataFrame, initial: float) -> pl.DataFrame:
         "cash",
         ((long + short) / equity).alias("gross_exposure"),
         ((long - short) / equity).alias("net_exposure"),
+        (pl.col("traded") / equity).alias("turnover"),
         (equity / equity.shift(1, fill_value=initial) - 1.0).alias("ret"),
     )
 
