@@ -13,7 +13,7 @@ from tapehouse.tables import Read
 
 POINTS, BARS, ACTIONS, EVENTS = "features.decision_points", "staging.bars", "raw.corporate_actions", "raw.calendar_events"
 TABLES = (
-    *("reports.backtests", "reports.backtest_equity", "reports.backtest_trades"),
+    *("reports.backtests", "reports.backtest_equity", "reports.backtest_trades", "reports.sensitivity"),
     *("reports.strategy_decisions", "reports.veto_log"),
 )
 STEP = "tapehouse.steps.strategy"

@@ -195,7 +195,8 @@ def simulate(
             side = order[s, SIDE]
             pushed = taker
             if impact > 0.0 and volume[t, s] > 0.0:
-                pushed += impact * volatility[t, s] * np.sqrt(order[s, QUANTITY] / volume[t, s])
+                taken = min(order[s, QUANTITY], participation * volume[t, s])
+                pushed += impact * volatility[t, s] * np.sqrt(taken / volume[t, s])
             dearest = max(dearest, pushed)
             when, fill[s], executed[s] = fill_of_order(
                 side, order[s, LIMIT], price, low[t, s], high[t, s], order[s, FIRST] == t, pushed, tick[s]

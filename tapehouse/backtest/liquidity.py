@@ -41,17 +41,29 @@ def known_liquidity(
             continue
         splits = _splits_before(actions.filter(pl.col("symbol") == symbol), days[0], opens[0])
         final = as_known(own, BAR_KEY, pl.lit(own["known_at"].max())).sort("event_at")
-        revised = final.height < own.height
+        # Where no bar was ever corrected and none came out of order, what was known of it is its start.
+        plain = final.height == own.height and final["known_at"].is_sorted()
+        bars = _in_shares(final, place, basis[:, s], splits) if plain else None
+        until = final["known_at"].search_sorted(pl.Series(opens, dtype=final["known_at"].dtype), side="left") if plain else None
         for t, opened in enumerate(opens):
-            known = as_known(own, BAR_KEY, pl.lit(opened)).sort("event_at") if revised else final
-            known = known.filter(pl.col("known_at") < opened).tail(WINDOW)
-            if known.height < FEWEST:
+            if plain:
+                lots, moved = (values[max(until[t] - WINDOW, 0) : until[t]] for values in bars)
+            else:
+                known = as_known(own, BAR_KEY, pl.lit(opened)).sort("event_at").filter(pl.col("known_at") < opened)
+                lots, moved = _in_shares(known.tail(WINDOW), place, basis[:, s], splits)
+            if len(lots) < FEWEST:
                 continue
-            held = np.array([basis[place[day], s] if day in place else _shares(day, splits) for day in known["session"]])
-            volume[t, s] = np.mean(known["volume"].cast(pl.Float64).to_numpy() / held * basis[t, s])
-            moved = np.log(known["close"].to_numpy() / known["open"].to_numpy())
+            volume[t, s] = np.mean(lots * basis[t, s])
             volatility[t, s] = np.sqrt(np.mean(moved**2))
     return volume, volatility
+
+
+def _in_shares(
+    bars: pl.DataFrame, place: dict[date, int], basis: np.ndarray, splits: list[tuple[date, float]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Volume of each bar in shares of the first session, and its log(close / open)."""
+    held = np.array([basis[place[day]] if day in place else _shares(day, splits) for day in bars["session"]])
+    return bars["volume"].cast(pl.Float64).to_numpy() / held, np.log(bars["close"].to_numpy() / bars["open"].to_numpy())
 
 
 def _splits_before(actions: pl.DataFrame, first: date, opened: datetime) -> list[tuple[date, float]]:

@@ -95,8 +95,12 @@ def panel_of(
     sessions: pl.DataFrame,
     config: BacktestConfig,
     symbols: Sequence[str] | None = None,
+    liquidity: bool = False,
 ) -> tuple[Panel, pl.DataFrame]:
     """The panel of a test block, and its sessions up to the last that has a price; arguments as of `run_backtest`.
+
+    Args:
+        liquidity: volume and volatility are looked up even where `config` asks for neither: they change no account of it.
 
     Raises:
         ValueError: no bar of the symbols in the block; see `build_panel`.
@@ -110,13 +114,33 @@ def panel_of(
     sessions = sessions.filter(pl.col("session") <= priced.max()) if len(priced) else sessions.clear()
     if sessions.is_empty():
         raise ValueError("no bar of these symbols up to the end of the test block")
-    return build_panel(versions, actions, sessions, symbols, config.settlement, config.needs_liquidity), sessions
+    liquid = liquidity or config.needs_liquidity
+    return build_panel(versions, actions, sessions, symbols, config.settlement, liquid), sessions
 
 
 def simulate_orders(panel: Panel, orders: Orders, config: BacktestConfig) -> BacktestResult:
     """Run the kernel on arrays that are ready, and name what comes out."""
+    ledger, numbers, indices, counts, fate = account(panel, orders, config)
+    ledger_frame = pl.DataFrame({"session": panel.sessions}, schema={"session": pl.Date}).with_columns(
+        [pl.Series(name, ledger[:, i]) for i, name in enumerate(LEDGER)]
+    )
+    return BacktestResult(
+        trades=_trades(panel, orders, numbers, indices),
+        equity=_equity(ledger_frame, config.initial_cash),
+        ledger=ledger_frame,
+        counts=dict(zip(COUNTS, counts.tolist(), strict=True)),
+        config=config,
+        fate=fate,
+    )
+
+
+def account(panel: Panel, orders: Orders, config: BacktestConfig) -> tuple[np.ndarray, ...]:
+    """The kernel's own arrays (`tapehouse.backtest.account.simulate`): ledger, trade numbers, trade indices, counts, fate.
+
+    For what runs many accounts over one panel, where naming what comes out would take longer than the account.
+    """
     hold = config.exit_rule == "hold"
-    ledger, numbers, indices, counts, fate = simulate(
+    return simulate(
         panel.open,
         panel.high,
         panel.low,
@@ -158,17 +182,6 @@ def simulate_orders(panel: Panel, orders: Orders, config: BacktestConfig) -> Bac
         config.trail_from,
         config.centre == "fill",
         config.guards.array,
-    )
-    ledger_frame = pl.DataFrame({"session": panel.sessions}, schema={"session": pl.Date}).with_columns(
-        [pl.Series(name, ledger[:, i]) for i, name in enumerate(LEDGER)]
-    )
-    return BacktestResult(
-        trades=_trades(panel, orders, numbers, indices),
-        equity=_equity(ledger_frame, config.initial_cash),
-        ledger=ledger_frame,
-        counts=dict(zip(COUNTS, counts.tolist(), strict=True)),
-        config=config,
-        fate=fate,
     )
 
 

@@ -8,8 +8,9 @@ from tapehouse.strategies.schema import Strategy
 
 
 def run(b, strategy: Strategy) -> dict[str, pl.DataFrame]:
-    """Rows of the backtest, of what became of its signals, and of what its vetoes held back."""
+    """Rows of the backtest and of it under other lags, costs and capital, of what became of its signals, and of its vetoes."""
     from tapehouse.metrics import backtest_rows, metric_rows
+    from tapehouse.sensitivity import sensitivity_rows
     from tapehouse.strategies.trading import Market, trade
 
     universe = b.settings.universe
@@ -35,6 +36,7 @@ def run(b, strategy: Strategy) -> dict[str, pl.DataFrame]:
         "reports.backtests": pl.concat([backtest_rows(strategy.name, b.fold.id, result), own]),
         "reports.backtest_equity": result.equity.with_columns(**keys),
         "reports.backtest_trades": result.trades.with_columns(**keys),
+        "reports.sensitivity": sensitivity_rows(traded.panel, traded.orders, result.config).with_columns(**keys),
         "reports.strategy_decisions": traded.decisions.with_columns(**keys),
         "reports.veto_log": traded.vetoes.with_columns(**keys),
     }

@@ -63,13 +63,15 @@ class Traded:
     """What a strategy did in a block.
 
     result: of the account. decisions: rows of reports.strategy_decisions without subject and fold; vetoes: of reports.veto_log.
-    figures: of its own, beside those of every account.
+    figures: of its own, beside those of every account. panel, orders: what the account ran over, with volume and volatility.
     """
 
     result: BacktestResult
     decisions: pl.DataFrame
     vetoes: pl.DataFrame
     figures: dict[str, float | None]
+    panel: Panel
+    orders: Orders
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def trade(strategy: Strategy, fold: Fold, predictions: Mapping[str, pl.DataFrame
     wanted = decisions.filter(pl.col("action") != HOLD)
     figures["gated"] = float(wanted["fate"].str.starts_with("gate.").sum())
     figures["disagreements"] = float(decisions["disagreement"].sum())
-    return Traded(result, decisions, vetoes, figures)
+    return Traded(result, decisions, vetoes, figures, test.panel, orders)
 
 
 def _prepared(
@@ -134,7 +136,7 @@ def _prepared(
     """Gates, vetoes, sizes and orders of one split, on the grid of its sessions."""
     block = _block(fold, split, market.calendar)
     config = strategy.config(market.settlement)
-    panel, block = panel_of(market.points, market.bars, market.actions, block, config)
+    panel, block = panel_of(market.points, market.bars, market.actions, block, config, liquidity=split == TEST)
     panel = on_terms(panel, strategy.costs, market.instruments, market.series, block["close_at"][-1] + market.settlement)
     rows = signals.filter(split=split)
     rows = rows.join(market.points.select(*KEYS, *SHOWN), on=KEYS, how="left", maintain_order="left")

@@ -1,0 +1,166 @@
+"""What later and dearer orders, and more capital, leave of a subject: a table as a heat map, a curve, a sentence each."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from tapehouse.report.figures import ADAPTER_COLOURS, BASELINE_COLOUR
+from tapehouse.sensitivity import CAPITAL, COST
+
+# Orange loses and blue gains: the colour-blind can tell them apart.
+SCALE = [[0.0, "#e0662a"], [0.5, "#eceef1"], [1.0, "#3a8fd6"]]
+LEAST_SPAN = 1.0  # of the colours, in Sharpe ratios: noise around 0 stays pale
+
+
+def cost_lag_figure(cells: pl.DataFrame) -> dict:
+    """Annualised Sharpe ratio by lag and cost, the declared cell framed; a cell without trades is empty.
+
+    Args:
+        cells: of `tapehouse.sensitivity.joined`, one subject.
+    """
+    grid = cells.filter(pl.col("kind") == COST).sort("lag", "cost_bps")
+    costs, lags = (grid[name].unique().sort().to_list() for name in ("cost_bps", "lag"))
+    declared = grid.filter("declared")
+    at = declared["cost_bps"][0] if declared.height else None
+    cell = {(row["lag"], row["cost_bps"]): row for row in grid.iter_rows(named=True)}
+    rows = [[cell.get((lag, cost), {}) for cost in costs] for lag in lags]
+    ratios = [[_rounded(found.get("sharpe")) for found in row] for row in rows]
+    far = max([LEAST_SPAN, *(abs(value) for row in ratios for value in row if value is not None)])
+    told = [
+        [f"return {found['return'] * 100:+.1f} %, {found['trades']} trades" if found else "" for found in row] for row in rows
+    ]
+    heat = {
+        "type": "heatmap",
+        "x": [f"{cost:g}" for cost in costs],
+        "y": [str(lag) for lag in lags],
+        "z": ratios,
+        "customdata": told,
+        "zmin": -far,
+        "zmax": far,
+        "colorscale": SCALE,
+        "showscale": False,
+        "xgap": 2,
+        "ygap": 2,
+        "texttemplate": "%{z:.2f}",
+        "hoverongaps": False,
+        "hovertemplate": "%{x} bps a side, %{y} sessions later<br>Sharpe ratio %{z:.2f}<br>%{customdata}<extra></extra>",
+    }
+    frame = [] if at is None else [_frame(costs.index(at), 0)]
+    return {
+        "data": [heat],
+        "layout": {
+            "height": 108 + 36 * len(lags),
+            "margin": {"l": 56, "r": 16, "t": 8, "b": 48},
+            "xaxis": {"type": "category", "title": {"text": "cost a side, bps (framed: as declared)"}, "showgrid": False},
+            "yaxis": {"type": "category", "title": {"text": "sessions later"}, "autorange": "reversed", "showgrid": False},
+            "shapes": frame,
+        },
+    }
+
+
+def capacity_figure(cells: pl.DataFrame) -> dict:
+    """Sharpe ratio, and below it the profit a year, by capital; dotted the ratio as declared, without impact.
+
+    Args:
+        cells: of `tapehouse.sensitivity.joined`, one subject.
+    """
+    curve = cells.filter(pl.col("kind") == CAPITAL).sort("capital")
+    capital = curve["capital"].to_list()
+    common = {"type": "scatter", "mode": "lines+markers", "x": capital, "showlegend": False}
+    colour = ADAPTER_COLOURS[1]
+    ratio = {**common, "y": [_rounded(value) for value in curve["sharpe"]], "line": {"color": colour, "width": 2.5}}
+    profit = {**common, "y": [round(value) for value in curve["annual_profit"]], "line": {"color": colour, "width": 2.5}}
+    declared = cells.filter(pl.col("declared") & pl.col("sharpe").is_not_null())
+    level = []
+    if declared.height:
+        height = _rounded(declared["sharpe"][0])
+        level = [
+            {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": height, "y1": height,
+             "line": {"width": 1.5, "dash": "dot", "color": BASELINE_COLOUR}}
+        ]  # fmt: skip
+    return {
+        "data": [
+            {**ratio, "name": "Sharpe ratio", "hovertemplate": "%{x:,.0f}: %{y:.2f}<extra>Sharpe ratio</extra>"},
+            {**profit, "name": "profit", "yaxis": "y2", "hovertemplate": "%{x:,.0f}: %{y:,.0f}<extra>profit a year</extra>"},
+        ],
+        "layout": {
+            "height": 360,
+            "margin": {"l": 72, "r": 16, "t": 8, "b": 48},
+            "xaxis": {"type": "log", "anchor": "y2", "dtick": 1, "title": {"text": "capital"}},
+            "yaxis": {"domain": [0.55, 1], "title": {"text": "Sharpe ratio"}, "zeroline": True},
+            "yaxis2": {"domain": [0, 0.42], "title": {"text": "profit a year"}, "zeroline": True},
+            "shapes": level,
+        },
+    }
+
+
+def sensitivity_words(cells: pl.DataFrame) -> list[str]:
+    """What the two figures say, as plain sentences: costs at which nothing is left, a session's delay, most capital.
+
+    Args:
+        cells: of `tapehouse.sensitivity.joined`, one subject.
+    """
+    if cells.is_empty() or not cells["trades"].sum():
+        return ["It never traded: neither costs nor delays nor capital change anything."]
+    grid = cells.filter(pl.col("kind") == COST).sort("lag", "cost_bps")
+    said = [_of_costs(grid.filter(pl.col("lag") == 0))]
+    declared = grid.filter("declared")
+    later = grid.join(declared.select("cost_bps"), on="cost_bps", how="semi").filter(pl.col("lag") == 1)
+    if later.height and declared["sharpe"][0] is not None and later["sharpe"][0] is not None:
+        said.append(
+            f"Sent one session later, the Sharpe ratio of {declared['sharpe'][0]:.2f} is {later['sharpe'][0]:.2f}; "
+            "one that falls steeply lives on the first bar, one that rises says how large chance is here."
+        )
+    curve = cells.filter(pl.col("kind") == CAPITAL).sort("capital")
+    if curve.height:
+        best = curve.sort("annual_profit").row(-1, named=True)
+        if best["annual_profit"] <= 0:
+            said.append("No capital of the curve earns anything after impact.")
+        else:
+            share = best["annual_profit"] / best["capital"] * 100
+            most = " (the largest that was tried)" if best["capital"] == curve["capital"].max() else ""
+            said.append(
+                f"Of the capital tried, {best['capital']:,.0f} earns most after impact{most}: "
+                f"{best['annual_profit']:,.0f} a year, {share:.1f} % of it."
+            )
+    return said
+
+
+def break_even_bps(costs: list[float], means: list[float]) -> float | None:
+    """Cost a side at which the mean daily return crosses 0, between two that were run; None where it does not.
+
+    Args:
+        costs: ascending. means: of the same cells.
+    """
+    for i in range(1, len(costs)):
+        if means[i - 1] > 0.0 >= means[i]:
+            return costs[i - 1] + (costs[i] - costs[i - 1]) * means[i - 1] / (means[i - 1] - means[i])
+    return None
+
+
+def _of_costs(row: pl.DataFrame) -> str:
+    costs, means = row["cost_bps"].to_list(), row["mean_ret"].to_list()
+    if means[0] <= 0:
+        return f"Even at {costs[0]:g} bps a side it earns nothing."
+    found = break_even_bps(costs, means)
+    if found is None:
+        return f"It earns something at every cost that was tried, up to {costs[-1]:g} bps a side."
+    return f"What it earns is used up at {found:.0f} bps a side."
+
+
+def _frame(column: int, row: int) -> dict:
+    """A frame around a cell of a category axis."""
+    return {
+        "type": "rect",
+        "xref": "x",
+        "yref": "y",
+        "x0": column - 0.49,
+        "x1": column + 0.49,
+        "y0": row - 0.49,
+        "y1": row + 0.49,
+        "line": {"width": 2.5, "color": BASELINE_COLOUR},
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
