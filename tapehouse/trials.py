@@ -8,7 +8,8 @@ files (`tapehouse.tuning`), which :func:`stored_trials` reads; the asset `report
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
@@ -54,6 +55,27 @@ def record_trial(root: Path, name: str, trial: Mapping[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as lines:
         lines.write(json.dumps(dict(trial), sort_keys=True) + "\n")
+
+
+@contextmanager
+def failure_recorded(b: Any, recipe: Any) -> Iterator[None]:
+    """A fit inside this context that raises is a trial that failed, and raises all the same.
+
+    The reason is the last line of the error, which for a process of its own is its own error; the whole is in the run's log.
+    A repetition that is held against what is stored is no trial, nor is a fit that is interrupted.
+
+    Args:
+        b: the build of the model's asset. recipe: what is fitted.
+    """
+    try:
+        yield
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        trial = {"subject": recipe.name, "fold": b.fold.id, "kind": FIT, "state": FAILED, "params": {"setting": recipe.hash}}
+        reason = lines[-1] if lines else type(error).__name__
+        if not b.comparing:
+            record_trial(b.settings.root, f"{recipe.name}-{b.fold.id}-fit", trial | {"reason": reason})
+        raise
 
 
 def stored_trials(root: Path) -> pl.DataFrame:

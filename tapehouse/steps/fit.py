@@ -18,16 +18,19 @@ def run(b, recipe: Recipe) -> pl.DataFrame:
     """Fit a model (for a rule there is nothing to fit) and return its row of `models.adapters`."""
     from tapehouse.training.jobs import fit_apart, move_files, plain_fold
     from tapehouse.training.manifest import files_digest, git_state, host_facts
+    from tapehouse.trials import failure_recorded
 
     # Fitted aside, then moved to a folder named by its digest: a row always points at the file that it was made with.
     inputs = {read.table: b.read(read.table) for read in b.asset.reads}
     aside = b.workdir / "out"
     if recipe.apart:
-        manifest = fit_apart(b, recipe, inputs, aside)
+        with failure_recorded(b, recipe):
+            manifest = fit_apart(b, recipe, inputs, aside)
     else:
         shutil.rmtree(aside, ignore_errors=True)  # of a fit that was killed
         aside.mkdir(parents=True)
-        manifest = fitted(recipe, inputs, b.fold, aside)
+        with failure_recorded(b, recipe):
+            manifest = fitted(recipe, inputs, b.fold, aside)
         manifest |= {"name": recipe.name, "method": recipe.method, "recipe": json.loads(recipe.model_dump_json())}
         manifest |= {"snapshot": b.snapshot, "fold": b.fold.id, "train_end": b.fold.train_end.isoformat(), "seed": recipe.seed}
         manifest |= {"recipe_hash": recipe.hash, **git_state(b.settings.home), **host_facts(1)}

@@ -16,6 +16,7 @@ def run(b, recipe: LanguageRecipe) -> pl.DataFrame:
     from tapehouse.tracking import read_metrics
     from tapehouse.training.jobs import export_job, progress_line, run_job, store_by_digest
     from tapehouse.training.manifest import git_state
+    from tapehouse.trials import failure_recorded
 
     base = base_of(b, recipe.model.base)
     provenance = {
@@ -39,7 +40,8 @@ def run(b, recipe: LanguageRecipe) -> pl.DataFrame:
         parent = root / b.read("models.adapters").row(0, named=True)["path"]
     threads, code = b.settings.threads, base.trust_remote_code
     export_job(job, recipe, tokens, base.folder, tokenizer, recipe.seed, provenance, threads, parent, code)
-    manifest = run_job(job, out, lambda facts: b.progress(progress_line(facts)), b.launch, b.settings.launcher)
+    with failure_recorded(b, recipe):
+        manifest = run_job(job, out, lambda facts: b.progress(progress_line(facts)), b.launch, b.settings.launcher)
     metrics = read_metrics(out)
     weights = store_by_digest(out)
     curve = b.workdir / "loss.png"

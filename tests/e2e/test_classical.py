@@ -140,3 +140,22 @@ def test_a_model_is_made_again_at_its_snapshot_from_the_recipe_of_its_manifest(h
         house.reload()
     with pytest.raises(TapehouseError, match=r"models.adapters: no gbm of fold 1999-01-01; there are .*gbm"):
         reproduce(house.project, house.warehouse, "gbm", "1999-01-01")
+
+
+def test_a_fit_that_fails_is_a_row_of_trials(house):
+    fold = max(house.project.folds)
+    recipe = house.write("models_registry/adapters/unknown.yaml", """
+        method: linear
+        description: On a feature that there is not.
+        params: {features: [momentum_3d]}
+        """)
+    try:
+        house.reload()
+        with pytest.raises(ValueError, match="no feature"):
+            house.make("models.unknown", [fold])
+        failed = stored_trials(house.settings.root).filter(subject="unknown")
+        assert failed.select("fold", "kind", "state").rows() == [(fold, "fit", "failed")]
+        assert "no feature ['momentum_3d']" in failed["reason"][0]
+    finally:
+        recipe.unlink()
+        house.reload()

@@ -1,12 +1,26 @@
 """Trials: what was tried is logged once, stays, and counts when it failed."""
 
+import sys
 from datetime import date
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
 
-from tapehouse.trials import TRIALS, appended, fit_trials, record_trial, stored_trials, trial_rows, trials_fingerprint
+from tapehouse.errors import TapehouseError
+from tapehouse.training.jobs import run_process
+from tapehouse.trials import (
+    TRIALS,
+    appended,
+    failure_recorded,
+    fit_trials,
+    record_trial,
+    stored_trials,
+    trial_rows,
+    trials_fingerprint,
+)
+from tapehouse.verdicts import number_of_trials
 
 
 def equity(last: float) -> pl.DataFrame:
@@ -50,3 +64,43 @@ def test_a_trial_without_a_fold_or_of_no_kind_is_refused(tmp_path):
         trial = {"subject": "a", "fold": "f", "kind": "fit", "state": "complete"} | bad
         with pytest.raises(ValueError, match="a trial has subject, fold"):
             record_trial(tmp_path, "a", trial)
+
+
+def build_of(root, comparing: bool = False) -> SimpleNamespace:
+    """What a step is given, as far as a failed fit needs it."""
+    return SimpleNamespace(settings=SimpleNamespace(root=root), fold=SimpleNamespace(id="2012-05-29"), comparing=comparing)
+
+
+RECIPE = SimpleNamespace(name="gbm", hash="h1")
+
+
+def test_a_training_process_that_fails_leaves_its_last_words_and_fails_all_the_same(tmp_path):
+    dies = [sys.executable, "-c", "raise ValueError('loss is not finite at step 3')"]
+    for _ in range(2):  # the same failure is one trial
+        with pytest.raises(TapehouseError, match="ended with code 1"), failure_recorded(build_of(tmp_path), RECIPE):
+            run_process(dies, {})
+    (row,) = stored_trials(tmp_path).rows(named=True)
+    assert (row["subject"], row["fold"], row["kind"], row["state"]) == ("gbm", "2012-05-29", "fit", "failed")
+    assert row["reason"] == "ValueError: loss is not finite at step 3" and row["params"] == '{"setting": "h1"}'
+    assert row["returns"] == [] and row["sharpe"] is None
+
+
+def test_what_is_held_against_the_stored_or_stopped_by_hand_is_no_trial(tmp_path):
+    with pytest.raises(ValueError), failure_recorded(build_of(tmp_path, comparing=True), RECIPE):
+        raise ValueError("other weights")
+    with pytest.raises(KeyboardInterrupt), failure_recorded(build_of(tmp_path), RECIPE):
+        raise KeyboardInterrupt
+    with failure_recorded(build_of(tmp_path), RECIPE):
+        pass
+    assert stored_trials(tmp_path).is_empty()
+
+
+def test_a_setting_that_failed_and_one_that_was_traded_are_two_tries(tmp_path):
+    with pytest.raises(RuntimeError), failure_recorded(build_of(tmp_path), RECIPE):
+        raise RuntimeError
+    failed = stored_trials(tmp_path)
+    assert failed["reason"].to_list() == ["RuntimeError"]
+    traded = fit_trials(equity(0.03).with_columns(subject=pl.lit("gbm")), {"gbm": "h2"}, {})
+    assert number_of_trials(appended(failed, traded)) == 2
+    mended = fit_trials(equity(0.03).with_columns(subject=pl.lit("gbm")), {"gbm": "h1"}, {})
+    assert number_of_trials(appended(failed, mended)) == 1  # the setting that failed once, and then did not
