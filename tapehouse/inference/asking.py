@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 import polars as pl
 
+from tapehouse.inference.effort import Effort
 from tapehouse.inference.families import FAMILIES, Choices, Family
 from tapehouse.inference.generation import generate
 from tapehouse.inference.sampling import GREEDY, Sampling
@@ -40,6 +41,7 @@ def predict(
     batch: int = 128,
     sampling: Sampling = GREEDY,
     choices: Sequence[Choices] | None = None,
+    effort: Effort | None = None,
 ) -> pl.DataFrame:
     """One row a prompt, in their order: text, parse_state, action, limit_price (currency), confidence, p_sell, p_hold, p_buy.
 
@@ -51,6 +53,7 @@ def predict(
     Args:
         mode: `generate` writes freely, `constrained` what the family's grammar allows, and `score` takes the likeliest of
             `choices`, those of `Family.choices`, which nothing else needs.
+        effort: is told what each batch of answers took; not what their probabilities took beside, where they are of their own.
 
     Raises:
         ValueError: to score without choices.
@@ -58,10 +61,10 @@ def predict(
     if mode == "score":
         if choices is None:
             raise ValueError("inference: answers are scored among choices; pass those of Family.choices")
-        of_actions = action_shares(model, vocabulary, family, prompts, choices)
+        of_actions = action_shares(model, vocabulary, family, prompts, choices, effort)
         texts = _likeliest(family, of_actions, choices)
     else:
-        texts, of_actions = _written(model, vocabulary, prompts, family, mode == "constrained", batch, sampling)
+        texts, of_actions = _written(model, vocabulary, prompts, family, mode == "constrained", batch, sampling, effort)
     said = pl.Series("text", texts, dtype=pl.String)
     read = family.read(said, pl.Series("prompt", prompts, dtype=pl.String))
     chances = class_shares(family, of_actions)
@@ -80,6 +83,7 @@ def action_shares(
     family: Family,
     prompts: Sequence[str],
     choices: Sequence[Choices | None],
+    effort: Effort | None = None,
 ) -> np.ndarray:
     """Share of each action, (prompts, actions of the family), by the log-probability of its whole text and the stop token.
 
@@ -95,7 +99,7 @@ def action_shares(
     found = np.full((len(choices), count), np.nan)
     if asked:
         whole = [head + common for head, common in zip(heads, commons, strict=True)]
-        found[asked] = shares(score(model, whole, answers, vocabulary.pad))
+        found[asked] = shares(score(model, whole, answers, vocabulary.pad, effort))
     return found
 
 
@@ -113,11 +117,12 @@ def _written(
     constrained: bool,
     batch: int,
     sampling: Sampling,
+    effort: Effort | None,
 ) -> tuple[list[str | None], np.ndarray]:
     """What the model writes, and the shares of the family's actions."""
     firsts = family.first_tokens(vocabulary)
     grammars = [family.grammar(prompt, vocabulary) for prompt in prompts] if constrained else None
-    written = generate(model, vocabulary, prompts, family.most, batch, sampling, grammars, firsts or ())
+    written = generate(model, vocabulary, prompts, family.most, batch, sampling, grammars, firsts or (), effort)
     texts = [decode_answer(vocabulary, ids) for ids in written.ids]
     if firsts is not None:
         return texts, shares(np.array(written.firsts, np.float64).reshape(-1, len(firsts)))

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tapehouse.inference.effort import Effort
 from tapehouse.inference.grammar import Grammars
 from tapehouse.inference.sampling import GREEDY, Sampling, choose, text_keys
 from tapehouse.tokens import encode_prompts
@@ -40,12 +42,14 @@ def generate(
     sampling: Sampling = GREEDY,
     grammars: Sequence[str] | None = None,
     watched: Sequence[int] = (),
+    effort: Effort | None = None,
 ) -> Written:
     """One answer a prompt, in their order; one that has not stopped after `most` tokens ends there.
 
     Args:
         grammars: of each answer, as `tapehouse.inference.grammar` writes them; None lets anything follow.
         watched: tokens whose logits at the first place of the answer are wanted, as the model gave them.
+        effort: is told what each batch took.
     """
     encoded, keys = encode_prompts(vocabulary, prompts), text_keys(prompts)
     rules = None if grammars is None else Grammars(vocabulary)
@@ -54,8 +58,10 @@ def generate(
     for rows in by_length(encoded, batch):
         if rules is not None and grammars is not None:
             rules.begin([grammars[row] for row in rows])
-        asked = [encoded[row] for row in rows]
+        asked, started = [encoded[row] for row in rows], perf_counter()
         told, seen = _answers(model, vocabulary.stop, asked, most, keys[rows], sampling, rules, watched)
+        if effort is not None:
+            effort.add(len(rows), sum(map(len, asked)), sum(map(len, told)), perf_counter() - started)
         for row, answer, logits in zip(rows, told, seen, strict=True):
             ids[row], firsts[row] = answer, logits
     return Written(ids, firsts)

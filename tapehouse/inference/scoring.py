@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+
+from tapehouse.inference.effort import Effort
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -19,6 +22,7 @@ def score(
     prompts: Sequence[Sequence[int]],
     answers: Sequence[Sequence[Sequence[int]]],
     pad: int,
+    effort: Effort | None = None,
 ) -> np.ndarray:
     """Natural log-probability of every answer, (prompts, most answers), float64; NaN where a prompt has fewer.
 
@@ -26,6 +30,7 @@ def score(
 
     Args:
         prompts, answers: token ids; of each prompt its answers, with their stop token.
+        effort: is told what each batch took.
     """
     import torch
 
@@ -38,12 +43,16 @@ def score(
     with torch.inference_mode():
         longest = max(map(len, rows_of), default=1)
         for rows in by_length(rows_of, max(TOKENS[model.device.type] // longest, 1)):
+            started = perf_counter()
             fields = collate([(prompts[row], answers[row]) for row in rows], pad)
             asked = AnswerBatch(**{name: field.to(model.device) for name, field in fields.items()})
             told = token_scores(model, asked).double()  # summed in double: an answer may have hundreds of tokens
             sums = told.new_zeros(asked.answers.shape).scatter_add(1, asked.answer, told).cpu().numpy()
             for row, scores in zip(rows, sums, strict=True):
                 found[row, : len(answers[row])] = scores[: len(answers[row])]
+            if effort is not None:
+                heads = sum(len(prompts[row]) for row in rows)
+                effort.add(len(rows), heads, sum(len(rows_of[row]) for row in rows) - heads, perf_counter() - started)
     return found
 
 
