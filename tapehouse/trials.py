@@ -2,14 +2,13 @@
 
 A row is a fit that was traded over a test block, a setting of a sweep, or a trial of a search, failed ones included, with its
 daily returns. Rows are only ever added: a recipe that was changed leaves what it earned before. A search keeps its trials in
-files (`tapehouse.tuning`), which :func:`stored_trials` reads; the asset `reports.trials` puts both together.
+files (`tapehouse.trial_files`), which :func:`stored_trials` reads; the asset `reports.trials` puts both together.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
@@ -18,10 +17,8 @@ import numpy as np
 import polars as pl
 
 from tapehouse.hashing import text_hash
+from tapehouse.trial_files import COMPLETE, FIT, FOLDER
 
-FIT, SWEEP, TUNING = KINDS = ("fit", "sweep", "tuning")
-COMPLETE, PRUNED, FAILED = STATES = ("complete", "pruned", "failed")
-FOLDER: Final = "trials"  # of the warehouse: JSON lines that searches and failed trainings leave, one file each
 TRIALS: Final = {
     "subject": pl.String,
     "fold": pl.String,
@@ -39,47 +36,8 @@ TRIALS: Final = {
 GRAIN: Final = ("subject", "fold", "trial")
 
 
-def record_trial(root: Path, name: str, trial: Mapping[str, Any]) -> None:
-    """Append one trial to `trials/<name>.jsonl` in the warehouse folder `root`, in one write.
-
-    Args:
-        name: of the file; one a search, or a fold's training. trial: `subject`, `fold`, `kind`, `state`, and of `params`
-            (a mapping), `objective`, `returns` (daily, of any length), `first_session` (ISO date) and `reason` what is known.
-
-    Raises:
-        ValueError: a kind or a state that there is not, or no subject or fold.
-    """
-    if trial.get("kind") not in KINDS or trial.get("state") not in STATES or not (trial.get("subject") and trial.get("fold")):
-        raise ValueError(f"a trial has subject, fold, a kind of {KINDS} and a state of {STATES}; got {dict(trial)}")
-    file = root / FOLDER / f"{name}.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as lines:
-        lines.write(json.dumps(dict(trial), sort_keys=True) + "\n")
-
-
-@contextmanager
-def failure_recorded(b: Any, recipe: Any) -> Iterator[None]:
-    """A fit inside this context that raises is a trial that failed, and raises all the same.
-
-    The reason is the last line of the error, which for a process of its own is its own error; the whole is in the run's log.
-    A repetition that is held against what is stored is no trial, nor is a fit that is interrupted.
-
-    Args:
-        b: the build of the model's asset. recipe: what is fitted.
-    """
-    try:
-        yield
-    except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        trial = {"subject": recipe.name, "fold": b.fold.id, "kind": FIT, "state": FAILED, "params": {"setting": recipe.hash}}
-        reason = lines[-1] if lines else type(error).__name__
-        if not b.comparing:
-            record_trial(b.settings.root, f"{recipe.name}-{b.fold.id}-fit", trial | {"reason": reason})
-        raise
-
-
 def stored_trials(root: Path) -> pl.DataFrame:
-    """Rows of `TRIALS` out of the files of :func:`record_trial`, each line once, in the order of their files."""
+    """Rows of `TRIALS` out of the files of `tapehouse.trial_files.record_trial`, each line once, in the order of their files."""
     rows = []
     for file in sorted((root / FOLDER).glob("*.jsonl")):
         rows += [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]  # a torn last line is none

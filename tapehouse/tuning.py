@@ -27,8 +27,8 @@ from tapehouse.hashing import frame_hash, text_hash
 from tapehouse.predictions import CHANCES, KEYS, as_predictions
 from tapehouse.recipe_sections import ClassicalRecipe
 from tapehouse.recipes import parse_recipe
-from tapehouse.trials import COMPLETE, FAILED, PRUNED, TUNING, record_trial
-from tapehouse.trials import FOLDER as TRIALS_FOLDER
+from tapehouse.trial_files import COMPLETE, FAILED, PRUNED, TUNING, record_trial
+from tapehouse.trial_files import FOLDER as TRIALS_FOLDER
 
 if TYPE_CHECKING:
     import optuna

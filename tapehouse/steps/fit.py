@@ -18,7 +18,7 @@ def run(b, recipe: Recipe) -> pl.DataFrame:
     """Fit a model (for a rule there is nothing to fit) and return its row of `models.adapters`."""
     from tapehouse.training.jobs import fit_apart, move_files, plain_fold
     from tapehouse.training.manifest import files_digest, git_state, host_facts
-    from tapehouse.trials import failure_recorded
+    from tapehouse.trial_files import failure_recorded
 
     # Fitted aside, then moved to a folder named by its digest: a row always points at the file that it was made with.
     inputs = {read.table: b.read(read.table) for read in b.asset.reads}

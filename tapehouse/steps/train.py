@@ -16,7 +16,7 @@ def run(b, recipe: LanguageRecipe) -> pl.DataFrame:
     from tapehouse.tracking import read_metrics
     from tapehouse.training.jobs import export_job, progress_line, run_job, store_by_digest
     from tapehouse.training.manifest import git_state
-    from tapehouse.trials import failure_recorded
+    from tapehouse.trial_files import failure_recorded
 
     base = base_of(b, recipe.model.base)
     provenance = {

@@ -10,16 +10,8 @@ import pytest
 
 from tapehouse.errors import TapehouseError
 from tapehouse.training.jobs import run_process
-from tapehouse.trials import (
-    TRIALS,
-    appended,
-    failure_recorded,
-    fit_trials,
-    record_trial,
-    stored_trials,
-    trial_rows,
-    trials_fingerprint,
-)
+from tapehouse.trial_files import failure_recorded, record_trial
+from tapehouse.trials import TRIALS, appended, fit_trials, stored_trials, trial_rows, trials_fingerprint
 from tapehouse.verdicts import number_of_trials
 
 
