@@ -11,7 +11,7 @@ from tapehouse.recipe_sections import LanguageRecipe
 from tapehouse.recipes import BASES, FOLDER, Recipe, load_recipe, load_recipes, method_module
 from tapehouse.tables import Read
 
-POINTS, LABELS = "features.decision_points", "labels.triple_barrier"
+POINTS, LABELS, RETURNS = "features.decision_points", "labels.triple_barrier", "labels.forward_returns"
 BARS, ACTIONS = "staging.bars", "raw.corporate_actions"
 KEY_OF = {"models.adapters": "adapter", "models.predictions": "adapter", "models.calibrations": "adapter"}
 
@@ -105,12 +105,12 @@ def _predictions(recipe: Recipe, source: Path, home: Path) -> Asset:
 
 
 def _evaluation(recipe: Recipe, source: Path) -> Asset:
-    reads = (_own_predictions(recipe), Read(POINTS, window="judged"), Read(LABELS, window="judged"))
+    reads = (_own_predictions(recipe), *(Read(table, window="judged") for table in (POINTS, LABELS, RETURNS)))
     return _asset(
         recipe,
         source,
         f"reports.evaluations.{recipe.name}",
-        f"One row per (subject, fold, metric): how well {recipe.name} foresaw what its test block brought.",
+        f"One row per (subject, fold, split, slice, level, metric): how well {recipe.name} foresaw what its block brought.",
         {f"reports.evaluations.{recipe.name}": "reports.evaluations"},
         reads,
         "evaluate",
@@ -124,7 +124,7 @@ def _judgement(recipe: LanguageRecipe, source: Path, home: Path) -> Asset:
         recipe,
         source,
         f"reports.evaluations.{recipe.name}",
-        f"One row per (subject, fold, metric): how well {recipe.name} judged what its test block brought.",
+        f"One row per (subject, fold, split, slice, level, metric): how well {recipe.name} judged what its block brought.",
         {f"reports.evaluations.{recipe.name}": "reports.evaluations"},
         (_own(recipe.name), *method.judged_reads(recipe), *_base(recipe, home)),
         "judge",

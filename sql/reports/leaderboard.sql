@@ -11,6 +11,7 @@ backtests as (
 evaluations as (
     select subject, fold, metric, value
     from reports.evaluations
+    where split = 'test' and slice = 'all'
 ),
 
 models as (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from tapehouse.evaluations import reading
 from tapehouse.report.verdict import Record
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, lightened where a dark page needs it.
@@ -115,7 +116,7 @@ def sharpe_figure(found: list[Record]) -> dict:
 
 def actions_figure(evaluations: pl.DataFrame, found: list[Record]) -> dict:
     """What was answered, as shares of all answers, above what happened: which barrier was reached first."""
-    wide = evaluations.pivot("metric", index=["subject", "fold"], values="value", aggregate_function=None)
+    wide = reading.figures(evaluations)
     rows = []
     for record in reversed(found):
         of = wide.filter(pl.col("subject") == record.subject)

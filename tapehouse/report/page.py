@@ -7,8 +7,10 @@ from html import escape
 
 import polars as pl
 
-from tapehouse import evaluation, metrics
+from tapehouse import metrics
 from tapehouse.backtest.config import BacktestConfig
+from tapehouse.evaluations import reading
+from tapehouse.predictions import ACTIONS
 from tapehouse.report import figures, shell
 from tapehouse.report.caveats import DETAILS, HINDSIGHT
 from tapehouse.report.shell import badge, chart, facts, framed, over, section, table
@@ -102,7 +104,7 @@ def report_html(
 
 def _scope(found: list[Record], equity: pl.DataFrame, evaluations: pl.DataFrame) -> str:
     blocks = equity["fold"].n_unique()
-    answers = evaluations.filter(pl.col("metric") == "n")["value"].max() or 0
+    answers = reading.figures(evaluations)["n"].max() or 0
     asked = sum(r.kind != "strategy" for r in found)
     costs = BacktestConfig()
     first, last = equity["session"].min(), equity["session"].max()
@@ -131,7 +133,7 @@ def _thin(equity: pl.DataFrame) -> str:
 
 
 def _verdicts(found: list[Record], evaluations: pl.DataFrame) -> str:
-    wide = evaluations.pivot("metric", index=["subject", "fold"], values="value", aggregate_function=None)
+    wide = reading.figures(evaluations)
     items = []
     for record in found:
         if record.kind == "baseline":
@@ -186,7 +188,10 @@ def _account_cell(name: str, value: float | None) -> str:
 
 
 def _evaluations(evaluations: pl.DataFrame, found: list[Record]) -> str:
-    wide = evaluations.pivot("metric", index=["subject", "fold"], values="value", aggregate_function=None)
+    keys = ["subject", "fold", "level"]
+    wide = reading.figures(evaluations).filter(pl.col("n").is_not_null())
+    for end in ("low", "high"):
+        wide = wide.join(reading.figures(evaluations, what=end), on=keys, how="left", suffix=f"_{end}")
     kinds = {r.subject: r.kind for r in found}
     columns = {
         "n": ("answers", lambda r: number(r["n"], 0)),
@@ -198,7 +203,7 @@ def _evaluations(evaluations: pl.DataFrame, found: list[Record]) -> str:
         "mean_ret": ("mean return, bps", lambda r: _with_interval(r, "mean_ret", 1e4, 0)),
         "rank_ic": ("rank IC", lambda r: _with_interval(r, "rank_ic", 1, 2)),
     }
-    heads = [_head(head, evaluation.MEANING[name]) for name, (head, _) in columns.items()]
+    heads = [_head(head, reading.MEANING[name]) for name, (head, _) in columns.items()]
     parts = []
     for (fold,), rows in wide.sort("fold", "subject").group_by("fold", maintain_order=True):
         body = [
@@ -206,7 +211,7 @@ def _evaluations(evaluations: pl.DataFrame, found: list[Record]) -> str:
             for row in rows.iter_rows(named=True)
         ]
         first = rows.row(0, named=True)
-        truth = ", ".join(f"{a} {_share(first[f'base_rate_{a.lower()}'])}" for a in evaluation.ACTIONS)
+        truth = ", ".join(f"{a} {_share(first[f'base_rate_{a.lower()}'])}" for a in ACTIONS)
         note = f'<p class="note">What happened: {escape(truth)} of {number(first["n_labelled"], 0)} labelled decisions.</p>'
         parts.append(f"<h3>Block {escape(str(fold))}</h3>{note}" + table(("subject", *heads), body))
     return _latest(parts)
@@ -266,7 +271,7 @@ def _pairs(pairs: pl.DataFrame | None) -> str:
 
 
 def _glossary() -> str:
-    entries = [f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in {**metrics.MEANING, **evaluation.MEANING}.items()]
+    entries = [f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in {**metrics.MEANING, **reading.MEANING}.items()]
     return f"<dl>{''.join(entries)}</dl>"
 
 

@@ -12,7 +12,7 @@ def run(b, recipe: LanguageRecipe) -> pl.DataFrame:
     import torch
 
     from tapehouse.bases import base_of
-    from tapehouse.reward_judgement import judgement_rows
+    from tapehouse.evaluations.judgement import judgement_rows
     from tapehouse.tokens import load_tokenizer, pad_id, stored_tokenizer_path, tokenizer_digest
     from tapehouse.training.reward import load_scorer, scores
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapehouse import evaluation
+from tapehouse.evaluations.core import EVALUATIONS
+from tapehouse.evaluations.reading import MEANING
 from tapehouse.report.caveats import DETAILS, HINDSIGHT
 from tapehouse.report.figures import equity_figure
 from tapehouse.report.page import report_html
@@ -49,8 +50,10 @@ def frames(drift: dict[str, float], traded: dict[str, int] | None = None, seed: 
 
 
 def judged(subjects) -> pl.DataFrame:
-    rows = [(s, f, m, 0.25 if m != "n" else 160.0) for s in subjects for f in FOLDS for m in evaluation.MEANING]
-    return pl.DataFrame(rows, schema=["subject", "fold", "metric", "value"], orient="row")
+    where = ("test", "all", "")
+    figures = [(m, 0.25 if m != "n" else 160.0, 0.25, 0.25, 160, None) for m in MEANING]
+    rows = [(s, f, *where, *figure) for s in subjects for f in FOLDS for figure in figures]
+    return pl.DataFrame(rows, schema=EVALUATIONS, orient="row")
 
 
 def trades(subjects) -> pl.DataFrame:

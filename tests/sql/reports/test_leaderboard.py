@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 QUERY = (Path(__file__).parents[3] / "sql" / "reports" / "leaderboard.sql").read_text()
 LONG = {"subject": pl.String, "fold": pl.String, "metric": pl.String, "value": pl.Float64}
+JUDGEMENTS = {"subject": pl.String, "fold": pl.String, "split": pl.String, "slice": pl.String, **dict(list(LONG.items())[2:])}
 MODELS = {"adapter": pl.String, "fold": pl.String, "kind": pl.String, "method": pl.String}
 JUDGED = {"subject": pl.String, "kind": pl.String, "verdict": pl.String}
 
@@ -19,7 +20,7 @@ def leaderboard(backtests: list[tuple], evaluations: list[tuple], models: list[t
     con.execute("create schema reports; create schema models")
     tables = {
         "reports.backtests": (backtests, LONG),
-        "reports.evaluations": (evaluations, LONG),
+        "reports.evaluations": (evaluations, JUDGEMENTS),
         "models.adapters": (models, MODELS),
         "reports.verdicts": (judged, JUDGED),
     }
@@ -46,7 +47,14 @@ def test_by_hand():
     ours, hold = ("adapter", "dpo"), ("baseline", "always_hold")
     # A method that nobody has heard of: the kind comes from the model's row, never from its name.
     models = [("ours", "a", *ours), ("gbm", "a", "baseline", "trees_2"), ("always_hold", "a", *hold), ("ours", "b", *ours)]
-    rows = leaderboard(earned, [("ours", "a", "accuracy", 0.4), ("ours", "a", "hit_rate", 0.6)], models)
+    foreseen = [
+        ("ours", "a", "test", "all", "accuracy", 0.4),
+        ("ours", "a", "test", "all", "hit_rate", 0.6),
+        # Neither a part of the block nor the tail of the training window is the block.
+        ("ours", "a", "test", "symbol", "accuracy", 0.9),
+        ("ours", "a", "validation", "all", "accuracy", 0.8),
+    ]
+    rows = leaderboard(earned, foreseen, models)
     found = rows.select("subject", "fold", "kind", "rank", "return", "sharpe", "trades", "accuracy", "label_hit_rate").rows()
     assert found == [
         ("always_hold", "a", "baseline", None, 0.0, None, 0, None, None),

@@ -1,0 +1,90 @@
+"""Sums over rows, by group and joint date, and over draws of blocks of dates; no figure is resampled in any other way.
+
+A draw's sum is one of sums over whole blocks, which are made once for every start: it costs as many additions as it has
+blocks, not sessions, and leaves an exact zero where nothing was drawn. The order of additions is fixed, so that the bits are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from tapehouse.bootstrap import LEVEL, Resamples
+
+
+def grouped_sums(terms: np.ndarray, groups: np.ndarray, group_count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sums and counts of the values that are not NaN, of each group.
+
+    Args:
+        terms: (rows, terms). groups: (rows,) from 0.
+
+    Returns:
+        sums and counts, both (group_count, terms) of floats.
+    """
+    return _sums(terms, groups, group_count)
+
+
+@njit(cache=True)
+def _sums(terms, groups, group_count):
+    sums = np.zeros((group_count, terms.shape[1]))
+    counts = np.zeros((group_count, terms.shape[1]))
+    for row in range(terms.shape[0]):
+        group = groups[row]
+        for k in range(terms.shape[1]):
+            value = terms[row, k]
+            if not np.isnan(value):
+                sums[group, k] += value
+                counts[group, k] += 1.0
+    return sums, counts
+
+
+def draw_sums(daily: np.ndarray, drawn: Resamples) -> np.ndarray:
+    """Sums of `daily` (sessions, terms) over each draw: (terms, draws)."""
+    return np.ascontiguousarray(_draws(np.ascontiguousarray(daily), drawn.starts, drawn.block).T)
+
+
+@njit(cache=True)
+def _draws(daily, starts, block):
+    """`starts`: (draws, blocks) first session of each block; the last block is cut at as many sessions as there are."""
+    sessions, terms = daily.shape
+    draws, blocks = starts.shape
+    last = sessions - (blocks - 1) * block
+    whole, cut = np.zeros((sessions, terms)), np.zeros((sessions, terms))
+    for start in range(sessions):
+        for step in range(block):
+            day = (start + step) % sessions
+            for k in range(terms):
+                whole[start, k] += daily[day, k]
+            if step == last - 1:
+                cut[start] = whole[start]
+    found = np.zeros((draws, terms))
+    for draw in range(draws):
+        for b in range(blocks - 1):
+            start = starts[draw, b]
+            for k in range(terms):
+                found[draw, k] += whole[start, k]
+        start = starts[draw, blocks - 1]
+        for k in range(terms):
+            found[draw, k] += cut[start, k]
+    return found
+
+
+def intervals(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The central 95 % of each row of `draws` (figures, draws), linearly between neighbours; NaN draws are left out.
+
+    Returns:
+        lower and upper ends, both (figures,); NaN where no draw has a value.
+    """
+    ends = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+    low, high = np.full(len(draws), np.nan), np.full(len(draws), np.nan)
+    defined = draws.shape[1] - np.isnan(draws).sum(axis=1)
+    for count in np.unique(defined[defined > 0]):
+        rows = np.flatnonzero(defined == count)
+        places = [(count - 1) * end for end in ends]
+        near = sorted({int(f(p)) for p in places for f in (np.floor, np.ceil)})
+        sorted_there = np.partition(draws[rows], near, axis=1)  # NaN goes to the end
+        for found, place in zip((low, high), places, strict=True):
+            below, above = int(np.floor(place)), int(np.ceil(place))
+            lower, upper = sorted_there[:, below], sorted_there[:, above]
+            found[rows] = lower + (upper - lower) * (place - below)
+    return low, high
