@@ -37,7 +37,7 @@ GRAIN: Final = ("subject", "fold", "trial")
 
 
 def stored_trials(root: Path) -> pl.DataFrame:
-    """Rows of `TRIALS` out of the files of `tapehouse.trial_files.record_trial`, each line once, in the order of their files."""
+    """Rows of `TRIALS` out of the files of `tapehouse.trial_files`, each line once, in the order of their files."""
     rows = []
     for file in sorted((root / FOLDER).glob("*.jsonl")):
         rows += [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]  # a torn last line is none
