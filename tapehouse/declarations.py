@@ -8,6 +8,7 @@ from tapehouse.codeversion import code_version, environment_version, modules_ver
 from tapehouse.errors import TapehouseError
 from tapehouse.folds import FOLDS_FILE, load_folds, read_spec
 from tapehouse.hashing import text_hash
+from tapehouse.page_assets import page_assets
 from tapehouse.project import Asset, Output, Project
 from tapehouse.recipe_assets import recipe_assets
 from tapehouse.settings import Settings
@@ -40,6 +41,7 @@ def load_project(settings: Settings) -> Project:
         *recipe_assets(home),
         *strategy_assets(home),
     ]
+    assets += page_assets(assets)
     _check_names(assets)
     return Project(settings, [_versioned(a, docs, settings.threads) for a in assets], docs, folds, late)
 
@@ -87,7 +89,7 @@ def _python_asset(path: Path, home: Path, docs: dict[str, TableDoc]) -> Asset:
         doc=text,
         by=by,
         reads=declared.reads,
-        outputs=(Output(name, name), *([_rejects_of(name)] if declared.rejects else [])),
+        outputs=(Output(name, name, declared.key), *([_rejects_of(name)] if declared.rejects else [])),
         build=marked[0],
         code_version=code_version(path, *((home / name).read_text() for name in declared.files)),
         fingerprint=declared.fingerprint,

@@ -43,6 +43,7 @@ class Declaration:
     rejects: bool = False
     most_rows: int | None = None
     trains: bool = False
+    key: tuple[tuple[str, str], ...] = ()
 
 
 def reads(
@@ -74,6 +75,7 @@ def table(
     rejects: bool = False,
     most_rows: int | None = None,
     trains: bool = False,
+    key: dict[str, str] | None = None,
 ):
     """Mark the build function of the table that the file is named after.
 
@@ -91,10 +93,12 @@ def table(
         most_rows: a range of partitions is made in slices that read at most so many rows, so that memory does not grow with it;
             what the function notes are then counts, which add up.
         trains: the function starts a training process; `tapehouse run` makes other tables beside it.
+        key: column to value of the rows that are its own, of a table that others write, too.
     """
 
     def mark(build: Callable) -> Callable:
-        build.declaration = Declaration(inputs, fingerprint, tuple(files), cadence, rejects, most_rows, trains)
+        own = tuple((key or {}).items())
+        build.declaration = Declaration(inputs, fingerprint, tuple(files), cadence, rejects, most_rows, trains, own)
         return build
 
     return mark

@@ -15,6 +15,7 @@ from tapehouse.tables import reads, table
     reads("models.adapters", window="all"),
     reads("models.folds"),
     reads("datasets.preference_pairs", window="all"),
+    key={"page": "index"},
 )
 def build(b):
     import polars as pl

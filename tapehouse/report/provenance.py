@@ -23,8 +23,6 @@ def provenance(
         folds: rows of `models.folds`.
         adapters: rows of `models.adapters`; None for a report about data alone.
     """
-    head = commit["git_commit"]
-    state = "no repository" if head is None else head[:12] + (" with uncommitted changes" if commit["git_dirty"] else "")
     blocks = [
         f"{fold}: trained on {train_start:%Y-%m-%d} to {train_end:%Y-%m-%d}, tested from {test_start:%Y-%m-%d} until "
         f"{test_end:%Y-%m-%d}"
@@ -32,14 +30,25 @@ def provenance(
         .select("fold", "train_start", "train_end", "test_start", "test_end")
         .iter_rows()
     ]
-    entries = {"snapshot": str(snapshot), "commit": state, "folds": "; ".join(blocks)}
+    entries = {"snapshot": str(snapshot), "commit": commit_text(commit), "folds": "; ".join(blocks)}
     for row in adapters.sort("adapter", "fold").iter_rows(named=True) if adapters is not None else ():
         entries[f"{row['adapter']} {row['fold']}"] = (
             f"{row['method']}, recipe {row['recipe_hash'][:12]}, seed {row['seed']}, trained at snapshot {row['snapshot']} on "
             f"{row['rows']} rows, digest {row['digest'][:12]}"
         )
-    entries["packages"] = ", ".join(f"{name} {version}" for name in PACKAGES if (version := _version(name)) is not None)
+    entries["packages"] = packages_text()
     return entries
+
+
+def commit_text(commit: dict[str, Any]) -> str:
+    """The commit in short, and whether something was changed since."""
+    head = commit["git_commit"]
+    return "no repository" if head is None else head[:12] + (" with uncommitted changes" if commit["git_dirty"] else "")
+
+
+def packages_text() -> str:
+    """Names and versions of the packages that decide the figures."""
+    return ", ".join(f"{name} {version}" for name in PACKAGES if (version := _version(name)) is not None)
 
 
 def page_row(name: str, page: Path, root: Path, snapshot: int, commit: dict[str, Any]) -> dict[str, Any]:

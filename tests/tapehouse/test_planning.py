@@ -20,6 +20,8 @@ def project():
 
 
 FED = {f"{p.parent.name}.{p.stem}" for p in (ROOT / "assets").glob("*/*.py") if "rejects=True" in p.read_text()}
+DECLARED = [path.stem for folder in ("adapters", "strategies") for path in (ROOT / "models_registry" / folder).glob("*.yaml")]
+PAGES = {f"reports.pages.{name}" for name in DECLARED}  # each shows the baselines beside its subject
 SELECTIONS = {
     "features/price": {"features.price"},
     "features.price": {"features.price"},
@@ -39,7 +41,10 @@ SELECTIONS = {
         "reports.trials",
         "reports.verdicts",
         "reports.leaderboard",
+        "reports.statistics",
+        "reports.differences",
         "reports.pages",
+        *PAGES,
         "models.champions",
     },
 }
