@@ -1,4 +1,4 @@
-"""The command line: run, backfill, refresh, stale, sql, snapshots, assets, export, dev."""
+"""The command line: run, backfill, refresh, stale, sql, snapshots, assets, report, compare, export, dev."""
 
 import logging
 import os
@@ -16,13 +16,14 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from tapehouse import cli_models
+from tapehouse import cli_models, cli_reports
 from tapehouse.errors import TapehouseError
 from tapehouse.settings import Settings, find_home, load_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 PIPE_WIDTH = 160  # a log is not folded to a terminal's 80 columns
 app.add_typer(cli_models.app)
+app.add_typer(cli_reports.app)
 out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, width=None if sys.stderr.isatty() else PIPE_WIDTH)
 

@@ -1,0 +1,96 @@
+"""Commands of reports: opening a page, and two subjects beside each other."""
+
+import webbrowser
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from tapehouse.errors import TapehouseError
+
+app = typer.Typer()
+RUN = "index"  # the page of the whole run
+COMPARISONS = "compare"  # folder below the reports
+# A table, and which of its columns; read at one snapshot.
+ACCOUNTS = {
+    "reports.backtest_equity": "*",
+    "reports.backtest_trades": "*",
+    "reports.differences": "*",
+    "reports.verdicts": "subject, verdict",
+}
+ANSWERS = "select adapter, fold, symbol, interval, decision_at, action from models.predictions where split = 'test'"
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Argument(help="A recipe, a strategy, or any other page; default: the page of the run.")] = RUN,
+) -> None:
+    """Open a report in the browser, and print where it lies."""
+    from tapehouse.cli import open_settings, out
+    from tapehouse.comparison import unknown
+    from tapehouse.warehouse import Warehouse
+
+    settings = open_settings()
+    with Warehouse(settings).reading() as (cursor, _):
+        pages = dict(cursor.execute("select page, path from reports.pages order by page").fetchall())
+    if name not in pages:
+        raise TapehouseError(
+            f"{name}: {unknown(name, sorted(pages), 'page')}. `tapehouse run --select reports/pages+` makes them"
+        )
+    page = settings.root / pages[name]
+    if not page.exists():
+        raise TapehouseError(f"{page} is gone; `tapehouse run --select reports/pages` makes it again")
+    out.print(escape(str(page)), soft_wrap=True, highlight=False)
+    if not webbrowser.open(page.resolve().as_uri()):
+        out.print("No browser was found to open it with.")
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A recipe or strategy.")],
+    b: Annotated[str, typer.Argument(help="Another one.")],
+) -> None:
+    """Print two subjects beside each other over the blocks that both were traded on, and write a page about them."""
+    from tapehouse.cli import open_settings, out
+    from tapehouse.comparison import compared
+    from tapehouse.files import replace_file
+    from tapehouse.report.comparison import comparison_html, statistics_cells
+    from tapehouse.report.provenance import provenance
+    from tapehouse.training.manifest import git_state
+    from tapehouse.warehouse import Warehouse
+
+    settings = open_settings()
+    with Warehouse(settings).reading() as (cursor, snapshot):
+        found = {table: cursor.execute(f"select {columns} from {table}").pl() for table, columns in ACCOUNTS.items()}
+        folds, answers = cursor.execute("select * from models.folds").pl(), cursor.execute(ANSWERS).pl()
+    equity, trades, differences, verdicts = found.values()
+    both = compared(a, b, equity, trades, differences, answers)
+    words = dict(verdicts.iter_rows())
+    made = provenance(snapshot, git_state(settings.home), folds.filter(folds["fold"].is_in(both.folds)))
+    page = settings.reports_dir / COMPARISONS / f"{a}--{b}.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(page, comparison_html(both, words, made).encode())
+
+    table = RichTable(
+        title=f"{len(both.folds)} test block{'s' if len(both.folds) > 1 else ''} of both",
+        title_justify="left",
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("", no_wrap=True)
+    for name in (a, b):
+        table.add_column(escape(name), justify="right", no_wrap=True)
+        table.add_column("95 % interval", justify="right", style="dim", no_wrap=True)
+    for cells in statistics_cells(both):
+        table.add_row(*cells)
+    table.add_row("verdict", words.get(a, ""), "", words.get(b, ""), "")
+    out.print(table)
+    out.print(escape(f"{both.claim}. {both.evidence}"), soft_wrap=True, highlight=False)
+    same = sum(both.held[i][i] for i in range(len(both.held)))
+    alike = both.difference["correlation"]
+    told = "" if alike is None else f"; the correlation of their returns is {alike:.2f}"
+    out.print(f"They held the same at {same:.0%} of all closes{told}.", highlight=False)
+    out.print(f"[bold]Page[/]      {escape(str(page))}", soft_wrap=True, highlight=False)
+    out.print(f"[bold]Snapshot[/]  {snapshot}")
