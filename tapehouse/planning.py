@@ -36,41 +36,69 @@ def next_wave(
     """The next run for the stale partitions `todo`; None when there are none, or all wait for others.
 
     An asset joins when nothing upstream of it is left to make outside the run. Behind an asset of the same run it joins only
-    with partitions that were never made: whether others are stale is known once their inputs have been made again.
+    with partitions that were never made: whether others are stale is known once their inputs have been made again. A fold waits
+    for what it reads of other tables by fold, and not for their other folds.
 
     Args:
-        busy: (asset, partition) pairs that are in the making. room: whether training may begin; it goes first, and what is made
-            once is trained in a run of its own, so that the others need not wait for it.
+        busy: (asset, partition) pairs that are in the making. room: whether training may begin; it goes first and in a run of
+            its own, so that the others need not wait for it.
     """
     waiting: dict[str, dict[str, str]] = {}
     for item in todo:
         if (item.asset, item.partition) not in busy:
             waiting.setdefault(item.asset, {})[item.partition] = item.why
-    making = {asset for asset, _ in busy}
-    allowed = {name for name in waiting if room or not project.assets[name].trains}
-    ready = [n for n in project.assets if n in allowed and not (project.ancestors(n) & (waiting.keys() | making))]
+    pending = {(name, p) for name, partitions in waiting.items() for p in partitions} | busy
+    allowed = [name for name in project.assets if name in waiting and (room or not project.assets[name].trains)]
+    ready = {name: found for name in allowed if (found := _open(project, name, waiting[name], pending))}
     if not ready:
         return None
     lead = min(ready, key=lambda name: (not project.assets[name].trains, ORDER[project.assets[name].by]))
     by = project.assets[lead].by
-    first, last = _ranges(project, project.assets[lead], waiting[lead])[0]
-    if by == "once" and project.assets[lead].trains:
+    first, last = _ranges(project, project.assets[lead], ready[lead])[0]
+    if project.assets[lead].trains:
         return Wave(by, (lead,), first, last)
     wanted = set(Wave(by, (), first, last).partitions(project))
     members: list[str] = []
-    for name, asset in project.assets.items():
-        mine = waiting.get(name)
-        if name not in allowed or not mine or asset.by != by or (first, last) not in _ranges(project, asset, mine):
+    left = pending  # to be made outside this run
+    for name in allowed:
+        asset, mine = project.assets[name], waiting[name]
+        if asset.by != by or asset.trains:
             continue
-        if by == "once" and asset.trains:
+        opened = _open(project, name, mine, left)
+        if not opened or (first, last) not in _ranges(project, asset, opened):
             continue
         upstream = project.ancestors(name) & waiting.keys()
-        outside = (upstream | (project.ancestors(name) & making)) - set(members)
         spilling = any(set(waiting[u]) - wanted for u in upstream if by in DATED and project.assets[u].by == by)
+        behind = bool(upstream) if by not in FOLDED else _open(project, name, mine, pending) != opened
         fresh = all(mine[p] == "missing" for p in mine if p in wanted)
-        if not outside and not spilling and (fresh or not upstream):
+        if not spilling and (fresh or not behind):
             members.append(name)
+            left = left - {(name, p) for p in (mine if by in DATED else wanted)}
     return Wave(by, tuple(members), first, last)
+
+
+def _open(project: Project, name: str, partitions: dict[str, str], pending: Set[tuple[str, str]]) -> dict[str, str]:
+    """Those of an asset's partitions that nothing in `pending` lies upstream of."""
+    by_asset = {asset for asset, _ in pending}
+    if project.assets[name].by not in FOLDED:
+        return {} if project.ancestors(name) & by_asset else partitions
+    return {p: why for p, why in partitions.items() if not _waits(project, name, p, pending, by_asset)}
+
+
+def _waits(project: Project, name: str, fold: str, pending: Set[tuple[str, str]], by_asset: Set[str]) -> bool:
+    """Whether something upstream of a fold is pending: of a table by fold the same fold, of any other one anything."""
+    seen, stack = {name}, [name]
+    while stack:
+        for read in project.assets[stack.pop()].reads:
+            for writer in set(project.writers_of(read)) - seen:
+                seen.add(writer)
+                if project.assets[writer].by in FOLDED:
+                    if (writer, fold) in pending:
+                        return True
+                    stack.append(writer)
+                elif writer in by_asset or project.ancestors(writer) & by_asset:
+                    return True
+    return False
 
 
 def plan(

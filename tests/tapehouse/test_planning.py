@@ -136,6 +136,40 @@ def test_training_goes_first_and_beside_the_others(toy):
     assert next_wave(toy.project, ticks[1:], {("raw.ticks", FEB)}) is None
 
 
+FOLLOWING = """
+'One row per (fold, symbol): the dearest tick, looked up.'
+from tapehouse.tables import reads, table
+
+
+@table(reads("models.dearest"))
+def build(b):
+    return b.read("models.dearest")
+"""
+
+
+def test_a_fold_waits_for_its_own_fold_alone(toy):
+    """While other folds are still in training, what follows one that is done goes on; what reads all of them waits."""
+    for name, text in {"dearest": TRAINED, "following": FOLLOWING}.items():
+        toy.write(f"assets/models/{name}.py", text)
+        toy.write(f"checks/models/{name}.yaml", TRAINED_CHECKS)
+    toy.write("sql/reports/all_folds.sql", "-- One row per (symbol): of all folds.\nselect distinct symbol from models.following")
+    toy.reload()
+    toy.refresh({"raw.ticks", "staging.ticks"})
+    folds = list(toy.project.folds)
+    todo = [s for s in stale(toy.project, toy.state()) if s.asset in ("models.dearest", "models.following", "reports.all_folds")]
+    first_done = [s for s in todo if (s.asset, s.partition) != ("models.dearest", folds[0])]
+    busy = {("models.dearest", folds[1])}
+    assert next_wave(toy.project, first_done, busy, room=False) == Wave("folds", ("models.following",), folds[0], folds[0])
+    # Nothing of it is free while all folds are missing, or the first is in training again.
+    assert next_wave(toy.project, todo, busy, room=False) is None
+    assert next_wave(toy.project, first_done, {("models.dearest", folds[0])}, room=False) is None
+    # Training is a run of its own; all that is free of one table by fold is one run.
+    assert next_wave(toy.project, todo) == Wave("folds", ("models.dearest",), folds[0], folds[-1])
+    trained = [s for s in todo if s.asset != "models.dearest"]
+    assert next_wave(toy.project, trained) == Wave("folds", ("models.following",), folds[0], folds[-1])
+    assert next_wave(toy.project, [s for s in todo if s.asset == "reports.all_folds"], busy) is None
+
+
 def test_within_and_names_restrict_a_plan(toy):
     todo = plan(toy.project, {}, {"staging.ticks"}, {FEB})
     assert todo == [Stale("staging.ticks", FEB, "missing")]
