@@ -77,6 +77,12 @@ def exact(rows: pl.DataFrame, by: Sequence[str] = CLASSES, salt: str = "", least
     return Balanced(kept, per_cell, cells.height, left_out)
 
 
+def drawn(rows: pl.DataFrame, most: int, salt: str = "") -> pl.DataFrame:
+    """At most `most` of the rows, in their order, each drawn by a keyed hash of its own key and `salt`, as in :func:`exact`."""
+    first = pl.Series(_draws(rows, salt)).rank("ordinal") <= most
+    return rows.filter(first)
+
+
 def keep_rates(rows: pl.DataFrame, shares: Mapping[str, Mapping[str, float]], digits: int = 3) -> dict[str, dict[str, float]]:
     """Rates in (0, 1] whose products, as chances to keep a row, give every class its share in expectation.
 

@@ -12,8 +12,9 @@ from tapehouse.recipes import BASES, FOLDER, Recipe, load_recipe, load_recipes, 
 from tapehouse.tables import Read
 
 POINTS, LABELS, RETURNS = "features.decision_points", "labels.triple_barrier", "labels.forward_returns"
+PAIRS = "datasets.preference_tokens"
 BARS, ACTIONS = "staging.bars", "raw.corporate_actions"
-KEY_OF = {"models.adapters": "adapter", "models.predictions": "adapter", "models.calibrations": "adapter"}
+KEY_OF = dict.fromkeys((f"models.{table}" for table in ("adapters", "predictions", "calibrations", "preferences")), "adapter")
 
 
 def recipe_assets(home: Path) -> list[Asset]:
@@ -22,6 +23,8 @@ def recipe_assets(home: Path) -> list[Asset]:
     for name, recipe in load_recipes(home / FOLDER).items():
         source = home / FOLDER / f"{name}.yaml"
         found.append(model_asset(recipe, source, home))
+        if asks_pairs(recipe):
+            found.append(_preferences(recipe, source, home))
         if recipe.predicts:
             found += [_predictions(recipe, source, home), _evaluation(recipe, source), _backtest(recipe, source)]
         elif hasattr(method_module(recipe.method), "judged_reads"):
@@ -101,6 +104,27 @@ def _predictions(recipe: Recipe, source: Path, home: Path) -> Asset:
         step,
         modules=modules,
         words=words,
+    )
+
+
+def asks_pairs(recipe: Recipe) -> bool:
+    """Whether preference pairs are of what it answers: orders, by a language model."""
+    return isinstance(recipe, LanguageRecipe) and recipe.predicts and recipe.family == "order"
+
+
+def _preferences(recipe: LanguageRecipe, source: Path, home: Path) -> Asset:
+    # Apart from its answers: those read no outcome of the test block.
+    parent = recipe.model.init_from
+    return _asset(
+        recipe,
+        source,
+        f"models.preferences.{recipe.name}",
+        "One row per (adapter, fold, symbol, interval, decision_at, objective, placement): which of two answers "
+        f"{recipe.name} holds for the likelier one.",
+        {f"models.preferences.{recipe.name}": "models.preferences"},
+        (_own(recipe.name), *((_own(parent),) if parent else ()), Read(PAIRS, window="test"), *_base(recipe, home)),
+        "prefer",
+        words=_base_words(recipe, home),
     )
 
 
