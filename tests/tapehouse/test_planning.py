@@ -152,11 +152,13 @@ def test_a_fold_waits_for_its_own_fold_alone(toy):
     for name, text in {"dearest": TRAINED, "following": FOLLOWING}.items():
         toy.write(f"assets/models/{name}.py", text)
         toy.write(f"checks/models/{name}.yaml", TRAINED_CHECKS)
-    toy.write("sql/reports/all_folds.sql", "-- One row per (symbol): of all folds.\nselect distinct symbol from models.following")
+    whole = "-- One row per (symbol): of all folds.\nselect distinct symbol from models.following"
+    toy.write("sql/reports/all_folds.sql", whole)
     toy.reload()
     toy.refresh({"raw.ticks", "staging.ticks"})
     folds = list(toy.project.folds)
-    todo = [s for s in stale(toy.project, toy.state()) if s.asset in ("models.dearest", "models.following", "reports.all_folds")]
+    names = ("models.dearest", "models.following", "reports.all_folds")
+    todo = [s for s in stale(toy.project, toy.state()) if s.asset in names]
     first_done = [s for s in todo if (s.asset, s.partition) != ("models.dearest", folds[0])]
     busy = {("models.dearest", folds[1])}
     assert next_wave(toy.project, first_done, busy, room=False) == Wave("folds", ("models.following",), folds[0], folds[0])
