@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tapehouse.codeversion import code_version, environment_version, modules_version
 from tapehouse.errors import TapehouseError
+from tapehouse.examination_assets import examination_assets
 from tapehouse.folds import FOLDS_FILE, load_folds, read_spec
 from tapehouse.hashing import text_hash
 from tapehouse.page_assets import page_assets
@@ -40,6 +41,7 @@ def load_project(settings: Settings) -> Project:
         *(_sql_asset(path, home) for path in sorted((home / "sql").glob("*/*.sql"))),
         *recipe_assets(home),
         *strategy_assets(home),
+        *examination_assets(home),
     ]
     assets += page_assets(assets)
     _check_names(assets)
