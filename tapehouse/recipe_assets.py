@@ -130,6 +130,8 @@ def _preferences(recipe: LanguageRecipe, source: Path, home: Path) -> Asset:
 
 def _evaluation(recipe: Recipe, source: Path) -> Asset:
     reads = (_own_predictions(recipe), *(Read(table, window="judged") for table in (POINTS, LABELS, RETURNS)))
+    if asks_pairs(recipe):
+        reads += (Read("models.preferences", writer=f"models.preferences.{recipe.name}"),)
     return _asset(
         recipe,
         source,

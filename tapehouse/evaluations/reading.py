@@ -6,12 +6,12 @@ from typing import Final, Literal
 
 import polars as pl
 
-from tapehouse.evaluations import barriers, classes, judgement
+from tapehouse.evaluations import barriers, classes, judgement, preferences
 from tapehouse.evaluations.core import ALL
 from tapehouse.predictions import TEST
 
 # What each metric of reports.evaluations means. Also the tooltips of reports.
-MEANING: Final = {**classes.MEANING, **barriers.MEANING, **judgement.MEANING}
+MEANING: Final = {**classes.MEANING, **barriers.MEANING, **judgement.MEANING, **preferences.MEANING}
 # Numbers of something, which add up over folds; all others are means.
 COUNTED: Final = frozenset({"n", "n_labelled", "n_taken", "n_pairs", *(f"confusion_{cell}" for cell in classes.CELLS)})
 KNOWN = 0.5  # least share of the observations whose folds have an interval, for a pooled one
