@@ -63,17 +63,6 @@ def long_run_variance(values: np.ndarray, lags: int) -> float:
     return total
 
 
-def mean_t_statistic(values: np.ndarray, overlap: int) -> float | None:
-    """t-statistic of a mean of returns over horizons that overlap by `overlap` periods less one (Newey and West, 1987).
-
-    None below 30 observations or without variation.
-    """
-    if len(values) < FEWEST or moments(values) is None:
-        return None
-    variance = long_run_variance(values, max(overlap - 1, 0))
-    return float(values.mean() / math.sqrt(variance / len(values))) if variance > 0 else None
-
-
 def probability_above(ratio: float, skewness: float, kurtosis: float, periods: int, benchmark: float) -> float | None:
     """Probability that the true ratio per period exceeds `benchmark`, from the moments of so many periods.
 

@@ -18,7 +18,6 @@ from tapehouse.statistics.ratios import (
     deflated_sharpe,
     effective_trials,
     expected_best_sharpe,
-    mean_t_statistic,
     moments,
     periods_needed,
     probabilistic_sharpe,
@@ -70,14 +69,6 @@ def test_a_standard_error_is_the_spread_over_many_worlds():
     worlds = [0.05 + draws.standard_t(6, 400) for _ in range(600)]
     spread = np.std([moments(w)[0] for w in worlds])
     assert np.mean([standard_error(w) for w in worlds]) == pytest.approx(spread, rel=0.1)
-
-
-def test_overlap_widens_a_mean():
-    ret = np.random.default_rng(2).normal(0.001, 0.01, 600)
-    overlapping = np.convolve(ret, np.ones(10), "valid")
-    honest, naive = mean_t_statistic(overlapping, 10), mean_t_statistic(overlapping, 1)
-    assert 0 < honest < 0.6 * naive
-    assert mean_t_statistic(ret[:29], 1) is None
 
 
 def test_no_trials_no_correction_and_more_trials_less_belief():
