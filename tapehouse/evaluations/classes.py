@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tapehouse.evaluations.answers import BINS, bins, sureness
@@ -12,6 +14,7 @@ from tapehouse.predictions import ACTIONS, CHANCES
 SMALLEST_PROBABILITY = 1e-15  # keeps the log loss finite
 NAMES = tuple(action.lower() for action in ACTIONS)
 CELLS = tuple(f"{truth}_as_{said}" for truth in NAMES for said in NAMES)  # what happened, as what was said
+HITS = tuple(f"{name}_as_{name}" for name in NAMES)
 WHOLES = frozenset({"all", "regime", "symbol", "objective"})  # divisions that do not depend on the answer
 
 MEANING = {
@@ -78,13 +81,15 @@ def _labelled(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _confusion(rows: Rows) -> list[Term]:
-    known, right = _labelled(rows)
-    cells = [known & (rows["truth"] == t) & (rows["action"] == s) for t in range(3) for s in range(3)]
+    known, _ = _labelled(rows)
+    was, said = ([known & (rows[name] == i) for i in range(3)] for name in ("truth", "action"))
+    cells = {cell: was[i // 3] & said[i % 3] for i, cell in enumerate(CELLS)}
     return [
-        Term("right", np.where(known, right, np.nan)),
-        *(Term(cell, np.where(known, at, np.nan)) for cell, at in zip(CELLS, cells, strict=True)),
-        *(Term(f"said_{name}", np.where(known & (rows["action"] == i), right, np.nan)) for i, name in enumerate(NAMES)),
-        *(Term(f"was_{name}", np.where(known & (rows["truth"] == i), right, np.nan)) for i, name in enumerate(NAMES)),
+        Term("labelled", np.where(known, 1.0, np.nan)),
+        *(Term(cell, np.where(known, at, np.nan)) for cell, at in cells.items()),
+        *(Term(f"said_{name}", np.where(at, 1.0, np.nan)) for name, at in zip(NAMES, said, strict=True)),
+        *(Term(f"was_{name}", np.where(at, 1.0, np.nan)) for name, at in zip(NAMES, was, strict=True)),
+        Term("right", np.where(known, cells[HITS[0]] | cells[HITS[1]] | cells[HITS[2]], np.nan)),
     ]
 
 
@@ -93,82 +98,71 @@ def _over(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=bottom > 0)
 
 
-def _by_class(*cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Counts of what was right, was said and happened of each class, (3, …), from the nine cells."""
-    confusion = np.asarray(cells).reshape(3, 3, *np.shape(cells[0]))
-    return np.stack([confusion[i, i] for i in range(3)]), confusion.sum(axis=0), confusion.sum(axis=1)
+def _mean(scores: list[np.ndarray], there: list[np.ndarray]) -> np.ndarray:
+    """Mean over the classes that are there; a score that is not defined counts 0."""
+    total = sum(np.where(at, np.nan_to_num(score), 0.0) for score, at in zip(scores, there, strict=True))
+    return _over(total, sum(at.astype(float) for at in there))
 
 
-def balanced_accuracy(*cells: np.ndarray) -> np.ndarray:
-    """Mean recall of the classes that occur, from the nine counts (truth, said)."""
-    right, _, happened = _by_class(*cells)
-    recall, occurs = _over(right, happened), happened > 0
-    return _over(np.where(occurs, recall, 0.0).sum(axis=0), occurs.sum(axis=0))
+def balanced_accuracy(*counts: np.ndarray) -> np.ndarray:
+    """Mean recall of the classes that occur, from what was recognised and what happened of each: 2 x 3 counts."""
+    hits, was = counts[:3], counts[3:]
+    return _mean([_over(h, w) for h, w in zip(hits, was, strict=True)], [w > 0 for w in was])
 
 
-def matthews(*cells: np.ndarray) -> np.ndarray:
-    """Multi-class Matthews correlation of nine counts (truth, said); NaN where either never varies.
+def matthews(*counts: np.ndarray) -> np.ndarray:
+    """Multi-class Matthews correlation; NaN where what was said or what happened never varies.
 
     J. Gorodkin, Comparing two K-category assignments by a K-category correlation coefficient (2004).
+
+    Args:
+        counts: of each class what was recognised, what was said, what happened: 3 x 3 arrays.
     """
-    right, said, happened = _by_class(*cells)
-    total = said.sum(axis=0)
-    spread = (total**2 - (said**2).sum(axis=0)) * (total**2 - (happened**2).sum(axis=0))
-    return _over(right.sum(axis=0) * total - (happened * said).sum(axis=0), np.sqrt(np.maximum(spread, 0.0)))
+    hits, said, was = counts[:3], counts[3:6], counts[6:]
+    total = sum(was)
+    spread = (total**2 - sum(s**2 for s in said)) * (total**2 - sum(w**2 for w in was))
+    both = sum(s * w for s, w in zip(said, was, strict=True))
+    return _over(sum(hits) * total - both, np.sqrt(np.maximum(spread, 0.0)))
 
 
-def base_rate_loss(*cells: np.ndarray) -> np.ndarray:
+def base_rate_loss(*was: np.ndarray) -> np.ndarray:
     """Entropy of what happened [nats]: the log loss of the rows' own base rates."""
-    happened = _by_class(*cells)[2]
-    rates = _over(happened, np.broadcast_to(happened.sum(axis=0), np.shape(happened)))
-    return -(rates * np.log(np.where(rates > 0, rates, 1.0))).sum(axis=0)
+    total = sum(was)
+    rates = [_over(w, total) for w in was]
+    return -sum(rate * np.log(np.where(rate > 0, rate, 1.0)) for rate in rates)
 
 
-def _macro(of: int):
-    """Mean over classes that occur or were said of precision (0), recall (1) or F1 (2), 0 where it has no denominator.
+def _macro(of: int) -> Callable[..., np.ndarray]:
+    """Mean over classes that occur or were said of precision (0), recall (1) or F1 (2), as scikit-learn, zero_division 0."""
 
-    As scikit-learn with zero_division 0.
-    """
-
-    def mean(*cells: np.ndarray) -> np.ndarray:
-        right, said, happened = _by_class(*cells)
-        score = _over(right * (2.0 if of == 2 else 1.0), (said, happened, said + happened)[of] + 0.0)
-        there = said + happened > 0
-        return _over(np.where(there, np.nan_to_num(score), 0.0).sum(axis=0), there.sum(axis=0))
+    def mean(*counts: np.ndarray) -> np.ndarray:
+        classes = list(zip(counts[:3], counts[3:6], counts[6:], strict=True))
+        scores = [(_over(hit, said), _over(hit, was), f1(hit, said, was))[of] for hit, said, was in classes]
+        return _mean(scores, [said + was > 0 for _, said, was in classes])
 
     return mean
 
 
-def _f1(at: int):
-    def score(*cells: np.ndarray) -> np.ndarray:
-        right, said, happened = _by_class(*cells)
-        return _over(2.0 * right[at], said[at] + happened[at])
-
-    return score
+def f1(hit: np.ndarray, said: np.ndarray, was: np.ndarray) -> np.ndarray:
+    """Harmonic mean of precision and recall from what was recognised, said and happened of a class."""
+    return _over(2.0 * hit, said + was)
 
 
-def _rate(at: int):
-    def rate(*cells: np.ndarray) -> np.ndarray:
-        happened = _by_class(*cells)[2]
-        return _over(happened[at], happened.sum(axis=0))
-
-    return rate
-
-
+SAID, WAS = (tuple(f"{what}_{name}" for name in NAMES) for what in ("said", "was"))
 CONFUSION = Part(
     _confusion,
     (
-        Derived("n_labelled", CELLS, lambda *cells: np.sum(cells, axis=0), None, interval=False),
-        *(Derived(f"base_rate_{name}", CELLS, _rate(i), None) for i, name in enumerate(NAMES)),
+        Derived("n_labelled", ("labelled",), lambda labelled: labelled, None, interval=False),
+        *(Ratio(f"base_rate_{name}", f"was_{name}", "labelled", None) for name in NAMES),
         Ratio("accuracy", "right"),
-        Derived("balanced_accuracy", CELLS, balanced_accuracy),
-        *(Ratio(f"precision_{name}", f"said_{name}") for name in NAMES),
-        *(Ratio(f"recall_{name}", f"was_{name}") for name in NAMES),
-        *(Derived(f"f1_{name}", CELLS, _f1(i)) for i, name in enumerate(NAMES)),
-        *(Derived(f"{name}_macro", CELLS, _macro(i)) for i, name in enumerate(("precision", "recall", "f1"))),
+        Derived("balanced_accuracy", (*HITS, *WAS), balanced_accuracy),
+        *(Ratio(f"precision_{name}", hit, f"said_{name}") for name, hit in zip(NAMES, HITS, strict=True)),
+        *(Ratio(f"recall_{name}", hit, f"was_{name}") for name, hit in zip(NAMES, HITS, strict=True)),
+        *(Derived(f"f1_{name}", (hit, f"said_{name}", f"was_{name}"), f1) for name, hit in zip(NAMES, HITS, strict=True)),
+        *(Derived(f"{name}_macro", (*HITS, *SAID, *WAS), _macro(i)) for i, name in enumerate(("precision", "recall", "f1"))),
         *(Derived(f"confusion_{cell}", (cell,), lambda count: count, interval=False) for cell in CELLS),
-        Derived("mcc", CELLS, matthews),
-        Derived("log_loss_base_rate", CELLS, base_rate_loss, None),
+        Derived("mcc", (*HITS, *SAID, *WAS), matthews),
+        Derived("log_loss_base_rate", ("labelled", *WAS), lambda _, *was: base_rate_loss(*was), None),
     ),
 )
 

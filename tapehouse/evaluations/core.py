@@ -10,19 +10,20 @@ with the answers as they were.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 import polars as pl
 
-from tapehouse.bootstrap import BLOCK_SESSIONS, FEWEST, Resamples, block_length, resample
-from tapehouse.evaluations.drawing import draw_sums, grouped_sums, intervals
+from tapehouse.bootstrap import BLOCK_SESSIONS, FEWEST
+from tapehouse.evaluations.drawing import Blocks, draw_sums, grouped_sums, intervals
 from tapehouse.evaluations.rows import Rows
 
 PERMUTED: Final = "permuted"
-PERMUTATIONS = 20
+PERMUTATIONS = 10
+TOGETHER = 8  # groups whose draws are held at once
 ALL: Final = "all"
 FIGURES = {
     "slice": pl.String,
@@ -130,7 +131,7 @@ def slice_of(name: str, values: pl.Series, own: bool = False) -> Slice:
 
 
 def measure(rows: Rows, parts: Sequence[Part], slices: Sequence[Slice] = (), main: str | None = None) -> pl.DataFrame:
-    """Figures of the rows, whole (slice `all`, level '') and in slices; `FIGURES`, sorted as the parts and slices are.
+    """Figures of the rows, whole (slice `all`, level '') and in slices; `FIGURES`, sorted as slices, levels and parts are.
 
     Args:
         main: the term whose daily sums set the length of blocks, by Politis and White's rule; without one it is the horizon's.
@@ -138,19 +139,18 @@ def measure(rows: Rows, parts: Sequence[Part], slices: Sequence[Slice] = (), mai
     Figures of a slice with no observation are left out; of the whole they are null. No interval stands on fewer than 30.
     """
     whole = Slice(ALL, ("",), np.zeros(len(rows), np.int64))
-    blocks = _Blocks(rows.sessions, _main_series(rows, parts, main))
+    blocks = Blocks(rows.sessions, _main_series(rows, parts, main))
     permuted = rows.permuted(PERMUTATIONS)
-    found = []
+    # What is asked of the same parts is measured in one go.
+    families: dict[tuple[int, ...], list[Slice]] = {}
     for division in (whole, *slices):
-        asked = [p for p in parts if (division.name in p.slices if p.slices is not None else not division.own)]
-        if not asked or not division.levels:
-            continue
-        levels = len(division.levels)
-        grouped = rows.split(division.codes, levels)
-        shuffled = permuted.split(np.tile(division.codes, PERMUTATIONS), levels)
-        for part in asked:
-            found += _part(part, division, grouped, shuffled, blocks)
-    return pl.DataFrame(found, schema=FIGURES, orient="row")
+        asked = tuple(i for i, p in enumerate(parts) if (division.name in p.slices if p.slices else not division.own))
+        if asked and division.levels:
+            families.setdefault(asked, []).append(division)
+    found: dict[str, pl.DataFrame] = {}
+    for asked, divisions in families.items():
+        found |= _family([parts[i] for i in asked], divisions, rows, permuted, blocks)
+    return pl.concat(found[d.name] for d in (whole, *slices) if d.name in found)
 
 
 def evaluation_frame(subject: str, fold: str, split: str, figures: pl.DataFrame) -> pl.DataFrame:
@@ -158,18 +158,6 @@ def evaluation_frame(subject: str, fold: str, split: str, figures: pl.DataFrame)
     return figures.select(
         pl.lit(subject).alias("subject"), pl.lit(fold).alias("fold"), pl.lit(split).alias("split"), *FIGURES
     )
-
-
-class _Blocks:
-    """Resamples of the block's sessions by the horizon of what is resampled."""
-
-    def __init__(self, sessions: int, series: np.ndarray | None) -> None:
-        self.sessions, self.series = sessions, series
-        self.best = 1 if series is None else block_length(series, floor=1)
-
-    def of(self, horizon: int) -> Resamples:
-        longest = max(self.sessions // 3, 1)  # so that a draw has three blocks
-        return resample(self.sessions, min(max(self.best, horizon), longest))
 
 
 def _main_series(rows: Rows, parts: Sequence[Part], main: str | None) -> np.ndarray | None:
@@ -182,85 +170,125 @@ def _main_series(rows: Rows, parts: Sequence[Part], main: str | None) -> np.ndar
     return None
 
 
-def _part(part: Part, division: Slice, rows: Rows, permuted: Rows, blocks: _Blocks) -> list[tuple]:
-    """Rows of `FIGURES` of one part and division: metrics within levels."""
-    summed = [m for m in part.metrics if not isinstance(m, Stated)]
-    terms = part.terms(rows)
-    place = {term.name: i for i, term in enumerate(terms)}
-    matrix = np.column_stack([t.values for t in terms]).astype(float) if terms else np.zeros((len(rows), 0))
-    keys = rows.groups * rows.sessions + rows.dates
-    shape = (rows.group_count, rows.sessions, len(terms))
-    sums, counts = (a.reshape(shape) for a in grouped_sums(matrix, keys, rows.group_count * rows.sessions))
-    observed = counts.sum(axis=1)
-    chance = _chance(part, summed, rows.group_count, permuted)
-    stated = {m.name: m.function(rows) for m in part.metrics if isinstance(m, Stated)}
-    found = []
-    for group, level in enumerate(division.levels):
-        daily = np.concatenate([sums[group], counts[group]], axis=1)
-        values = {m.name: float(_value(m, place, daily.sum(axis=0))) for m in summed}
-        n = {m.name: int(observed[group, place[_counted(m)]]) for m in summed}
-        ends = _ends([m for m in summed if m.interval and n[m.name] >= FEWEST], place, daily, blocks)
-        for m in part.metrics:
-            if isinstance(m, Stated):
-                value, count = (float(a[group]) for a in stated[m.name])
-                line = (value, np.nan, np.nan, int(count), np.nan)
-            else:
-                line = (values[m.name], *ends.get(m.name, (np.nan, np.nan)), n[m.name], chance[m.name][group])
-            if division.name == ALL or line[3] > 0:
-                found.append((division.name, level, m.name, *(None if np.isnan(v) else v for v in line)))
-    return found
+@dataclass(frozen=True)
+class _Placed:
+    """A figure, the columns of sums that it is a function of, and the term whose rows are the observations behind it."""
+
+    metric: Ratio | Derived
+    columns: tuple[int, ...]
+    observed: int
+
+    def of(self, totals: np.ndarray | Mapping[int, np.ndarray]) -> np.ndarray:
+        """The figure by `totals`: of each column an array of any shape."""
+        used = [totals[i] for i in self.columns]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = self.metric.function(*used) if isinstance(self.metric, Derived) else used[0] / used[1]
+        return np.where(np.isfinite(found), found, np.nan)
 
 
-def _counted(metric: Ratio | Derived) -> str:
-    """The term whose rows are the observations behind a figure."""
-    if isinstance(metric, Ratio):
-        return metric.denominator or metric.numerator
-    return metric.terms[0]
+def _placed(parts: Sequence[Part], rows: Rows, wanted: Callable[[Metric], bool]) -> tuple[np.ndarray, list[_Placed]]:
+    """The wanted figures, and the terms that they are made of (rows, terms); columns from `terms` on are their counts."""
+    columns, found = [], []
+    for part in parts:
+        metrics = [m for m in part.metrics if not isinstance(m, Stated) and wanted(m)]
+        named = {term.name: term.values for term in part.terms(rows)} if metrics else {}
+        place: dict[str, int] = {}
+        for metric in metrics:
+            for name in _terms_of(metric):
+                if name not in place:
+                    place[name] = len(columns)
+                    columns.append(named[name])
+        found += [(metric, place) for metric in metrics]
+    matrix = np.column_stack(columns).astype(float) if columns else np.zeros((len(rows), 0))
+    return matrix, [_Placed(metric, *_columns(metric, place, len(columns))) for metric, place in found]
 
 
-def _needed(metric: Ratio | Derived, place: dict[str, int]) -> list[int]:
-    """Columns of sums, followed by those of counts, that a figure is a function of."""
+def _terms_of(metric: Ratio | Derived) -> tuple[str, ...]:
     if isinstance(metric, Derived):
-        return [place[t] for t in metric.terms]
-    top = place[metric.numerator]
-    return [top, top + len(place) if metric.denominator is None else place[metric.denominator]]
+        return metric.terms
+    return (metric.numerator,) if metric.denominator is None else (metric.numerator, metric.denominator)
 
 
-def _value(metric: Ratio | Derived, place: dict[str, int], totals: np.ndarray | dict[int, np.ndarray]) -> np.ndarray:
-    """The figure by `totals`: of each column number, sums of terms and then counts, an array of any shape."""
-    used = [totals[i] for i in _needed(metric, place)]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = metric.function(*used) if isinstance(metric, Derived) else used[0] / used[1]
-    return np.where(np.isfinite(found), found, np.nan)
+def _columns(metric: Ratio | Derived, place: Mapping[str, int], terms: int) -> tuple[tuple[int, ...], int]:
+    """What a figure is a function of, and the term whose rows count."""
+    used = tuple(place[name] for name in _terms_of(metric))
+    if isinstance(metric, Derived):
+        return used, used[0]
+    return (used[0], used[0] + terms) if len(used) == 1 else used, used[-1]
+
+
+def _family(
+    parts: Sequence[Part], divisions: Sequence[Slice], rows: Rows, permuted: Rows, blocks: Blocks
+) -> dict[str, pl.DataFrame]:
+    """`FIGURES` of each division: figures within levels."""
+    rows = rows.divided([(d.codes, len(d.levels)) for d in divisions])
+    matrix, placed = _placed(parts, rows, lambda _: True)
+    sums, counts = grouped_sums(matrix, rows.groups * rows.sessions + rows.dates, rows.group_count * rows.sessions)
+    # (groups, sessions, sums and then counts of terms)
+    daily = np.concatenate([sums, counts], axis=1).reshape(rows.group_count, rows.sessions, 2 * matrix.shape[1])
+    totals = daily.sum(axis=1).T
+    values = {p.metric.name: p.of(totals) for p in placed}
+    observed = {p.metric.name: totals[p.observed + matrix.shape[1]] for p in placed}
+    metrics = [metric for part in parts for metric in part.metrics]
+    for metric in metrics:
+        if isinstance(metric, Stated):
+            values[metric.name], observed[metric.name] = metric.function(rows)
+    low, high = _ends(placed, daily, observed, blocks)
+    chance = _chance(parts, placed, permuted, divisions)
+    columns = {"value": values, "low": low, "high": high, "n": observed, "shuffled": chance}
+    nothing = np.full(rows.group_count, np.nan)
+    # (groups, metrics) each
+    arrays = {column: np.stack([of.get(m.name, nothing) for m in metrics], axis=1) for column, of in columns.items()}
+    found, first = {}, 0
+    for division in divisions:
+        places = slice(first, first + len(division.levels))
+        first += len(division.levels)
+        named = {
+            "slice": np.full(len(division.levels) * len(metrics), division.name),
+            "level": np.repeat(division.levels, len(metrics)),
+            "metric": np.tile([m.name for m in metrics], len(division.levels)),
+        }
+        frame = pl.DataFrame(named | {column: array[places].ravel() for column, array in arrays.items()})
+        frame = frame.with_columns(pl.col("value", "low", "high", "shuffled").fill_nan(None)).cast(FIGURES)
+        found[division.name] = frame if division.name == ALL else frame.filter(pl.col("n") > 0)
+    return found
 
 
 def _ends(
-    metrics: list[Ratio | Derived], place: dict[str, int], daily: np.ndarray, blocks: _Blocks
-) -> dict[str, tuple[float, float]]:
-    found = {}
-    for horizon in sorted({m.horizon for m in metrics}):
-        some = [m for m in metrics if m.horizon == horizon]
-        used = sorted({i for m in some for i in _needed(m, place)})
-        sums = draw_sums(daily[:, used], blocks.of(horizon))
-        drawn = dict(zip(used, sums, strict=True))
-        low, high = intervals(np.stack([_value(m, place, drawn) for m in some]))
-        found |= {m.name: (low[i], high[i]) for i, m in enumerate(some)}
-    return found
+    placed: Sequence[_Placed], daily: np.ndarray, observed: Mapping[str, np.ndarray], blocks: Blocks
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Lower and upper ends of the interval of each figure that has one, (groups,); NaN below 30 observations."""
+    asked = [p for p in placed if p.metric.interval and (observed[p.metric.name] >= FEWEST).any()]
+    low, high = ({p.metric.name: np.full(len(daily), np.nan) for p in asked} for _ in range(2))
+    for horizon in sorted({p.metric.horizon for p in asked}):
+        some = [p for p in asked if p.metric.horizon == horizon]
+        used = sorted({column for p in some for column in p.columns})
+        for first in range(0, len(daily), TOGETHER):
+            groups = np.arange(first, min(first + TOGETHER, len(daily)))
+            drawn = np.stack([draw_sums(daily[group][:, used], blocks.of(horizon)) for group in groups], axis=1)
+            totals = dict(zip(used, drawn, strict=True))
+            enough = [observed[p.metric.name][groups] >= FEWEST for p in some]
+            ends = intervals(np.concatenate([p.of(totals)[kept] for p, kept in zip(some, enough, strict=True)]))
+            after = np.cumsum([kept.sum() for kept in enough])
+            for p, kept, stop in zip(some, enough, after, strict=True):
+                for found, end in zip((low, high), ends, strict=True):
+                    found[p.metric.name][groups[kept]] = end[stop - kept.sum() : stop]
+    return low, high
 
 
-def _chance(part: Part, metrics: list[Ratio | Derived], groups: int, permuted: Rows) -> dict[str, np.ndarray]:
-    """What no knowledge scores, (groups,) of each metric."""
-    asked = [m for m in metrics if m.chance == PERMUTED]
-    known = {m.name: np.full(groups, np.nan if m.chance is None else m.chance) for m in metrics if m.chance != PERMUTED}
-    if not asked:
-        return known
-    terms = part.terms(permuted)
-    place = {term.name: i for i, term in enumerate(terms)}
-    sums, counts = grouped_sums(np.column_stack([t.values for t in terms]).astype(float), permuted.groups, permuted.group_count)
-    totals = np.concatenate([sums, counts], axis=1).T
-    for m in asked:
-        values = _value(m, place, totals).reshape(-1, groups)
+def _chance(
+    parts: Sequence[Part], placed: Sequence[_Placed], permuted: Rows, divisions: Sequence[Slice]
+) -> dict[str, np.ndarray]:
+    """What no knowledge scores, (groups,) of each figure for which that says anything."""
+    levels = sum(len(d.levels) for d in divisions)
+    fixed = {p.metric.name: p.metric.chance for p in placed if p.metric.chance not in (PERMUTED, None)}
+    found = {name: np.full(levels, chance) for name, chance in fixed.items()}
+    permuted = permuted.divided([(np.tile(d.codes, PERMUTATIONS), len(d.levels)) for d in divisions])
+    matrix, placed = _placed(parts, permuted, lambda metric: metric.chance == PERMUTED)
+    totals = np.concatenate(grouped_sums(matrix, permuted.groups, permuted.group_count), axis=1).T
+    for p in placed:
+        values = p.of(totals).reshape(PERMUTATIONS, levels)
         some = ~np.isnan(values)
-        with np.errstate(invalid="ignore"):
-            known[m.name] = np.where(some, values, 0.0).sum(axis=0) / some.sum(axis=0)
-    return known
+        total = np.where(some, values, 0.0).sum(axis=0)
+        found[p.metric.name] = np.divide(total, some.sum(axis=0), out=np.full(levels, np.nan), where=some.any(axis=0))
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from tapehouse.bootstrap import LEVEL, Resamples
+from tapehouse.bootstrap import LEVEL, Resamples, block_length, resample
 
 
 def grouped_sums(terms: np.ndarray, groups: np.ndarray, group_count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -88,3 +88,21 @@ def intervals(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             lower, upper = sorted_there[:, below], sorted_there[:, above]
             found[rows] = lower + (upper - lower) * (place - below)
     return low, high
+
+
+class Blocks:
+    """Resamples of the block's sessions by the horizon of what is resampled."""
+
+    def __init__(self, sessions: int, series: np.ndarray | None) -> None:
+        """Of so many sessions, by the daily sums (sessions,) of what sets the length; without them it is the horizon's."""
+        self.sessions = sessions
+        self.best = 1 if series is None else block_length(series, floor=1)
+        self.made: dict[int, Resamples] = {}
+
+    def of(self, horizon: int) -> Resamples:
+        """Draws of blocks at least as long as the horizon in sessions, and at most a third of all."""
+        longest = max(self.sessions // 3, 1)
+        length = min(max(self.best, horizon), longest)
+        if length not in self.made:
+            self.made[length] = resample(self.sessions, length)
+        return self.made[length]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -42,15 +42,20 @@ class Rows:
     def __getitem__(self, name: str) -> np.ndarray:
         return self.columns[name]
 
-    def split(self, codes: np.ndarray, levels: int) -> Rows:
-        """The rows by a second division: group `group * levels + code`; those with a code below 0 are left out."""
-        kept = codes >= 0
-        groups = self.groups * levels + codes
-        count = self.group_count * levels
-        if kept.all():
-            return replace(self, groups=groups, group_count=count)
-        columns = {name: values[kept] for name, values in self.columns.items()}
-        return replace(self, columns=columns, dates=self.dates[kept], groups=groups[kept], group_count=count)
+    def divided(self, divisions: Sequence[tuple[np.ndarray, int]]) -> Rows:
+        """The rows once for each division, by its levels: group `group * all levels + level`, levels counted on.
+
+        Args:
+            divisions: (codes, levels) of each: the level of every row, below 0 where it is left out, and how many there are.
+        """
+        total = sum(levels for _, levels in divisions)
+        kept = [np.flatnonzero(codes >= 0) for codes, _ in divisions]
+        first = np.cumsum([levels for _, levels in divisions]) - [levels for _, levels in divisions]
+        places = np.concatenate(kept)
+        levels = np.concatenate([codes[at] + start for (codes, _), at, start in zip(divisions, kept, first, strict=True)])
+        columns = {name: values[places] for name, values in self.columns.items()}
+        groups = self.groups[places] * total + levels
+        return replace(self, columns=columns, dates=self.dates[places], groups=groups, group_count=self.group_count * total)
 
     def permuted(self, times: int, seed: int = SEED) -> Rows:
         """The rows as often as asked, one group a time, each with its outcomes permuted among all rows."""
