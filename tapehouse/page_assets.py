@@ -10,13 +10,14 @@ from tapehouse.tables import Read
 PAGES = "reports.pages"
 STEP = "tapehouse.steps.page"
 VERDICTS = "reports.verdicts"
-JUDGED = ("reports.backtests.", "reports.evaluations.")
+JUDGED = ("reports.backtests", "reports.evaluations")
 ANSWERS, MODELS = "models.predictions", "models.adapters"
-# Made of all subjects together, and the market; a project that lacks one has pages without it.
+EQUITY = "reports.backtest_equity"  # of all, for the baselines' curves
+# Read whole beside a subject's own rows: what is made of all subjects together, and the market. A project that lacks one has
+# pages without it.
 WHOLE = (
-    *(VERDICTS, "reports.backtest_equity", "reports.statistics", "reports.differences"),
-    *("reports.importance", "reports.adversarial", "reports.paths"),
-    *("staging.bars", "raw.corporate_actions"),
+    *(VERDICTS, EQUITY, "reports.statistics", "reports.differences", "reports.adversarial"),
+    *("features.regime", "staging.bars", "raw.corporate_actions"),
 )
 
 
@@ -26,24 +27,30 @@ def page_assets(assets: list[Asset]) -> list[Asset]:
     if VERDICTS not in made:
         return []
     named = {asset.name: asset for asset in assets}
-    judged = {prefix: {n.removeprefix(prefix): a for n, a in named.items() if n.startswith(prefix)} for prefix in JUDGED}
+    own: dict[str, dict[str, str]] = {}  # subject to table to the asset that writes its rows
+    for asset in assets:
+        for output in asset.outputs:
+            if [column for column, _ in output.key] == ["subject"] and output.table != EQUITY:
+                own.setdefault(output.key[0][1], {})[output.table] = asset.name
     code = modules_version((STEP,))  # one walk over its modules for all of them
-    told = {name: [found[name] for found in judged.values() if name in found] for name in sorted(set().union(*judged.values()))}
-    return [_asset(name, parts, named.get(f"models.{name}"), made, code) for name, parts in told.items()]
+    shared = tuple(Read(table, window="all") for table in WHOLE if table in made)
+    found = []
+    for name, tables in sorted(own.items()):
+        main = next((named[tables[table]] for table in JUDGED if table in tables), None)
+        if main is not None:
+            models = {MODELS: f"models.{name}"} if f"models.{name}" in named else {}
+            reads = (*(Read(table, window="all", writer=writer) for table, writer in (tables | models).items()), *shared)
+            found.append(_asset(name, main, reads, code))
+    return found
 
 
-def _asset(name: str, told: list[Asset], model: Asset | None, made: set[str], code: str) -> Asset:
-    main, source = told[0], told[0].source
+def _asset(name: str, main: Asset, reads: tuple[Read, ...], code: str) -> Asset:
+    source = main.source
     assert source is not None
-    own = {o.table: a.name for a in told for o in a.outputs if o.table not in WHOLE}
-    own |= {MODELS: model.name} if model is not None else {}
-    asked = [read.writer for read in main.reads if read.table == ANSWERS and read.writer]
+    strategy = all(read.table != MODELS for read in reads)
     # What a recipe's account follows are its own answers.
-    predictors = tuple(writer.removeprefix(f"{ANSWERS}.") for writer in asked) if model is None else ()
-    reads = (
-        *(Read(table, window="all", writer=writer) for table, writer in own.items()),
-        *(Read(table, window="all") for table in WHOLE if table in made),
-    )
+    asked = [read.writer for read in main.reads if read.table == ANSWERS and read.writer] if strategy else []
+    predictors = tuple(writer.removeprefix(f"{ANSWERS}.") for writer in asked)
     return Asset(
         name=f"{PAGES}.{name}",
         doc=f"One row per (page): the page of {name}: what it earned and how, and what speaks against it.",

@@ -80,7 +80,7 @@ def subject_of(
 
     Args:
         name, description, declared, source, predictors: as of :class:`Subject`.
-        tables: table name to rows; those of `reports.verdicts` and `reports.backtest_equity` of all subjects, others its own.
+        tables: table name to rows, its own or those of all subjects; all in `reports.verdicts` and `reports.backtest_equity`.
         market: rows of `staging.bars` and `raw.corporate_actions`.
         baselines: names of the declared ones. until: the time whose basis prices are shown in.
 
@@ -106,7 +106,7 @@ def subject_of(
         predictors,
         record,
         _baselines(name, record, equity, baselines),
-        {**tables, "reports.backtest_equity": own},
+        {table: rows.filter(subject=name) if "subject" in rows.columns else rows for table, rows in tables.items()},
         prices,
     )
 

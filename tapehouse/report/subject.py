@@ -10,6 +10,8 @@ from tapehouse.report import shell
 from tapehouse.report.caveats import HINDSIGHT
 from tapehouse.report.section import STRATEGY, Section, Subject
 from tapehouse.report.subject_account import equity_section, months_section, rolling_section
+from tapehouse.report.subject_answers import answers_section, calibration_section, reward_section, slices_section
+from tapehouse.report.subject_limits import sensitivity_section, statistics_section, veto_section
 from tapehouse.report.subject_provenance import provenance_body
 from tapehouse.report.subject_trades import outcome_section, price_section
 from tapehouse.report.verdict import CLAIMS, number, percent
@@ -17,10 +19,17 @@ from tapehouse.report.verdict import CLAIMS, number, percent
 # In the order of the page. Each gives None where its tables say nothing of the subject.
 SECTIONS: Final[tuple[Callable[[Subject], Section | None], ...]] = (
     equity_section,
+    statistics_section,
     rolling_section,
     months_section,
     price_section,
     outcome_section,
+    answers_section,
+    calibration_section,
+    reward_section,
+    slices_section,
+    veto_section,
+    sensitivity_section,
 )
 REMADE = "From these the figures can be made again."
 KINDS = {
@@ -89,7 +98,7 @@ def _scope(subject: Subject) -> tuple[str, ...]:
     row = subject.record.row
     return (
         f"Of {row['scope']}, {row['first_session']:%Y-%m-%d} to {row['last_session']:%Y-%m-%d}. The verdict is corrected for "
-        "all subjects and for everything that was tried; the intervals shown are of this subject alone.",
+        "all subjects and for everything that was tried; the intervals shown, of 95 %, are of this subject alone.",
     )
 
 
@@ -97,27 +106,27 @@ def _tiles(subject: Subject) -> list[tuple[str, str, str]]:
     if subject.record is None:
         return []
     record, row = subject.record, subject.record.row
-    metrics = _means(subject)
+    means = _means(subject)
     low, high = record.interval
     traded = record.trades > 0
     return [
-        ("return, after costs", percent(record.gained), f"{len(record.ret):,} sessions"),
+        ("return", percent(record.gained), f"{len(record.ret):,} sessions"),
         ("Sharpe ratio", number(record.sharpe if traded else None), _between(low, high)),
         (
-            f"less {row['baseline']}" if row["baseline"] else "less the best baseline",
+            "less best baseline",
             number(row["difference"] if traded else None),
             _between(row["difference_low"], row["difference_high"]),
         ),
         ("deflated Sharpe", number(row["deflated_sharpe"]), f"of 0.95; {row['trials']} trials"),
-        ("deepest drawdown", percent(record.max_drawdown), "of the joined equity"),
-        ("trades", f"{record.trades:,}", f"{percent(metrics['won'], 0).lstrip('+')} gained" if traded else ""),
-        ("costs a block", percent(metrics["costs"]).lstrip("+"), "of the opening equity"),
-        ("exposure", percent(metrics["exposure"], 0).lstrip("+"), "mean, of equity"),
+        ("max drawdown", percent(record.max_drawdown), "joined equity"),
+        ("trades", f"{record.trades:,}", f"{percent(means['won'], 0).lstrip('+')} gained" if traded else ""),
+        ("costs a block", percent(means["costs"]).lstrip("+"), "of equity"),
+        ("exposure", percent(means["exposure"], 0).lstrip("+"), "of equity, mean"),
     ]
 
 
 def _between(low: float | None, high: float | None) -> str:
-    return "no interval" if low is None or high is None else f"{number(low)} to {number(high)}, 95 %"
+    return "no interval" if low is None or high is None else f"{number(low)} to {number(high)}"
 
 
 def _means(subject: Subject) -> dict[str, float | None]:

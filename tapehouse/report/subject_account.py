@@ -28,6 +28,7 @@ FEW_BLOCKS = 6  # up to so many, their edges are drawn
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 FULL_COLOUR = 0.10  # return of a month that is coloured as strongly as any
 HALF_YEAR, QUARTER = 120, 60  # sessions of the rolling ratio, and of one where there are few
+LONG = 750  # sessions from which on equity is drawn on a scale of ratios
 HEIGHT = 400
 
 
@@ -35,12 +36,14 @@ def equity_section(subject: Subject) -> Section | None:
     """Equity beside the baselines over the same sessions, and the drawdown below it."""
     if subject.record is None or not len(subject.record.ret):
         return None
+    long = len(subject.record.ret) > LONG
+    scale = {"type": "log", "dtick": "D2"} if long else {}
     ours, days = subject.record.ret, [day.isoformat() for day in subject.record.sessions]
     data = []
     for place, (name, ret) in enumerate(_ordered(subject)):
         line = BASELINE_LINES[place % len(BASELINE_LINES)]
-        data.append(_line(name, days, _gained(ret.to_numpy()), line, shown=place < SHOWN_AT_FIRST))
-    data.append(_line(subject.name, days, _gained(ours), {"color": US, "width": 2.4}))
+        data.append(_line(name, days, _worth(ret.to_numpy()), line, shown=place < SHOWN_AT_FIRST, unit=""))
+    data.append(_line(subject.name, days, _worth(ours), {"color": US, "width": 2.4}, unit=""))
     fallen = _fallen(ours)
     data.append(
         {"type": "scatter", "mode": "lines", "x": days, "y": fallen, "yaxis": "y2", "fill": "tozeroy", "showlegend": False,
@@ -52,14 +55,14 @@ def equity_section(subject: Subject) -> Section | None:
         "hovermode": "x unified",
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         "xaxis": {"type": "date", "anchor": "y2"},
-        "yaxis": {"domain": [0.33, 1], "title": {"text": "return, %"}, "zeroline": True},
+        "yaxis": {"domain": [0.33, 1], "title": {"text": "worth of 100"}, "zeroline": False} | scale,
         "yaxis2": {"domain": [0, 0.26], "title": {"text": "drawdown, %"}, "zeroline": False},
         "shapes": _edges(subject),
     }
     waiting = " A click in the legend shows or hides a line." if len(subject.baselines) > SHOWN_AT_FIRST else ""
     note = (
         "Returns after all costs, the first session of each block left out; the account is closed, at cost, at a block's end "
-        f"and opens anew. Baselines are of the same sessions.{waiting}"
+        f"and opens anew. Baselines are of the same sessions.{' The scale is of ratios.' if long else ''}{waiting}"
     )
     return Section("equity", "Equity against the baselines", chart("equity-chart"), note, {
         "equity-chart": {"data": data, "layout": layout}
@@ -156,8 +159,8 @@ def _line(name: str, days: list[str], values: list, line: dict, shown: bool = Tr
     return made if shown else made | {"visible": "legendonly"}
 
 
-def _gained(ret: np.ndarray) -> list[float]:
-    return [round(float(x), 3) for x in (np.cumprod(1.0 + ret) - 1.0) * 100]
+def _worth(ret: np.ndarray) -> list[float]:
+    return [round(float(x), 3) for x in np.cumprod(1.0 + ret) * 100]
 
 
 def _fallen(ret: np.ndarray) -> list[float]:

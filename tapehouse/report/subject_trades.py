@@ -53,10 +53,14 @@ def price_section(subject: Subject) -> Section | None:
 
 
 def outcome_section(subject: Subject) -> Section | None:
-    """How positions ended, by side and by symbol."""
+    """How positions ended, and what was earned by symbol, side and regime."""
     trades = subject.rows("reports.backtest_trades")
     if trades is None:
         return None
+    regimes = subject.rows("features.regime")
+    if regimes is not None:
+        known = regimes.select("symbol", "decision_at", pl.col("regime").fill_null("not known"))
+        trades = trades.join(known, on=["symbol", "decision_at"], how="left", maintain_order="left")
     told = trades.with_columns(
         bps=pl.col("pnl") / (pl.col("shares") * pl.col("entry_price")) * 1e4,
         side=pl.col("side").replace_strict({k: v[0] for k, v in SIDES.items()}),
@@ -64,7 +68,10 @@ def outcome_section(subject: Subject) -> Section | None:
         all=pl.lit("all"),
     )
     parts = []
-    for title, column in (("By end", "exit_reason"), ("By side", "side"), ("By symbol", "symbol")):
+    for title, column in (
+        *(("By end", "exit_reason"), ("By symbol", "symbol"), ("By side", "side")),
+        *((("By regime at the decision", "regime"),) if regimes is not None else ()),
+    ):
         rows = [*_outcomes(told, column), *(_outcomes(told, "all") if column == "exit_reason" else ())]
         parts.append(f"<div><h3>{title}</h3>{table(('what', 'trades', 'won', 'mean, bps', 'net, thousands'), rows)}</div>")
     note = "Net of all costs; bps of the entry's notional. Thousands of currency, on an opening equity of a million a block."
