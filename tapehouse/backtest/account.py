@@ -17,7 +17,6 @@ Order of events in a session:
 """
 
 import numpy as np
-from numba import njit
 
 from tapehouse.backtest.fills import (
     charged,
@@ -79,9 +78,10 @@ from tapehouse.backtest.layout import (
     VETOED,
     WIDTH,
 )
+from tapehouse.kernels import kernel
 
 
-@njit(cache=True)
+@kernel("tapehouse.backtest.fills", "tapehouse.backtest.guards", "tapehouse.backtest.layout")
 def simulate(
     open_, high, low, close, ratio, dividend, fx, volume, volatility, delisting, elapsed, rate, tick, lot,
     signal, limit, valid, width, weight, command, blocked_long, blocked_short,

@@ -169,6 +169,18 @@ def test_limit_orders_at_the_open():
     assert gap.trades["entry_price"][0] == 96.0
 
 
+@pytest.mark.parametrize(("action", "limit"), [("BUY", 98.0), ("SELL", 102.0)])
+def test_an_entry_inside_a_bar_takes_no_profit_on_it(action, limit):
+    """Levels at 94 and 106. A bar goes through the limit and through the target: which came first nobody knows."""
+    flat = (100, 101, 99, 100)
+    late = run({"A": [flat, flat, (100, 107, 97, 100) if action == "BUY" else (100, 103, 93, 100), flat]},
+               [("A", 0, action, 4, limit, 3)], config=FREE)  # fmt: skip
+    assert late.trades.select("entry_session", "entry_price", "exit_reason").row(0) == (day(2), limit, "end")
+    # A loss on it is taken: the worse of the two orders of events.
+    lost = run({"A": [flat, flat, (100, 107, 93, 100), flat]}, [("A", 0, action, 4, limit, 3)], config=FREE)
+    assert lost.trades.select("exit_session", "exit_reason").row(0) == (day(2), "stop")
+
+
 def test_limit_fill_beyond_its_own_stop_is_stopped_at_the_fill():
     # The decision's barriers are 100 +/- 6; the limit of 93 lies below the stop of 94.
     bars = {"A": [(100, 101, 99, 100), (100, 101, 92, 100), (100, 101, 99, 100)]}
