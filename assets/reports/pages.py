@@ -16,16 +16,19 @@ from tapehouse.tables import reads, table
     reads("models.folds"),
     reads("datasets.preference_pairs", window="all"),
     key={"page": "index"},
+    files=("models_registry/judging.yaml",),
 )
 def build(b):
     import polars as pl
 
     from tapehouse.files import replace_file
+    from tapehouse.judging_rules import load_rules
     from tapehouse.report.page import report_html
     from tapehouse.report.preview import preview_png
     from tapehouse.report.provenance import page_row, provenance
     from tapehouse.training.manifest import git_state
 
+    baselines = load_rules(b.settings.home).baselines
     verdicts, equity = b.read("reports.verdicts"), b.read("reports.backtest_equity")
     commit = git_state(b.settings.home)
     html = report_html(
@@ -36,8 +39,9 @@ def build(b):
         b.read("reports.evaluations"),
         provenance(b.snapshot, commit, b.read("models.folds"), b.read("models.adapters")),
         b.read("datasets.preference_pairs"),
+        baselines=baselines,
     )
-    picture = preview_png(verdicts, equity)
+    picture = preview_png(verdicts, equity, baselines)
     page, preview = (b.settings.reports_dir / name for name in ("index.html", "index.png"))
     replace_file(page, html.encode())
     replace_file(preview, picture)

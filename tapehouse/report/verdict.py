@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,8 @@ class Record:
     """One subject over all its blocks, joined: positions are flattened, at cost, at the end of each.
 
     `ret` (sessions,) leaves out the first session of a block, on which nothing can have been earned. `sharpe` is 0 for a
-    subject that never traded: it held cash. `row` is its row of `reports.verdicts`.
+    subject that never traded: it held cash. `row` is its row of `reports.verdicts`. `is_baseline`: others are measured against
+    it, be it a rule, a model or a strategy such as a baseline scaled to a volatility.
     """
 
     subject: str
@@ -30,6 +32,7 @@ class Record:
     ret: np.ndarray
     sessions: tuple
     row: dict[str, Any]
+    is_baseline: bool = False
 
     @property
     def gained(self) -> float:
@@ -67,7 +70,7 @@ class Record:
         claim = CLAIMS[self.word].format(us=self.subject, them=row["baseline"])
         said = (
             f"{claim}: Sharpe ratio {number(self.sharpe)} against {number(row['baseline_sharpe'])}, return "
-            f"{percent(self.gained)}, over {row['sessions']} sessions and {self.trades} trades"
+            f"{percent(self.gained)}, over {row['sessions']:,} sessions and {self.trades:,} trades"
         )
         low, high = row["difference_low"], row["difference_high"]
         if low is not None and high is not None:
@@ -75,11 +78,12 @@ class Record:
         return f"{said}. {row['reason'][:1].upper()}{row['reason'][1:]}." if self.word == INCONCLUSIVE else f"{said}."
 
 
-def records(verdicts: pl.DataFrame, equity: pl.DataFrame) -> list[Record]:
+def records(verdicts: pl.DataFrame, equity: pl.DataFrame, baselines: Collection[str] = ()) -> list[Record]:
     """One record a subject, best Sharpe ratio first.
 
     Args:
         verdicts: rows of `reports.verdicts`. equity: rows of `reports.backtest_equity`: `subject`, `fold`, `session`, `ret`.
+        baselines: the declared ones, beside all that are of this kind.
 
     Raises:
         ValueError: a subject without an equity curve.
@@ -92,13 +96,14 @@ def records(verdicts: pl.DataFrame, equity: pl.DataFrame) -> list[Record]:
         name = row["subject"]
         if name not in by:
             raise ValueError(f"{name} has a verdict and no rows in reports.backtest_equity; make reports/verdicts again")
-        found.append(Record(name, row["kind"], by[name]["ret"].to_numpy(), tuple(by[name]["session"]), row))
+        measure = row["kind"] == "baseline" or name in baselines
+        found.append(Record(name, row["kind"], by[name]["ret"].to_numpy(), tuple(by[name]["session"]), row, measure))
     return sorted(found, key=lambda r: (-r.sharpe, r.subject))
 
 
 def headline(found: list[Record]) -> str:
     """The outcome of all verdicts in one line; baselines are what the others are held against."""
-    judged = [r for r in found if r.kind != "baseline"]
+    judged = [r for r in found if not r.is_baseline]
     if not judged:
         return "Baselines only: no adapter, policy or strategy has been tested yet."
     ahead, lost = ([r.subject for r in judged if r.word == word] for word in (BEATS, LOSES))

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from tapehouse.evaluations.core import EVALUATIONS
 from tapehouse.evaluations.reading import MEANING
+from tapehouse.report.board import board, groups
 from tapehouse.report.caveats import DETAILS, HINDSIGHT
-from tapehouse.report.figures import equity_figure
+from tapehouse.report.figures import equity_figure, first_shown, styles
 from tapehouse.report.page import report_html
 from tapehouse.report.preview import preview_png
 from tapehouse.report.provenance import page_row, provenance
 from tapehouse.report.shell import chart, figures_of
-from tapehouse.report.verdict import headline, number, percent, records
+from tapehouse.report.verdict import Record, headline, number, percent, records
 from tapehouse.trials import fit_trials
 from tapehouse.verdicts import BEATS, INCONCLUSIVE, LOSES, curves, verdicts
 
@@ -132,17 +133,55 @@ def render() -> str:
 
 
 def test_first_screen_says_it_in_words(page):
-    head = page[: page.index("<section>")]
+    head = page[: page.index("<section")]
     assert "snapshot 7" in head and "commit abc" in head
-    assert "ours loses to " in head and "None of the 2 subjects beats" in head
     assert HINDSIGHT in head and "one window of one market" in head
-    assert "25.0\N{NO-BREAK SPACE}% of its answers did not parse and acted as HOLD" in head
-    # What the figures are worth comes before them: with many subjects their verdicts reach beyond the first screen.
-    assert head.index("None of the 2 subjects beats") < head.index("chosen with hindsight") < head.index("ours loses")
+    # What the figures are worth comes before them.
+    assert (
+        head.index("None of the 2 subjects beats")
+        < head.index("chosen with hindsight")
+        < head.index("<span>BEATS</span><b>0</b>")
+    )
+    words = page[page.index('<section id="verdicts">') :]
+    assert "ours loses to " in words
+    assert "25.0\N{NO-BREAK SPACE}% of its answers did not parse and acted as HOLD" in words
+
+
+def test_the_leaderboard_links_and_sorts(page):
+    board = page[page.index('<section id="leaderboard">') : page.index('<section id="verdicts">')]
+    assert '<table class="sortable">' in board and '<span class="us"><a href="ours.html">ours</a></span>' in board
+    assert '<span class="them"><a href="momentum.html">momentum</a></span>' in board
+    assert board.index("momentum.html") < board.index("always_hold.html") < board.index("ours.html")
+    assert 'class="badge bad">LOSES' in board and "2 test blocks, 2024-01-03 to 2024-08-21" in board
+
+
+def test_who_was_traded_on_few_blocks_stands_beside_the_baselines_of_just_those():
+    """The baseline earned 1 % on one day of the later block and lost 1 % on one of the earlier; ours has the later one."""
+    days = {f: [first + timedelta(days=i) for i in range(40)] for f, first in FOLDS.items()}
+    gained = {"2024-01-02": -0.01, "2024-06-03": 0.01}
+    rows = [
+        (s, f, day, gained[f] if i == 5 else 0.0)
+        for s, folds in (("momentum", FOLDS), ("scaled", FOLDS), ("ours", ["2024-06-03"]))
+        for f in folds
+        for i, day in enumerate(days[f])
+    ]
+    equity = pl.DataFrame(rows, schema=["subject", "fold", "session", "ret"], orient="row")
+    kinds = {"momentum": "baseline", "scaled": "strategy", "ours": "adapter"}
+    counts = dict.fromkeys(kinds, 2)
+    tried = fit_trials(equity, dict.fromkeys(kinds, "h"), {})
+    found = records(verdicts(curves(equity, counts), kinds, ["momentum"], tried, 5), equity, ["scaled"])
+    made = trades(["momentum", "scaled"]).vstack(trades(["ours"]).filter(fold="2024-06-03"))
+    whole, later = groups(found, equity, made)
+    assert {r.subject for r in whole.found} == {"momentum", "scaled"} and whole.folds == tuple(FOLDS)
+    assert {r.subject: r.gained for r in later.found} == pytest.approx({"momentum": 0.01, "scaled": 0.01, "ours": 0.01})
+    assert {r.subject: r.trades for r in later.found} == {"momentum": 2, "scaled": 2, "ours": 2}
+    assert [r.word for r in later.found if r.subject == "momentum"] == [None] and len(later.found[0].ret) == 39
+    assert headline(found) == "The one subject tested does not beat the strongest baseline over its sessions; 0 lose to it."
+    assert board(later).count("badge") == 1
 
 
 def test_what_speaks_against_the_figures_has_a_section(page):
-    head, body = page[: page.index("<section>")], page[page.index('<section id="against">') :]
+    head, body = page[: page.index("<section")], page[page.index('<section id="against">') :]
     assert '<a href="#against">' in head
     for title, text in DETAILS:
         assert title in body and text in body and text not in head
@@ -155,7 +194,7 @@ def test_page_is_self_contained_and_small(page):
     assert not re.findall(r"""(?:src|href)\s*=\s*["']?https?:""", page)
     assert "prefers-color-scheme: dark" in page and "cdn.plot" not in page
     drawn = figures_of(page)
-    assert set(drawn) == {"equity", "sharpe", "actions", "exits"}
+    assert set(drawn) == {"equity_0", "sharpe_0", "blocks", "actions", "exits"}
     assert all(chart(name) in page for name in drawn)
 
 
@@ -170,22 +209,32 @@ def test_bytes_repeat(page):
     assert preview_png(verdict_rows(board, equity), equity).startswith(b"\x89PNG")
 
 
-def test_many_blocks_are_chained_and_few_restart():
-    days = [date(2024, 1, 1) + timedelta(days=i) for i in range(20)]
-    for blocks, last in ((2, 10.0), (10, (1.1**10 - 1) * 100)):
-        per = 20 // blocks
-        equity = pl.DataFrame(
-            {
-                "subject": "ours",
-                "fold": [days[i - i % per].isoformat() for i in range(20)],
-                "session": days,
-                "ret": [0.1 if i % per == 1 else 0.0 for i in range(20)],
-            }
-        )
-        board = pl.DataFrame({"subject": ["ours"], "fold": ["all"], "kind": ["adapter"], "trades": [1]})
-        gained, fallen = equity_figure(records(verdict_rows(board, equity), equity), equity)["data"]
-        assert gained["y"][-2] == pytest.approx(last, abs=1e-3) and gained["y"][-1] is None
-        assert max(x for x in fallen["y"] if x is not None) == 0
+def test_curves_are_chained_and_thinned():
+    """Two blocks of a session each: 1.1 * 0.5 - 1 = -45 %, after a high of 10 %. A long curve keeps both ends."""
+    days = [date(2024, 1, 1) + timedelta(days=i) for i in range(4)]
+    row = {"sharpe": 0.0, "trades": 1, "verdict": LOSES}
+    own = Record("ours", "adapter", np.array([0.1, -0.5]), (days[1], days[3]), row)
+    gained, fallen = equity_figure([own], [days[0], days[2]])["data"]
+    assert gained["x"] == ["2024-01-02", "2024-01-04"] and gained["y"] == [10.0, -45.0] and fallen["y"] == [0.0, -50.0]
+    long = Record("ours", "adapter", np.full(2_000, 0.001), tuple(days[0] + timedelta(days=i) for i in range(2_000)), row)
+    line = equity_figure([long])["data"][0]
+    assert len(line["x"]) == len(line["y"]) < 800 and line["x"][-1] == long.sessions[-1].isoformat()
+    assert line["y"][-1] == pytest.approx((1.001**2_000 - 1) * 100, abs=0.01)
+
+
+def test_most_lines_wait_in_the_legend():
+    row = {"sharpe": 0.1, "trades": 1, "verdict": LOSES}
+    sessions = (*FOLDS.values(), date(2024, 9, 1))
+    found = [
+        Record(f"{kind}{i}", kind, np.zeros(3), sessions, {**row, "sharpe": i / 10}, kind == "baseline")
+        for kind in ("adapter", "baseline")
+        for i in range(9)
+    ]
+    shown = first_shown(found, ["baseline0", "nobody"])
+    assert shown == {*(f"adapter{i}" for i in (4, 5, 6, 7, 8)), "baseline7", "baseline8", "baseline0"}
+    drawn = equity_figure(found, named=["baseline0"])["data"]
+    assert {line["name"] for line in drawn if "visible" not in line} == shown
+    assert len({(s["color"], s["dash"]) for s in styles(found).values()}) >= 15
 
 
 def test_what_would_mislead_is_refused():
