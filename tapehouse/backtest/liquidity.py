@@ -44,7 +44,7 @@ def known_liquidity(
         # Where no bar was ever corrected and none came out of order, what was known of it is its start.
         plain = final.height == own.height and final["known_at"].is_sorted()
         bars = _in_shares(final, place, basis[:, s], splits) if plain else None
-        until = final["known_at"].search_sorted(pl.Series(opens, dtype=final["known_at"].dtype), side="left") if plain else None
+        until = np.searchsorted(final["known_at"].to_numpy(), sessions["open_at"].to_numpy(), side="left")
         for t, opened in enumerate(opens):
             if plain:
                 lots, moved = (values[max(until[t] - WINDOW, 0) : until[t]] for values in bars)
