@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import polars as pl
 
 from tapehouse.balance import drawn
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from transformers import PreTrainedModel
 
 KEYS: Final = ("symbol", "interval", "decision_at", "objective", "placement")
+LOGPS: Final = ("chosen_logp", "rejected_logp")
 MOST: Final = 256  # pairs a fold that are scored: an interval of six points either way, at a second or so of one core
 PREFERENCES: Final = {
     "adapter": pl.String,
@@ -49,24 +51,35 @@ def asked_pairs(tokens: pl.DataFrame, fold: str, most: int = MOST) -> pl.DataFra
     return drawn(tokens, most, fold).sort(KEYS)
 
 
-def preference_rows(
-    adapter: str, fold: str, pairs: pl.DataFrame, after: Path | None, before: Path | None, load
-) -> pl.DataFrame:
-    """Rows of `models.preferences`: log-probabilities in nats of both answers, stop token included, of each of `pairs`.
+def log_probabilities(model: PreTrainedModel, pairs: pl.DataFrame, pad: int) -> np.ndarray:
+    """Of the chosen and the rejected answer, stop token included, in nats: (pairs, 2)."""
+    from tapehouse.inference.scoring import score
+
+    answers = list(zip(pairs["chosen_ids"].to_list(), pairs["rejected_ids"].to_list(), strict=True))
+    return score(model, pairs["prompt_ids"].to_list(), answers, pad).reshape(-1, 2)
+
+
+def stored_log_probabilities(preferences: pl.DataFrame, pairs: pl.DataFrame) -> np.ndarray:
+    """Those that another adapter's rows of `models.preferences` hold, (pairs, 2).
+
+    Raises:
+        ValueError: a pair was not asked of it.
+    """
+    found = pairs.join(preferences, on=KEYS, how="left", maintain_order="left", validate="1:1").select(LOGPS)
+    if found.null_count().sum_horizontal().item():
+        raise ValueError(f"models.preferences: not all of the {pairs.height} pairs were asked of {preferences['adapter'][:1]}")
+    return found.to_numpy()
+
+
+def preference_rows(adapter: str, fold: str, pairs: pl.DataFrame, after: np.ndarray, before: np.ndarray) -> pl.DataFrame:
+    """Rows of `models.preferences`.
 
     Args:
         pairs: of :func:`asked_pairs`.
-        after, before: folders of `models.adapters`, of the adapter and of what its training started from; None is the base.
-        load: the model of a folder, and the id that pads its batches.
+        after, before: (pairs, 2) log-probabilities under the adapter, and under what its training started from.
     """
-    from tapehouse.inference.scoring import score
-
-    prompts = pairs["prompt_ids"].to_list()
-    answers = list(zip(pairs["chosen_ids"].to_list(), pairs["rejected_ids"].to_list(), strict=True))
     columns = {"adapter": pl.lit(adapter), "fold": pl.lit(fold)}
-    for folder, when in ((after, ""), (before, "_before")):
-        model, pad = load(folder)
-        found = score(model, prompts, answers, pad).reshape(-1, 2)
-        columns |= {f"{side}_logp{when}": pl.Series(found[:, at]) for at, side in enumerate(("chosen", "rejected"))}
+    for at, name in enumerate(LOGPS):
+        columns |= {name: pl.Series(after[:, at]), f"{name}_before": pl.Series(before[:, at])}
     columns |= {f"{side}_tokens": pl.col(f"{side}_ids").list.len() for side in ("chosen", "rejected")}
     return pairs.with_columns(**columns).select(pl.col(name).cast(kind) for name, kind in PREFERENCES.items())

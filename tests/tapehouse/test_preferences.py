@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapehouse.errors import TapehouseError
-from tapehouse.preferences import KEYS, PREFERENCES, asked_pairs, preference_rows
+from tapehouse.preferences import (
+    KEYS,
+    PREFERENCES,
+    asked_pairs,
+    log_probabilities,
+    preference_rows,
+    stored_log_probabilities,
+)
 from tapehouse.tokens import load_tokenizer
 from tapehouse.training.__main__ import train
 from tapehouse.training.jobs import export_job
@@ -31,11 +38,11 @@ def world(tmp_path_factory):
 
 def scored(world, after, before, rows=None) -> pl.DataFrame:
     tokenizer, base, _, stored = world
-
-    def load(folder):
-        return load_trained(base, folder, tokenizer), load_tokenizer(tokenizer).pad
-
-    return preference_rows("ours", "f", asked_pairs(stored if rows is None else rows, "f"), after, before, load)
+    pairs = asked_pairs(stored if rows is None else rows, "f")
+    models = (load_trained(base, folder, tokenizer) for folder in (after, before))
+    return preference_rows(
+        "ours", "f", pairs, *(log_probabilities(model, pairs, load_tokenizer(tokenizer).pad) for model in models)
+    )
 
 
 def test_log_probabilities_are_those_of_each_answer_in_a_row_of_its_own(world):
@@ -64,6 +71,15 @@ def test_what_training_has_not_touched_prefers_as_before(world):
     ).to_series()
     # Two thirds of the pairs were learnt from, twice; preferring them is what the loss asks for.
     assert gained.mean() > 0 and (gained > 0).mean() > 0.6
+
+
+def test_what_a_parent_was_asked_is_what_its_child_starts_from(world):
+    parent, pairs = scored(world, world[2], None), asked_pairs(world[3], "f")
+    found = preference_rows("child", "f", pairs, np.zeros((pairs.height, 2)), stored_log_probabilities(parent, pairs))
+    assert found["chosen_logp_before"].equals(parent["chosen_logp"], check_names=False)
+    assert found["rejected_logp_before"].equals(parent["rejected_logp"], check_names=False)
+    with pytest.raises(ValueError, match="not all of the 24 pairs were asked"):
+        stored_log_probabilities(parent.head(20), pairs)
 
 
 @settings(max_examples=15)
