@@ -195,6 +195,8 @@ def _placed(parts: Sequence[Part], rows: Rows, wanted: Callable[[Metric], bool])
         place: dict[str, int] = {}
         for metric in metrics:
             for name in _terms_of(metric):
+                if name not in named:
+                    raise ValueError(f"{metric.name} asks for the term {name!r}; its part has {', '.join(sorted(named))}")
                 if name not in place:
                     place[name] = len(columns)
                     columns.append(named[name])
