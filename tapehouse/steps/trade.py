@@ -15,6 +15,7 @@ def run(b, recipe: Recipe) -> dict[str, pl.DataFrame]:
     from tapehouse.calendars import sessions
     from tapehouse.metrics import backtest_rows
     from tapehouse.sensitivity import sensitivity_rows
+    from tapehouse.strategies.terms import plain_terms
 
     universe = b.settings.universe
     block = sessions(b.fold.test_first_session, b.fold.test_end.date(), universe.calendar)
@@ -31,6 +32,7 @@ def run(b, recipe: Recipe) -> dict[str, pl.DataFrame]:
         config,
         liquidity=True,  # for the curve over capital
     )
+    panel = plain_terms(panel, b.read("raw.instruments"), block["close_at"][-1] + config.settlement)
     orders = build_orders(b.read("models.predictions").filter(split="test"), points, panel, block, config.weight)
     result = simulate_orders(panel, orders, config)
     keys = {"subject": pl.lit(recipe.name), "fold": pl.lit(b.fold.id)}

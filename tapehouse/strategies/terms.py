@@ -58,6 +58,24 @@ def on_terms(
     )
 
 
+def plain_terms(panel: Panel, instruments: pl.DataFrame, known_by: datetime) -> Panel:
+    """`panel` on the terms of an account that declares none: in the one currency of its symbols, delisted shares paid out.
+
+    So the baselines lose what has left the exchange as strategies do, at its last close.
+
+    Raises:
+        TapehouseError: symbols of several currencies, or one that raw.instruments does not have.
+    """
+    own = instruments.filter(pl.col("symbol").is_in(list(panel.symbols)) & (pl.col("known_at") <= known_by))
+    currencies = sorted(own["currency"].unique())
+    if len(currencies) > 1:
+        raise TapehouseError(
+            f"the universe is priced in {currencies}, and the account of a recipe is kept in one currency: give the "
+            "instruments of each currency a warehouse of their own"
+        )
+    return on_terms(panel, CostsSection(currency=currencies[0] if currencies else "USD"), instruments, None, known_by)
+
+
 def level_before(series: pl.DataFrame | None, name: str, panel: Panel) -> np.ndarray:
     """Level of a series for each session of `panel`, as known at the last decision of an earlier day, (sessions,)."""
     rows = None if series is None else series.filter(pl.col("series_id") == name, pl.col("level").is_not_null())

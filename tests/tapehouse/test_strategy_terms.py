@@ -7,8 +7,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tapehouse.backtest.config import BacktestConfig
+from tapehouse.backtest.panel import build_orders
+from tapehouse.backtest.run import panel_of, simulate_orders
 from tapehouse.errors import TapehouseError
 from tapehouse.strategies.schema import Strategy
+from tapehouse.strategies.terms import plain_terms
 from tapehouse.strategies.trading import Traded, trade
 from tests.tapehouse.strategy_market import CALENDAR, FOLD, STAMP, instruments, market, predictions
 
@@ -100,3 +104,32 @@ def test_an_end_that_is_announced_later_is_not_known():
     assert set(traded({}, instruments=both).result.trades["exit_reason"]).isdisjoint({"delisted"})
     with pytest.raises(TapehouseError, match="no row for"):
         traded({}, instruments=later)
+
+
+def plain(listed: pl.DataFrame, made=None):
+    """The account of a recipe that buys whatever it can, as `tapehouse.steps.trade` makes it."""
+    made, config = made or market(), BacktestConfig(exit_rule="hold")
+    block = CALENDAR.filter(pl.col("session").is_between(BLOCK[0], BLOCK[-1]))
+    panel, block = panel_of(made.points, made.bars, made.actions, block, config)
+    panel = plain_terms(panel, listed, block["close_at"][-1] + config.settlement)
+    said = predictions(made=made).filter(split="test").with_columns(action=pl.lit("BUY"))
+    said = said.join(made.points.select("symbol", "decision_at"), on=["symbol", "decision_at"], how="semi")
+    return simulate_orders(panel, build_orders(said, made.points, panel, block), config)
+
+
+def test_an_account_without_terms_of_its_own_is_paid_out_at_the_last_close():
+    made, last = market(), BLOCK[14]
+    gone = (pl.col("symbol") == "A") & (pl.col("session") > last)
+    left = replace(made, bars=made.bars.filter(~gone), points=made.points.filter(~gone))
+    listed = instruments(valid_to=pl.when(pl.col("symbol") == "A").then(pl.lit(last)))
+    trades = plain(listed, left).trades.filter(symbol="A")
+    close = made.bars.filter((pl.col("symbol") == "A") & (pl.col("session") == last))["close"][0]
+    assert trades.select("exit_reason", "exit_session", "exit_price").rows() == [("delisted", BLOCK[15], close)]
+
+
+def test_an_account_without_terms_of_its_own_is_kept_in_the_currency_of_its_symbols():
+    europe = plain(instruments(currency=pl.lit("EUR")))
+    assert europe.equity.equals(plain(instruments()).equity) and europe.trades.height == 3
+    mixed = instruments(currency=pl.when(pl.col("symbol") == "B").then(pl.lit("EUR")).otherwise(pl.lit("USD")))
+    with pytest.raises(TapehouseError, match=r"priced in \['EUR', 'USD'\], and the account of a recipe is kept in one"):
+        plain(mixed)
