@@ -24,6 +24,7 @@ import polars as pl
 
 from tapehouse.bootstrap import FEWEST, Resamples, block_length, quantiles, resample
 from tapehouse.feature_matrix import feature_names, matrix
+from tapehouse.predictions import KEYS
 from tapehouse.recipes import FOLDER, load_recipes
 
 if TYPE_CHECKING:
@@ -39,12 +40,12 @@ TREES: Final = {
     "objective": "binary:logistic",
     "tree_method": "hist",
     "max_depth": 2,
-    "learning_rate": 0.1,
+    "learning_rate": 0.15,
     "max_bin": 64,
     "seed": 7,
     "nthread": 1,
 }
-ROUNDS: Final = 30
+ROUNDS: Final = 20
 ADVERSARIAL: Final = {
     "fold": pl.String,
     "kind": pl.String,
@@ -100,7 +101,11 @@ def adversarial_rows(points: pl.DataFrame, fold: Fold, features: Sequence[str]) 
     Raises:
         ValueError: no decision in the training window, or none in the test block.
     """
-    points = points.sort("decision_at", "symbol", "interval").with_columns(day=pl.col("session").rank("dense").cast(pl.Int64))
+    points = (
+        points.select(*KEYS, "session", "close", *features)
+        .sort("decision_at", "symbol", "interval")
+        .with_columns(day=pl.col("session").rank("dense").cast(pl.Int64))
+    )
     before = points.filter(pl.col("decision_at").is_between(fold.train_start, fold.train_end, closed="left"))
     tested = points.filter(pl.col("decision_at").is_between(fold.test_start, fold.test_end, closed="left"))
     if before.is_empty() or tested.is_empty():
