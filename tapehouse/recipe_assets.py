@@ -168,6 +168,7 @@ def _backtest(recipe: Recipe, source: Path) -> Asset:
     # Bars from before the block, for the first order's basis; the block's own are read up to its last close.
     around = {"window": "test", "lookback_months": 1, "lookahead_months": 1}
     reads = (_own_predictions(recipe), Read(POINTS, window="test"), Read(BARS, **around), Read(ACTIONS, **around))
+    reads += (Read("raw.instruments", window="all"),)
     tables = ("reports.backtests", "reports.backtest_equity", "reports.backtest_trades", "reports.sensitivity")
     return _asset(
         recipe,
