@@ -232,6 +232,8 @@ def _family(
     values = {p.metric.name: p.of(totals) for p in placed}
     observed = {p.metric.name: totals[p.observed + matrix.shape[1]] for p in placed}
     metrics = [metric for part in parts for metric in part.metrics]
+    if len({m.name for m in metrics}) < len(metrics):
+        raise ValueError(f"two figures of one name in slice {divisions[0].name}: {sorted(m.name for m in metrics)}; rename one")
     for metric in metrics:
         if isinstance(metric, Stated):
             values[metric.name], observed[metric.name] = metric.function(rows)

@@ -181,6 +181,8 @@ def test_what_cannot_be_measured_is_refused():
     rows = random_rows(1, 40, 1)
     with pytest.raises(ValueError, match="asks for the term 'z'; its part has product, x, y"):
         measure(rows, [Part(terms, (Ratio("odd", "z"),))])
+    with pytest.raises(ValueError, match="two figures of one name in slice all"):
+        measure(rows, [PART, PART])
     with pytest.raises(ValueError, match="no part has a term 'z'"):
         measure(rows, [PART], main="z")
     with pytest.raises(ValueError, match="one value of each column a row; 2 rows, but"):
