@@ -113,7 +113,7 @@ def _tiles(subject: Subject) -> list[tuple[str, str, str]]:
         ("return", percent(record.gained), f"{len(record.ret):,} sessions"),
         ("Sharpe ratio", number(record.sharpe if traded else None), _between(low, high)),
         (
-            "less best baseline",
+            "Sharpe difference",
             number(row["difference"] if traded else None),
             _between(row["difference_low"], row["difference_high"]),
         ),

@@ -28,6 +28,7 @@ FEW_BLOCKS = 6  # up to so many, their edges are drawn
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 FULL_COLOUR = 0.10  # return of a month that is coloured as strongly as any
 HALF_YEAR, QUARTER = 120, 60  # sessions of the rolling ratio, and of one where there are few
+RATIO_TICKS = [factor * 10**power for power in range(-1, 6) for factor in (1, 2, 5)]
 LONG = 750  # sessions from which on equity is drawn on a scale of ratios
 HEIGHT = 400
 
@@ -37,7 +38,7 @@ def equity_section(subject: Subject) -> Section | None:
     if subject.record is None or not len(subject.record.ret):
         return None
     long = len(subject.record.ret) > LONG
-    scale = {"type": "log", "dtick": "D2"} if long else {}
+    scale = {"type": "log", "tickvals": RATIO_TICKS} if long else {}
     ours, days = subject.record.ret, [day.isoformat() for day in subject.record.sessions]
     data = []
     for place, (name, ret) in enumerate(_ordered(subject)):

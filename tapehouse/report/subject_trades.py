@@ -59,8 +59,9 @@ def outcome_section(subject: Subject) -> Section | None:
         return None
     regimes = subject.rows("features.regime")
     if regimes is not None:
-        known = regimes.select("symbol", "decision_at", pl.col("regime").fill_null("not known"))
+        known = regimes.select("symbol", "decision_at", "regime")
         trades = trades.join(known, on=["symbol", "decision_at"], how="left", maintain_order="left")
+        trades = trades.with_columns(pl.col("regime").fill_null("not known"))
     told = trades.with_columns(
         bps=pl.col("pnl") / (pl.col("shares") * pl.col("entry_price")) * 1e4,
         side=pl.col("side").replace_strict({k: v[0] for k, v in SIDES.items()}),
