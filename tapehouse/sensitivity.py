@@ -147,15 +147,15 @@ def delayed(orders: Orders, panel: Panel, lag: int) -> Orders:
 
 
 def joined(rows: pl.DataFrame, by: Sequence[str] = ("subject",)) -> pl.DataFrame:
-    """Each cell over all folds joined: sessions, mean and deviation of daily returns, return, trades, Sharpe ratio, profit.
+    """Each cell over all folds joined: sessions, mean and deviation of daily returns, return, trades, Sharpe ratio.
 
     Args:
         rows: of `reports.sensitivity`. by: what tells the curves apart.
 
     Returns:
         One row of (`by`, kind, lag, cost_bps, capital, declared) with `folds`, `sessions`, `mean_ret`, `sd_ret`, `return`
-        (compounded over the blocks), `trades`, `sharpe` (annualised, null without trades or variation), `annual_profit` (in
-        currency: every block opens with the whole capital).
+        (compounded over the blocks), `trades`, `sharpe` (annualised, null without trades or variation), `annual_return`
+        (gains of the blocks over their opening capital, summed, for 252 sessions).
     """
     n, mean, deviation = pl.col("sessions"), pl.col("mean_ret"), pl.col("sd_ret")
     total = (n * mean).sum()
@@ -167,7 +167,7 @@ def joined(rows: pl.DataFrame, by: Sequence[str] = ("subject",)) -> pl.DataFrame
         sd_ret=((squares - total**2 / n.sum()).clip(0.0) / (n.sum() - 1)).sqrt(),
         **{"return": (1.0 + pl.col("return")).product() - 1.0},
         trades=pl.col("trades").sum(),
-        annual_profit=(pl.col("return") * pl.col("capital")).sum() / n.sum() * PERIODS_A_YEAR,
+        annual_return=pl.col("return").sum() / n.sum() * PERIODS_A_YEAR,
     )  # fmt: skip
     ratio = pl.col("mean_ret") / pl.col("sd_ret") * math.sqrt(PERIODS_A_YEAR)
     return pooled.with_columns(sharpe=pl.when((pl.col("trades") > 0) & (pl.col("sd_ret") > 0)).then(ratio))

@@ -45,7 +45,8 @@ def cost_lag_figure(cells: pl.DataFrame) -> dict:
         "hoverongaps": False,
         "hovertemplate": "%{x} bps a side, %{y} sessions later<br>Sharpe ratio %{z:.2f}<br>%{customdata}<extra></extra>",
     }
-    frame = [] if at is None else [_frame(costs.index(at), 0)]
+    drawn = any(value is not None for row in ratios for value in row)  # an axis without values has no place for a frame
+    frame = [_frame(costs.index(at), 0)] if drawn and at is not None else []
     return {
         "data": [heat],
         "layout": {
@@ -59,43 +60,45 @@ def cost_lag_figure(cells: pl.DataFrame) -> dict:
 
 
 def capacity_figure(cells: pl.DataFrame) -> dict:
-    """Sharpe ratio, and below it the profit a year, by capital; dotted the ratio as declared, without impact.
+    """Sharpe ratio, and below it the return a year, by capital; dotted what is declared, without impact.
 
     Args:
         cells: of `tapehouse.sensitivity.joined`, one subject.
     """
     curve = cells.filter(pl.col("kind") == CAPITAL).sort("capital")
-    capital = curve["capital"].to_list()
-    common = {"type": "scatter", "mode": "lines+markers", "x": capital, "showlegend": False}
-    colour = ADAPTER_COLOURS[1]
-    ratio = {**common, "y": [_rounded(value) for value in curve["sharpe"]], "line": {"color": colour, "width": 2.5}}
-    profit = {**common, "y": [round(value) for value in curve["annual_profit"]], "line": {"color": colour, "width": 2.5}}
     declared = cells.filter(pl.col("declared") & pl.col("sharpe").is_not_null())
-    level = []
+    common = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": curve["capital"].to_list(),
+        "line": {"color": ADAPTER_COLOURS[1], "width": 2.5},
+        "showlegend": False,
+    }
+    percent = [_rounded(value * 100) for value in curve["annual_return"]]
+    ratio = {**common, "y": [_rounded(value) for value in curve["sharpe"]]}
+    gained = [round(value) for value in curve["annual_return"] * curve["capital"]]
+    profit = {**common, "y": percent, "yaxis": "y2", "customdata": gained}
+    levels = []
     if declared.height:
-        height = _rounded(declared["sharpe"][0])
-        level = [
-            {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": height, "y1": height,
-             "line": {"width": 1.5, "dash": "dot", "color": BASELINE_COLOUR}}
-        ]  # fmt: skip
+        levels = [_level("y", declared["sharpe"][0]), _level("y2", declared["annual_return"][0] * 100)]
     return {
         "data": [
-            {**ratio, "name": "Sharpe ratio", "hovertemplate": "%{x:,.0f}: %{y:.2f}<extra>Sharpe ratio</extra>"},
-            {**profit, "name": "profit", "yaxis": "y2", "hovertemplate": "%{x:,.0f}: %{y:,.0f}<extra>profit a year</extra>"},
+            {**ratio, "hovertemplate": "%{x:,.0f}: %{y:.2f}<extra>Sharpe ratio</extra>"},
+            {**profit, "hovertemplate": "%{x:,.0f}: %{y:.1f} %, %{customdata:,.0f}<extra>a year</extra>"},
         ],
         "layout": {
             "height": 360,
             "margin": {"l": 72, "r": 16, "t": 8, "b": 48},
-            "xaxis": {"type": "log", "anchor": "y2", "dtick": 1, "title": {"text": "capital"}},
+            "xaxis": {"type": "log", "anchor": "y2", "dtick": 1, "title": {"text": "capital (dotted: as declared, no impact)"}},
             "yaxis": {"domain": [0.55, 1], "title": {"text": "Sharpe ratio"}, "zeroline": True},
-            "yaxis2": {"domain": [0, 0.42], "title": {"text": "profit a year"}, "zeroline": True},
-            "shapes": level,
+            "yaxis2": {"domain": [0, 0.42], "title": {"text": "return a year, %"}, "zeroline": True},
+            "shapes": levels,
         },
     }
 
 
 def sensitivity_words(cells: pl.DataFrame) -> list[str]:
-    """What the two figures say, as plain sentences: costs at which nothing is left, a session's delay, most capital.
+    """What the two figures say, as plain sentences: costs at which nothing is left, what a delay changes, how much capital.
 
     Args:
         cells: of `tapehouse.sensitivity.joined`, one subject.
@@ -104,26 +107,14 @@ def sensitivity_words(cells: pl.DataFrame) -> list[str]:
         return ["It never traded: neither costs nor delays nor capital change anything."]
     grid = cells.filter(pl.col("kind") == COST).sort("lag", "cost_bps")
     said = [_of_costs(grid.filter(pl.col("lag") == 0))]
-    declared = grid.filter("declared")
-    later = grid.join(declared.select("cost_bps"), on="cost_bps", how="semi").filter(pl.col("lag") == 1)
-    if later.height and declared["sharpe"][0] is not None and later["sharpe"][0] is not None:
-        said.append(
-            f"Sent one session later, the Sharpe ratio of {declared['sharpe'][0]:.2f} is {later['sharpe'][0]:.2f}; "
-            "one that falls steeply lives on the first bar, one that rises says how large chance is here."
-        )
-    curve = cells.filter(pl.col("kind") == CAPITAL).sort("capital")
-    if curve.height:
-        best = curve.sort("annual_profit").row(-1, named=True)
-        if best["annual_profit"] <= 0:
-            said.append("No capital of the curve earns anything after impact.")
-        else:
-            share = best["annual_profit"] / best["capital"] * 100
-            most = " (the largest that was tried)" if best["capital"] == curve["capital"].max() else ""
-            said.append(
-                f"Of the capital tried, {best['capital']:,.0f} earns most after impact{most}: "
-                f"{best['annual_profit']:,.0f} a year, {share:.1f} % of it."
-            )
-    return said
+    declared = grid.filter("declared").select("cost_bps")
+    late = grid.join(declared, on="cost_bps", how="semi").sort("lag")
+    if late.height > 1 and late["sharpe"].null_count() == 0:
+        ratios = [f"{value:.2f}" for value in late["sharpe"]]
+        later = f"{', '.join(ratios[1:])} where orders are sent 1 to {late['lag'][-1]} sessions later"
+        said.append(f"Its Sharpe ratio of {ratios[0]} is {later}.")
+    curve = cells.filter((pl.col("kind") == CAPITAL) & pl.col("sharpe").is_not_null()).sort("capital")
+    return said + ([_of_capital(curve)] if curve.height else [])
 
 
 def break_even_bps(costs: list[float], means: list[float]) -> float | None:
@@ -146,6 +137,33 @@ def _of_costs(row: pl.DataFrame) -> str:
     if found is None:
         return f"It earns something at every cost that was tried, up to {costs[-1]:g} bps a side."
     return f"What it earns is used up at {found:.0f} bps a side."
+
+
+def _of_capital(curve: pl.DataFrame) -> str:
+    """Up to which capital half of what the smallest account shows is left; impact need not fall in one direction."""
+    least, first = curve["capital"][0], curve["sharpe"][0]
+    if first <= 0:
+        return f"With impact it earns nothing even on {least:,.0f}."
+    below = curve.filter(pl.col("sharpe") < first / 2)
+    if below.is_empty():
+        return f"Of the Sharpe ratio of {first:.2f} on {least:,.0f}, more than half is left on {curve['capital'][-1]:,.0f}."
+    at, left = below.select("capital", "sharpe").row(0)
+    kept = curve.filter(pl.col("capital") < at)["capital"][-1]
+    return f"Of the Sharpe ratio of {first:.2f} on {least:,.0f}, half is left on {kept:,.0f}, and {left:.2f} on {at:,.0f}."
+
+
+def _level(axis: str, height: float) -> dict:
+    """A dotted line across a panel."""
+    return {
+        "type": "line",
+        "xref": "paper",
+        "x0": 0,
+        "x1": 1,
+        "yref": axis,
+        "y0": _rounded(height),
+        "y1": _rounded(height),
+        "line": {"width": 1.5, "dash": "dot", "color": BASELINE_COLOUR},
+    }
 
 
 def _frame(column: int, row: int) -> dict:

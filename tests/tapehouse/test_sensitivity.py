@@ -143,7 +143,7 @@ def test_blocks_join_to_the_moments_of_all_their_returns():
     assert cell["mean_ret"] == pytest.approx(whole.mean()) and cell["sd_ret"] == pytest.approx(whole.std(ddof=1))
     assert cell["sharpe"] == pytest.approx(whole.mean() / whole.std(ddof=1) * np.sqrt(252))
     assert cell["return"] == pytest.approx(np.prod(1 + whole) - 1)
-    assert cell["annual_profit"] == pytest.approx(1e6 * rows["return"].sum() / 100 * 252)
+    assert cell["annual_return"] == pytest.approx(rows["return"].sum() / 100 * 252)
     assert joined(rows.with_columns(trades=pl.lit(0)))["sharpe"].to_list() == [None]
 
 

@@ -22,7 +22,7 @@ def cells(mean: float = 0.001, trades: int = 10, impact: float = 0.0) -> pl.Data
         subject=pl.lit("a"),
         trades=pl.lit(trades),
         sharpe=pl.col("mean_ret") * 1000 if trades else pl.lit(None, pl.Float64),
-        annual_profit=pl.col("mean_ret") * 252 * pl.col("capital"),
+        annual_return=pl.col("mean_ret") * 252,
         **{"return": pl.col("mean_ret") * 100},
     ).sample(fraction=1.0, shuffle=True, seed=1)
 
@@ -41,6 +41,7 @@ def test_the_grid_is_a_table_with_the_declared_cell_framed():
 def test_who_never_traded_has_an_empty_grid():
     never = cells(0.0, trades=0)
     assert cost_lag_figure(never)["data"][0]["z"] == [[None] * 3] * 2
+    assert cost_lag_figure(never)["layout"]["shapes"] == []
     assert capacity_figure(never)["layout"]["shapes"] == []
     assert "never traded" in sensitivity_words(never)[0]
 
@@ -49,18 +50,18 @@ def test_the_curve_over_capital():
     figure = capacity_figure(cells())
     ratio, profit = figure["data"]
     assert ratio["x"] == [1e5, 1e6, 1e7] and profit["yaxis"] == "y2"
-    assert profit["y"] == [6300, 63000, 630000]
-    assert figure["layout"]["shapes"][0]["y0"] == pytest.approx(0.25)
+    assert profit["y"] == pytest.approx([6.3] * 3) and profit["customdata"] == [6300, 63000, 630000]
+    assert [(line["yref"], line["y0"]) for line in figure["layout"]["shapes"]] == [("y", 0.25), ("y2", 6.3)]
 
 
 def test_the_sentences():
     costs, later, capital = sensitivity_words(cells())
     assert "used up at 20 bps" in costs  # 0.001 of 0.00005 a bp
-    assert "0.25 is 0.05" in later
-    assert "10,000,000 earns most after impact (the largest that was tried): 630,000 a year, 6.3 %" in capital
-    # With impact of half the gain for each million, a million earns most.
-    assert "1,000,000 earns most after impact: 31,500" in sensitivity_words(cells(impact=1.25e-10))[2]
-    assert "Even at 5 bps" in sensitivity_words(cells(0.0))[0] and "No capital" in sensitivity_words(cells(0.0))[2]
+    assert "of 0.25 is 0.05 where orders are sent 1 to 1 sessions later" in later
+    assert "of 0.25 on 100,000, more than half is left on 10,000,000" in capital
+    # Impact of half the gain for each million: nothing of 0.2375 is left on two millions.
+    assert "0.24 on 100,000, half is left on 1,000,000, and -1.00 on 10,000,000" in sensitivity_words(cells(impact=1.25e-10))[2]
+    assert "Even at 5 bps" in sensitivity_words(cells(0.0))[0] and "nothing even on 100,000" in sensitivity_words(cells(0.0))[2]
     assert "up to 50 bps" in sensitivity_words(cells(0.01))[0]
 
 
