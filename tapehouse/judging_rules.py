@@ -1,4 +1,4 @@
-"""`models_registry/judging.yaml`: the baselines that all are measured against, and the gates of promotion."""
+"""`models_registry/judging.yaml`: the baselines that all are measured against, the policy of reference, and promotion."""
 
 from __future__ import annotations
 
@@ -24,10 +24,16 @@ class Gates(Section):
 
 
 class JudgingRules(Section):
-    """The baselines, by name of their recipe or strategy, and the gates."""
+    """The baselines, by name of their recipe or strategy, the policy of reference, and the gates."""
 
     baselines: list[str] = Field(min_length=1)
+    policy: str | None = Field(None, description="The recipe whose answers others are compared with; it decides on all folds.")
     champion: Gates = Gates()
+
+
+def policy_of_reference(home: Path) -> str | None:
+    """The policy of the project at `home`; None where it names none, or has no rules of judging."""
+    return load_rules(home).policy if (home / FILE).exists() else None
 
 
 def load_rules(home: Path) -> JudgingRules:

@@ -5,7 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from tapehouse.codeversion import modules_version
+from tapehouse.errors import TapehouseError
+from tapehouse.evaluations.outcomes import MONTHS_AHEAD
 from tapehouse.inference.questions import question_reads, question_words
+from tapehouse.judging_rules import FILE as RULES
+from tapehouse.judging_rules import policy_of_reference
 from tapehouse.project import Asset, Output
 from tapehouse.recipe_sections import LanguageRecipe
 from tapehouse.recipes import BASES, FOLDER, Recipe, load_recipe, load_recipes, method_module
@@ -13,6 +17,7 @@ from tapehouse.tables import Read
 
 POINTS, LABELS, RETURNS = "features.decision_points", "labels.triple_barrier", "labels.forward_returns"
 PAIRS = "datasets.preference_tokens"
+OBJECTIVES = "objectives.yaml"
 BARS, ACTIONS = "staging.bars", "raw.corporate_actions"
 KEY_OF = dict.fromkeys((f"models.{table}" for table in ("adapters", "predictions", "calibrations", "preferences")), "adapter")
 
@@ -20,13 +25,15 @@ KEY_OF = dict.fromkeys((f"models.{table}" for table in ("adapters", "predictions
 def recipe_assets(home: Path) -> list[Asset]:
     """The assets of each recipe, by fold: `models.<name>` and, of one that decides, predictions, evaluation and backtest."""
     found = []
-    for name, recipe in load_recipes(home / FOLDER).items():
+    recipes = load_recipes(home / FOLDER)
+    policy = _policy(home, recipes)
+    for name, recipe in recipes.items():
         source = home / FOLDER / f"{name}.yaml"
         found.append(model_asset(recipe, source, home))
         if asks_pairs(recipe):
             found.append(_preferences(recipe, source, home))
         if recipe.predicts:
-            found += [_predictions(recipe, source, home), _evaluation(recipe, source), _backtest(recipe, source)]
+            found += [_predictions(recipe, source, home), _evaluation(recipe, source, home, policy), _backtest(recipe, source)]
         elif hasattr(method_module(recipe.method), "judged_reads"):
             found.append(_judgement(recipe, source, home))
     return found
@@ -132,8 +139,21 @@ def _preferences(recipe: LanguageRecipe, source: Path, home: Path) -> Asset:
     )
 
 
-def _evaluation(recipe: Recipe, source: Path) -> Asset:
+def _policy(home: Path, recipes: dict[str, Recipe]) -> str | None:
+    """The recipe that `judging.yaml` names for comparison; of all folds, since each evaluation reads it."""
+    policy = policy_of_reference(home)
+    if policy is not None and not (policy in recipes and recipes[policy].predicts and not recipes[policy].apart):
+        fit = ", ".join(name for name, recipe in recipes.items() if recipe.predicts and not recipe.apart)
+        raise TapehouseError(f"{home / RULES}: policy: {policy!r} is no recipe that decides on all folds; name one of {fit}")
+    return policy
+
+
+def _evaluation(recipe: Recipe, source: Path, home: Path, policy: str | None) -> Asset:
     reads = (_own_predictions(recipe), *(Read(table, window="judged") for table in (POINTS, LABELS, RETURNS)))
+    # Orders rest beyond the block's last decision, and markouts reach thirty sessions beyond their fills.
+    reads += tuple(Read(table, window="judged", lookback_months=1, lookahead_months=MONTHS_AHEAD) for table in (BARS, ACTIONS))
+    if policy not in (None, recipe.name):
+        reads += (Read("models.predictions", writer=f"models.predictions.{policy}"),)
     if asks_pairs(recipe):
         reads += (_preferred(recipe.name),)
     return _asset(
@@ -144,6 +164,7 @@ def _evaluation(recipe: Recipe, source: Path) -> Asset:
         {f"reports.evaluations.{recipe.name}": "reports.evaluations"},
         reads,
         "evaluate",
+        words=(home / OBJECTIVES).read_text(encoding="utf-8"),
     )
 
 

@@ -1,4 +1,4 @@
-"""How often answers are those of the reference policy, and who is right where they are not.
+"""How often answers are those of the policy of reference, and who is right where they are not.
 
 The policy is the predictor that `models_registry/judging.yaml` names; it has answered the same decisions from the same
 features. Agreement that comes of the two habits alone, such as of two that nearly always hold, is taken out by Cohen's kappa
@@ -19,7 +19,7 @@ from tapehouse.predictions import ACTIONS
 
 HORIZON: Final = 10  # sessions, those of a label
 MEANING: Final = {
-    "policy_agreement": "Share of answers that are those of the reference policy (judging.yaml).",
+    "policy_agreement": "Share of answers that are those of the policy that judging.yaml names.",
     "policy_kappa": "Cohen's kappa of the two: 0 is the agreement of their habits alone, 1 is always the same.",
     "policy_opposed": "Share of answers that buy what the policy sells, or the other way round.",
     "disagreement_ret": "Where they differ: mean return over 10 sessions of the answer's side less that of the policy's, gross "
@@ -28,7 +28,7 @@ MEANING: Final = {
 
 
 def with_policy(answers: pl.DataFrame, policy: pl.DataFrame) -> pl.DataFrame:
-    """`answers` with the column `policy`: what the reference policy would do at the same decision, null where it said nothing.
+    """`answers` with the column `policy`: what the policy of reference would do at each decision, null where it said nothing.
 
     Args:
         answers: of `tapehouse.evaluations.answers.answered`. policy: rows of `models.predictions` of the policy alone.
@@ -39,7 +39,7 @@ def with_policy(answers: pl.DataFrame, policy: pl.DataFrame) -> pl.DataFrame:
     said = policy.select(*KEYS, pl.col("action").alias("policy"))
     doubled = said.filter(pl.struct(KEYS).is_duplicated())
     if doubled.height:
-        raise ValueError(f"the reference policy answers {doubled.select(KEYS).row(0)} twice; read one predictor, one objective")
+        raise ValueError(f"the policy of reference answers {doubled.select(KEYS).row(0)} twice; read one predictor alone")
     return answers.join(said, on=KEYS, how="left", validate="m:1", maintain_order="left")
 
 

@@ -20,9 +20,7 @@ BINS = 10  # of the reliability plot
 FORWARD = "forward_{}"  # column of a horizon's long return
 
 
-def answered(
-    predictions: pl.DataFrame, decisions: pl.DataFrame, labels: pl.DataFrame, forward: pl.DataFrame
-) -> pl.DataFrame:
+def answered(predictions: pl.DataFrame, decisions: pl.DataFrame, labels: pl.DataFrame, forward: pl.DataFrame) -> pl.DataFrame:
     """One row a decision of one subject, fold and split, by time and symbol.
 
     Args:
@@ -68,7 +66,10 @@ def _forward(forward: pl.DataFrame) -> list[pl.DataFrame]:
 
 
 def as_rows(frame: pl.DataFrame) -> Rows:
-    """Arrays of what `answered` gave: `said`, `asked` as 0 or 1, `action` and `truth` as places in `ACTIONS`, NaN for null."""
+    """Arrays of what `answered` gave: `said`, `asked` as 0 or 1, `action` and `truth` as places in `ACTIONS`, NaN for null.
+
+    So are those of orders and rewards (`outcomes`) and of the policy of reference (`agreement`), where they have been added.
+    """
     place = {action: float(i) for i, action in enumerate(ACTIONS)}
     given = {
         "asked": pl.col("asked"),
@@ -79,9 +80,13 @@ def as_rows(frame: pl.DataFrame) -> Rows:
         "confidence": pl.col("confidence"),
         **{name: pl.col(name) for name in CHANCES},
     }
+    if "policy" in frame.columns:
+        given["policy"] = pl.col("policy").replace_strict(place, default=None, return_dtype=pl.Float64)
     outcomes = {"truth": pl.col("label") + 1}
-    outcomes |= {name: pl.col(name) for name in frame.columns if name.endswith("_ret") or name.startswith("forward_")}
-    outcomes["ret"] = pl.col("ret")
+    outcomes |= {
+        name: pl.col(name) for name in frame.columns if name.endswith("_ret") or name.startswith(("forward_", "order_"))
+    }
+    outcomes |= {name: pl.col(name) for name in ("ret", "reward") if name in frame.columns}
     arrays = frame.select(
         **{name: column.cast(pl.Float64) for name, column in (given | outcomes).items()},
     ).with_columns(pl.all().fill_null(np.nan))

@@ -98,7 +98,7 @@ def _taken_metrics(h: int) -> tuple[Metric, ...]:
     return (
         Ratio(f"hit_rate_{h}d", f"won_{h}", horizon=blocks),
         Ratio(f"mean_ret_{h}d", f"ret_{h}", horizon=blocks),
-        Derived(f"sd_ret_{h}d", (f"taken_{h}", f"ret_{h}", f"square_{h}"), _deviation, horizon=blocks),
+        Derived(f"sd_ret_{h}d", (f"taken_{h}", f"ret_{h}", f"square_{h}"), _deviation, chance=None, horizon=blocks),
         Stated(f"t_ret_{h}d", _t_statistic(h)),
     )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -13,12 +13,18 @@ from tapehouse.evaluations.orders import order_columns, order_fates
 from tapehouse.evaluations.rewards import realised_rewards
 from tapehouse.labels.forward import HORIZONS
 from tapehouse.labels.horizons import sessions_around
+from tapehouse.orders import Objectives
 from tapehouse.paths import SETTLEMENT_LAG, Paths, settled_paths
 
-if TYPE_CHECKING:
-    from tapehouse.orders import Objectives
-
 MONTHS_AHEAD = 3  # that bars are read beyond the last decision: an order's rest, and thirty sessions after its fill
+
+
+@dataclass(frozen=True)
+class Market:
+    """What orders meet: settled `paths` around the decisions (`paths_after`), and the `objectives` that pay for them."""
+
+    paths: Paths
+    objectives: Objectives
 
 
 def longest_horizon(predictions: pl.DataFrame) -> int:
@@ -44,13 +50,12 @@ def paths_after(
     return settled_paths(bars, actions, around, sorted(decisions["symbol"].unique()), settlement_lag)
 
 
-def with_outcomes(answers: pl.DataFrame, decisions: pl.DataFrame, paths: Paths, objectives: Objectives) -> pl.DataFrame:
+def with_outcomes(answers: pl.DataFrame, decisions: pl.DataFrame, market: Market) -> pl.DataFrame:
     """`answers` with the columns `order_*` that `orders.ORDERS` measures, and `reward`; null where not known.
 
     Args:
         answers: of `tapehouse.evaluations.answers.answered`, with forward returns.
-        decisions: rows of `features.decision_points`, of at least these answers. paths: around them (:func:`paths_after`).
-        objectives: of `objectives.yaml`.
+        decisions: rows of `features.decision_points`, of at least these answers. market: around them.
 
     Raises:
         ValueError: an answer to no decision point, or an order that could not rest (see `order_fates`).
@@ -61,6 +66,6 @@ def with_outcomes(answers: pl.DataFrame, decisions: pl.DataFrame, paths: Paths, 
     strays = known.filter(pl.col("session").is_null())
     if strays.height:
         raise ValueError(f"an answer to no decision point: {strays.select(KEYS).row(0)}; predict decision points only")
-    fates = order_fates(known, paths, objectives)
+    fates = order_fates(known, market.paths, market.objectives)
     numbers: dict[str, np.ndarray] = order_columns(fates) | {"reward": realised_rewards(known, fates)}
     return answers.with_columns(pl.Series(name, values).fill_nan(None) for name, values in numbers.items())

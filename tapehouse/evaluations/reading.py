@@ -6,14 +6,20 @@ from typing import Final, Literal
 
 import polars as pl
 
-from tapehouse.evaluations import barriers, classes, judgement, preferences
+from tapehouse.evaluations import agreement, barriers, classes, horizons, judgement, orders, preferences, rewards
 from tapehouse.evaluations.core import ALL
 from tapehouse.predictions import TEST
 
 # What each metric of reports.evaluations means. Also the tooltips of reports.
-MEANING: Final = {**classes.MEANING, **barriers.MEANING, **judgement.MEANING, **preferences.MEANING}
+MEANING: Final = {
+    name: text
+    for measured in (classes, barriers, horizons, orders, rewards, agreement, judgement, preferences)
+    for name, text in measured.MEANING.items()
+}
 # Numbers of something, which add up over folds; all others are means.
 COUNTED: Final = frozenset({"n", "n_labelled", "n_taken", "n_pairs", *(f"confusion_{cell}" for cell in classes.CELLS)})
+# Statistics that are normal without an effect; folds are weighed together so that the result is, too.
+TESTED: Final = frozenset(name for name in horizons.MEANING if name.startswith("t_"))
 KNOWN = 0.5  # least share of the observations whose folds have an interval, for a pooled one
 
 
@@ -43,7 +49,8 @@ def figures(
 def pooled(evaluations: pl.DataFrame, slice: str = ALL, split: str = TEST) -> pl.DataFrame:
     """One row a subject, level and metric over all its folds: value, low, high, n, shuffled, folds.
 
-    Folds weigh by their observations; counts add up. Blocks of disjoint sessions are taken as independent, so that distances
+    Folds weigh by their observations; counts add up, and t-statistics combine to one (S. Stouffer, The American Soldier, 1949;
+    weights the roots of the observations). Blocks of disjoint sessions are taken as independent, so that distances
     from the value to an end add in squares (Zou and Donner, Construction of confidence limits about effect measures, 2008).
     Where some folds have no interval the others give it, as if theirs were all observations: it is then too wide, and null
     where those hold less than half.
@@ -65,13 +72,14 @@ def pooled(evaluations: pl.DataFrame, slice: str = ALL, split: str = TEST) -> pl
     def if_any(of: str, value: pl.Expr) -> pl.Expr:
         return pl.when(pl.col(of).is_not_null().any()).then(value)
 
-    counted = pl.col("metric").is_in(list(COUNTED))
+    counted, tested = pl.col("metric").is_in(list(COUNTED)), pl.col("metric").is_in(list(TESTED))
     enough = pl.col("n").filter(known).sum() >= KNOWN * pl.col("n").sum()
     return (
         some.sort(*keys, "fold")
         .group_by(keys, maintain_order=True)
         .agg(
             pl.col("value").sum().alias("total"),
+            ((pl.col("value") * pl.col("n").sqrt()).sum() / pl.col("n").sum().sqrt()).alias("together"),
             mean("value").alias("value"),
             pl.when(enough & known.any()).then(mean("value") - away("low")).alias("low"),
             pl.when(enough & known.any()).then(mean("value") + away("high")).alias("high"),
@@ -81,8 +89,8 @@ def pooled(evaluations: pl.DataFrame, slice: str = ALL, split: str = TEST) -> pl
             pl.col("fold").n_unique().cast(pl.Int64).alias("folds"),
         )
         .with_columns(
-            value=pl.when(counted).then("total").otherwise("value"),
+            value=pl.when(counted).then("total").when(tested).then("together").otherwise("value"),
             shuffled=pl.when(counted).then("shuffled_total").otherwise("shuffled"),
         )
-        .drop("total", "shuffled_total")
+        .drop("total", "together", "shuffled_total")
     )

@@ -1,4 +1,4 @@
-"""Agreement with the reference policy: by hand, against scikit-learn, without knowledge, and what is refused."""
+"""Agreement with the policy of reference: by hand, against scikit-learn, without knowledge, and what is refused."""
 
 from datetime import UTC, datetime
 
@@ -66,5 +66,5 @@ def test_answers_are_joined_by_their_decision():
     answers = pl.DataFrame([("A", "1d", at[1]), ("A", "1d", at[0]), ("B", "1d", at[0])], schema=KEYS, orient="row")
     policy = answers.head(2).with_columns(action=pl.Series(["BUY", "HOLD"]))
     assert with_policy(answers, policy)["policy"].to_list() == ["BUY", "HOLD", None]
-    with pytest.raises(ValueError, match="twice; read one predictor"):
+    with pytest.raises(ValueError, match="twice; read one predictor alone"):
         with_policy(answers, pl.concat([policy, policy]))
