@@ -15,6 +15,7 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 
 from loaders.assets import asset_key
 from loaders.crew import Crew
+from resources.event_log import BATCH
 from resources.warehouse import open_warehouse
 from tapehouse.declarations import load_project
 from tapehouse.errors import TapehouseError
@@ -35,6 +36,7 @@ def instance_environment(settings: Settings) -> dict[str, str]:
     shutil.copyfile(settings.home / "dagster.yaml", folder / "dagster.yaml")
     return {
         "DAGSTER_HOME": str(folder),
+        "DAGSTER_EVENT_BATCH_SIZE": str(BATCH),
         "TAPEHOUSE_WAREHOUSE": str(settings.root),
         "DAGSTER_DISABLE_TELEMETRY": "1",
     }
