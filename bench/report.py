@@ -1,7 +1,7 @@
 """Seconds for the page of one strategy, against the 3 s that it may take (peer); ratio = peer / ours.
 
 From its rows to HTML: 25 blocks of 120 sessions, 1,600 trades of five symbols on their price charts, 10,000 decisions, nine
-gates and vetoes, costs, lags and capital, seven baselines; warm, so that plotly's bundle is compressed already. Two pages of the
+gates and vetoes, costs, lags and capital, seven baselines; warm, so that plotly is compressed already. Two pages of the
 same rows are the same bytes, each chart has a figure, and a page has at most 3 MB. With --quick ten blocks.
 """
 
