@@ -35,26 +35,27 @@ def known_liquidity(
     # Shares of the first session's basis that one share of each session is.
     basis = np.cumprod(ratio, axis=0)
     place = {day: t for t, day in enumerate(days)}
+    splits = _splits_before(actions, days[0], opens[0])
+    latest = as_known(versions, BAR_KEY, pl.lit(versions["known_at"].max())).sort("event_at")
+    settled, all_versions = (frame.partition_by("symbol", as_dict=True) for frame in (latest, versions))
     for s, symbol in enumerate(symbols):
-        own = versions.filter(pl.col("symbol") == symbol)
-        if own.is_empty():
+        if (symbol,) not in settled:
             continue
-        splits = _splits_before(actions.filter(pl.col("symbol") == symbol), days[0], opens[0])
-        final = as_known(own, BAR_KEY, pl.lit(own["known_at"].max())).sort("event_at")
+        own, final, ratios = all_versions[symbol,], settled[symbol,], splits.get(symbol, [])
         # Where no bar was ever corrected and none came out of order, what was known of it is its start.
         plain = final.height == own.height and final["known_at"].is_sorted()
-        bars = _in_shares(final, place, basis[:, s], splits) if plain else None
+        bars = _in_shares(final, place, basis[:, s], ratios) if plain else None
         until = np.searchsorted(final["known_at"].to_numpy(), sessions["open_at"].to_numpy(), side="left")
         for t, opened in enumerate(opens):
             if plain:
                 lots, moved = (values[max(until[t] - WINDOW, 0) : until[t]] for values in bars)
             else:
                 known = as_known(own, BAR_KEY, pl.lit(opened)).sort("event_at").filter(pl.col("known_at") < opened)
-                lots, moved = _in_shares(known.tail(WINDOW), place, basis[:, s], splits)
+                lots, moved = _in_shares(known.tail(WINDOW), place, basis[:, s], ratios)
             if len(lots) < FEWEST:
                 continue
-            volume[t, s] = np.mean(lots * basis[t, s])
-            volatility[t, s] = np.sqrt(np.mean(moved**2))
+            volume[t, s] = (lots * basis[t, s]).sum() / len(lots)
+            volatility[t, s] = np.sqrt((moved**2).sum() / len(moved))
     return volume, volatility
 
 
@@ -66,10 +67,13 @@ def _in_shares(
     return bars["volume"].cast(pl.Float64).to_numpy() / held, np.log(bars["close"].to_numpy() / bars["open"].to_numpy())
 
 
-def _splits_before(actions: pl.DataFrame, first: date, opened: datetime) -> list[tuple[date, float]]:
-    """Ex-date and ratio of a symbol's splits up to the first session, as known at its open."""
+def _splits_before(actions: pl.DataFrame, first: date, opened: datetime) -> dict[str, list[tuple[date, float]]]:
+    """Ex-date and ratio of each symbol's splits up to the first session, as known at its open."""
     known = as_known(actions.filter(kind="split"), ACTION_KEY, pl.lit(opened)).filter(pl.col("ex_date") <= first)
-    return list(known.select("ex_date", "ratio").iter_rows())
+    found: dict[str, list[tuple[date, float]]] = {}
+    for symbol, ex_date, ratio in known.select("symbol", "ex_date", "ratio").iter_rows():
+        found.setdefault(symbol, []).append((ex_date, ratio))
+    return found
 
 
 def _shares(day: date, splits: list[tuple[date, float]]) -> float:

@@ -149,7 +149,8 @@ def _of_capital(curve: pl.DataFrame) -> str:
         return f"Of the Sharpe ratio of {first:.2f} on {least:,.0f}, more than half is left on {curve['capital'][-1]:,.0f}."
     at, left = below.select("capital", "sharpe").row(0)
     kept = curve.filter(pl.col("capital") < at)["capital"][-1]
-    return f"Of the Sharpe ratio of {first:.2f} on {least:,.0f}, half is left on {kept:,.0f}, and {left:.2f} on {at:,.0f}."
+    half = f"more than half is left on {kept:,.0f}, and {left:.2f} on {at:,.0f}"
+    return f"Of the Sharpe ratio of {first:.2f} on {least:,.0f}, {half}."
 
 
 def _level(axis: str, height: float) -> dict:
@@ -176,7 +177,7 @@ def _frame(column: int, row: int) -> dict:
         "x1": column + 0.49,
         "y0": row - 0.49,
         "y1": row + 0.49,
-        "line": {"width": 2.5, "color": BASELINE_COLOUR},
+        "line": {"width": 2.5, "color": "var(--ink)"},
     }
 
 
