@@ -21,8 +21,9 @@ DETAILS: Final = (
     (
         "Adapters and baselines execute differently.",
         "Adapters answer with limit orders, and a resting limit fills without slippage or not at all. Baselines send market "
-        f"orders, which pay {_COSTS.slippage_bps:g} bps. There is no baseline yet that sends limit orders without any view, so "
-        "a part of any difference between an adapter and a baseline can be execution, not foresight.",
+        f"orders, which pay {_COSTS.slippage_bps:g} bps. So a part of any difference between an adapter and a baseline can be "
+        "execution, not foresight: coin_limits sends limit orders by the toss of a coin, coin_market sends the same tosses at "
+        "market, and what these two differ by is what limits are worth to somebody without any view.",
     ),
     (
         "Shorts are free to hold, and cash earns nothing.",

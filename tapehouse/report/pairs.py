@@ -10,7 +10,7 @@ import polars as pl
 
 from tapehouse.pair_diagnostics import ALL, BALANCED, BASELINES, EVEN, LAST_THIRD
 from tapehouse.report import pair_figures as figures
-from tapehouse.report.shell import chart, facts, framed, table
+from tapehouse.report.shell import chart, facts, framed, over, table
 from tapehouse.report.verdict import number
 
 LEARNABLE, NEARLY, NOTHING = "learnable", "hardly", "nothing"
@@ -39,7 +39,7 @@ def pairs_html(
         "sides": figures.sides_figure(told, dict(declared)),
     }
     parts = [
-        f'<p class="over">Tapehouse · {escape(dataset)} <span>{escape(_origin(provenance))}</span></p>',
+        over(dataset, _origin(provenance)),
         f"<h1>{escape(headline(rows))}</h1>",
         f"<p>{escape(_scope(dataset, told))}</p>",
         _verdicts(rows),

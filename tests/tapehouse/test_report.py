@@ -1,7 +1,11 @@
 """The report: what it claims, that it needs no network, that it repeats byte for byte, and what it refuses."""
 
+import os
 import re
+import subprocess
+import sys
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -22,6 +26,7 @@ from tapehouse.report.verdict import Record, headline, number, percent, records
 from tapehouse.trials import fit_trials
 from tapehouse.verdicts import BEATS, INCONCLUSIVE, LOSES, curves, verdicts
 
+ROOT = Path(__file__).resolve().parents[2]
 FOLDS = {"2024-01-02": date(2024, 1, 2), "2024-06-03": date(2024, 6, 3)}
 SESSIONS = 80
 KINDS = {"always_hold": "baseline", "momentum": "baseline", "ours": "adapter"}
@@ -207,6 +212,16 @@ def test_bytes_repeat(page):
     board, equity = frames({"always_hold": 0.0, "ours": 0.001})
     assert preview_png(verdict_rows(board, equity), equity) == preview_png(verdict_rows(board, equity), equity)
     assert preview_png(verdict_rows(board, equity), equity).startswith(b"\x89PNG")
+
+
+def test_another_process_writes_the_same_bytes(page):
+    """With another seed of hashes, so that an order taken from a set would show."""
+    code = "import sys; from tests.tapehouse.test_report import render; sys.stdout.write(render())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": "1"}, capture_output=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode() == page
 
 
 def test_curves_are_chained_and_thinned():
