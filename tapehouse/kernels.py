@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from numba import njit
+from numba import config, njit
 
 from tapehouse.hashing import text_hash
 
@@ -23,6 +23,8 @@ def kernel(*modules: str) -> Callable[[Callable], Callable]:
     """
 
     def compiled(function: Callable) -> Callable:
+        if config.DISABLE_JIT:  # NUMBA_DISABLE_JIT=1, to debug a kernel line by line: there is nothing to store
+            return function
         dispatcher = njit(cache=True)(function)
         stored = dispatcher._cache._cache_file
         others = text_hash(*(Path(str(import_module(module).__file__)).read_text() for module in modules))
