@@ -100,6 +100,12 @@ def test_costs_on_paper():
     assert trade["pnl"] == pytest.approx(-5 - 1 - 2)
 
 
+def test_only_a_short_pays_a_fee_for_what_it_borrows():
+    config = FREE.model_copy(update={"borrow_bps": 100.0})
+    result = run(panel(flat(100, 4), step_days=73), [(0, 0, 1, 1, None, 0)], config)
+    assert result.ledger["borrow"].to_list() == [0.0] * 4 and result.trades["pnl"].to_list() == [0.0]
+
+
 def test_cash_earns_only_a_declared_rate():
     market = panel(flat(100, 3), step_days=73)
     assert run(market, []).ledger["interest"][-1] == 0.0
