@@ -7,7 +7,8 @@ decrease in accuracy of M. López de Prado, Advances in Financial Machine Learni
 
 Of two features that say the same each stands in for the other, and neither seems to matter (8.4 there). So groups of features
 that go together change places together, too (López de Prado, Machine Learning for Asset Managers, 2020, 6.5.2), and all of
-them at once: what the model knows in all.
+them at once: what the model knows in all. A model may know whether a barrier will be reached and not which: the log loss is
+also given for the side alone, of rows in which one was.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ FEATURE, GROUP, ALL = KINDS = ("feature", "group", "all")
 REPEATS: Final = 3  # permutations of each feature in each block
 SEED: Final = 20_180_803
 TOGETHER: Final = 0.5  # least absolute rank correlation of any two features of a group
+HOLD_CLASS: Final = 1
 SMALLEST: Final = 1e-12  # a probability of nothing would cost an infinity
 IMPORTANCE: Final = {
     "subject": pl.String,
@@ -53,6 +55,8 @@ IMPORTANCE: Final = {
     "n": pl.Int64,
     "log_loss": pl.Float64,
     "base_log_loss": pl.Float64,
+    "side_log_loss": pl.Float64,
+    "base_side_log_loss": pl.Float64,
 }
 
 
@@ -97,8 +101,15 @@ def importance_rows(
             "deviation": means.std(axis=1, ddof=1) if len(blocks) > 1 else [None] * len(levels),
             "blocks": [len(blocks)] * len(levels),
             "n": [rises.shape[1]] * len(levels),
-            "log_loss": [float(np.concatenate([block.losses for block in blocks]).mean())] * len(levels),
-            "base_log_loss": [float(np.concatenate([block.base_losses for block in blocks]).mean())] * len(levels),
+            **{
+                name: [_mean([getattr(block, of)[part] for block in blocks])] * len(levels)
+                for name, of, part in (
+                    ("log_loss", "losses", 0),
+                    ("base_log_loss", "base_losses", 0),
+                    ("side_log_loss", "losses", 1),
+                    ("base_side_log_loss", "base_losses", 1),
+                )
+            },
         },
         schema=IMPORTANCE,
     ).sort("kind", "level")
@@ -109,14 +120,15 @@ class _Block:
     """What a model that was fitted on the other blocks answered on one, in order and in disorder.
 
     rises: (levels, rows) by how much the log loss of a row is higher in disorder, the mean of all permutations.
-    losses, base_losses: (rows,) log loss of the model, and of the shares of the labels that it was fitted on.
+    losses, base_losses: log loss of the model, and of the shares of the labels that it was fitted on: (rows,) of the label, and
+    (rows with a barrier reached,) of its side.
     """
 
     instants: np.ndarray
     levels: list[Level]
     rises: np.ndarray
-    losses: np.ndarray
-    base_losses: np.ndarray
+    losses: tuple[np.ndarray, np.ndarray]
+    base_losses: tuple[np.ndarray, np.ndarray]
 
 
 def _blocks(
@@ -139,15 +151,18 @@ def _blocks(
             levels = levels_of(features, correlated(matrix(rows, features), features))
         test = rows[split.test].select(*KEYS, "close", "label", *features)
         truth = test["label"].to_numpy() + 1
-        losses = _losses(_chances(method, recipe, inputs, test, fold, own), truth)
+        chances = _chances(method, recipe, inputs, test, fold, own)
+        losses = _losses(chances, truth)
         rng = np.random.default_rng((SEED, number))
         orders = [rng.permutation(test.height) for _ in range(repeats)]  # the same for all levels, which are compared
         shown = pl.concat([disordered(test, names, order) for _, names in levels for order in orders])
         answered = _chances(method, recipe, inputs, shown, fold, own)  # asked once: a model is loaded for each question
         after = _losses(answered, np.tile(truth, len(levels) * repeats)).reshape(len(levels), repeats, -1)
         rises = after.mean(axis=1) - losses
-        base = _base_losses(rows[split.train]["label"].to_numpy() + 1, truth)
-        yield _Block(test["decision_at"].to_numpy(), levels, rises, losses, base)
+        fitted = np.bincount(rows[split.train]["label"].to_numpy() + 1, minlength=3) / split.train.size
+        base = np.tile(fitted, (test.height, 1))
+        both, of_base = (losses, _side_losses(chances, truth)), (_losses(base, truth), _side_losses(base, truth))
+        yield _Block(test["decision_at"].to_numpy(), levels, rises, both, of_base)
 
 
 def levels_of(features: Sequence[str], groups: Sequence[Sequence[str]]) -> list[Level]:
@@ -215,9 +230,17 @@ def _losses(chances: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return -np.log(np.maximum(chances[np.arange(len(truth)), truth], SMALLEST))
 
 
-def _base_losses(fitted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    shares = np.bincount(fitted, minlength=3) / len(fitted)
-    return -np.log(np.maximum(shares[truth], SMALLEST))
+def _side_losses(chances: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Log loss of which barrier was reached, given that one was, (rows in which one was,)."""
+    reached = truth != HOLD_CLASS
+    sides = chances[reached][:, [0, 2]]
+    right = sides[np.arange(len(sides)), truth[reached] // 2]
+    return -np.log(np.maximum(right, SMALLEST) / np.maximum(sides.sum(axis=1), SMALLEST))
+
+
+def _mean(parts: Sequence[np.ndarray]) -> float | None:
+    found = np.concatenate(parts)
+    return float(found.mean()) if found.size else None
 
 
 def _intervals(instants: np.ndarray, rises: np.ndarray) -> tuple[list[float | None], list[float | None]]:

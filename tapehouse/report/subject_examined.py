@@ -19,11 +19,9 @@ def importance_section(subject: Subject) -> Section | None:
         return None
     fold = rows["fold"].max()
     whole = rows.filter(fold=fold, kind=ALL).row(0, named=True)
-    better = whole["base_log_loss"] - whole["log_loss"]
-    against = "below" if better > 0 else "above"
     body = (
-        f"<p>On rows that it was not fitted on its log loss was {number(whole['log_loss'], 4)}, {number(abs(better), 4)} "
-        f"{against} what the shares of the labels score by themselves. A feature matters no more than what the model knows.</p>"
+        f"<p>On rows that it was not fitted on its log loss was {_against(whole['log_loss'], whole['base_log_loss'])} what the "
+        f"shares of the labels score by themselves{_of_side(whole)}. What rises below is what it rests on, right or wrong.</p>"
     )
     note = (
         f"The training window of {fold} in {whole['blocks']} purged blocks: fitted on the others, asked on each, before and "
@@ -56,7 +54,9 @@ def paths_section(subject: Subject) -> Section | None:
 
 def adversarial_section(subject: Subject) -> Section | None:
     """How well its test blocks can be told from what came before them, by features; the same for all subjects."""
-    rows = subject.rows("reports.adversarial")
+    rows, models = subject.rows("reports.adversarial"), subject.rows("models.adapters")
+    if models is None or not models["rows"].sum():  # nothing was fitted
+        return None
     if rows is None or rows.filter(kind=BLOCK)["auc"].drop_nulls().is_empty():
         return None
     blocks, inside = rows.filter(kind=BLOCK).drop_nulls("auc"), rows.filter(kind=INSIDE)
@@ -75,3 +75,13 @@ def adversarial_section(subject: Subject) -> Section | None:
         "adversarial", "Was it tested on what it knew?", body + chart("adversarial-chart"), note,
         {"adversarial-chart": adversarial_figure(rows)},
     )  # fmt: skip
+
+
+def _against(ours: float, base: float) -> str:
+    return f"{number(ours, 4)}, {number(abs(base - ours), 4)} {'below' if ours < base else 'above'}"
+
+
+def _of_side(whole: dict) -> str:
+    if whole["side_log_loss"] is None:
+        return ""
+    return f"; of the side alone, where a barrier was reached, {_against(whole['side_log_loss'], whole['base_side_log_loss'])}"

@@ -56,7 +56,7 @@ def test_by_hand_it_is_the_mean_rise_of_the_log_loss_over_the_blocks(fold, input
     of = recipe("linear", params={"features": FEATURES, "l2": 1.0})
     made = found(of, inputs, fold, tmp_path / "asked", repeats=2).filter(level="momentum_30d").row(0, named=True)
     rows = fitting_points(inputs, fold)
-    rises, losses = [], []
+    rises, losses, sides = [], [], []
     for number, split in enumerate(declared_splits(inputs[SPLITS], rows, "tuning", fold.id)):
         folder = tmp_path / split.name
         folder.mkdir()
@@ -74,9 +74,18 @@ def test_by_hand_it_is_the_mean_rise_of_the_log_loss_over_the_blocks(fold, input
         after = [losses_of(test.with_columns(momentum_30d=test["momentum_30d"][order])) for order in orders]
         rises.append(np.mean(after, axis=0) - before)
         losses.append(before)
+        sides += [
+            -math.log((up if label > 0 else down) / (up + down))
+            for down, up, label in zip(
+                *(linear.predict(of, {POINTS: test}, fold, folder)[p] for p in ("p_sell", "p_buy")), test["label"], strict=True
+            )
+            if label
+        ]
     assert made["value"] == pytest.approx(np.concatenate(rises).mean(), rel=1e-12)
     assert made["deviation"] == pytest.approx(np.std([block.mean() for block in rises], ddof=1), rel=1e-12)
     assert made["log_loss"] == pytest.approx(np.concatenate(losses).mean(), rel=1e-12)
+    assert made["side_log_loss"] == pytest.approx(np.mean(sides), rel=1e-12)
+    assert made["side_log_loss"] < 0.5 < made["base_side_log_loss"]
 
 
 def test_the_same_again_to_the_bit_and_no_row_from_beyond_the_window(fold, inputs, tmp_path):
