@@ -106,9 +106,16 @@ def subject_of(
         predictors,
         record,
         _baselines(name, record, equity, baselines),
-        {table: rows.filter(subject=name) if "subject" in rows.columns else rows for table, rows in tables.items()},
+        {table: _own(rows, name, own["fold"]) for table, rows in tables.items()},
         prices,
     )
+
+
+def _own(rows: pl.DataFrame, name: str, folds: pl.Series) -> pl.DataFrame:
+    """The subject's rows; of what is said of folds alone, those of its folds."""
+    if "subject" in rows.columns:
+        return rows.filter(subject=name)
+    return rows.filter(pl.col("fold").is_in(folds.unique().implode())) if "fold" in rows.columns and len(folds) else rows
 
 
 def _kind(adapters: pl.DataFrame | None) -> str:

@@ -11,6 +11,7 @@ from tapehouse.report.caveats import HINDSIGHT
 from tapehouse.report.section import STRATEGY, Section, Subject
 from tapehouse.report.subject_account import equity_section, months_section, rolling_section
 from tapehouse.report.subject_answers import answers_section, calibration_section, reward_section, slices_section
+from tapehouse.report.subject_examined import adversarial_section, importance_section, paths_section
 from tapehouse.report.subject_limits import sensitivity_section, statistics_section, veto_section
 from tapehouse.report.subject_provenance import provenance_body
 from tapehouse.report.subject_trades import outcome_section, price_section
@@ -28,8 +29,11 @@ SECTIONS: Final[tuple[Callable[[Subject], Section | None], ...]] = (
     calibration_section,
     reward_section,
     slices_section,
+    importance_section,
+    adversarial_section,
     veto_section,
     sensitivity_section,
+    paths_section,
 )
 REMADE = "From these the figures can be made again."
 KINDS = {
@@ -113,7 +117,7 @@ def _tiles(subject: Subject) -> list[tuple[str, str, str]]:
         ("return", percent(record.gained), f"{len(record.ret):,} sessions"),
         ("Sharpe ratio", number(record.sharpe if traded else None), _between(low, high)),
         (
-            "Sharpe difference",
+            "difference",
             number(row["difference"] if traded else None),
             _between(row["difference_low"], row["difference_high"]),
         ),

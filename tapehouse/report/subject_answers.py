@@ -85,7 +85,7 @@ def calibration_section(of: Subject) -> Section | None:
         parts.append(f"<div><h3>Calibration</h3>{chart('reliability')}</div>")
         notes.append(
             "Each point is a bin of the probability given to the answered action, as large as it has answers; on the diagonal "
-            "what was stated came true as often. Crosses: against shuffled outcomes."
+            "what was stated came true as often. Hollow: too few for an interval. Crosses: against shuffled outcomes."
         )
     if confusion is not None:
         parts.append(f"<div><h3>Confusion</h3>{confusion}</div>")
@@ -104,7 +104,8 @@ def reward_section(of: Subject) -> Section | None:
         return None
     note = (
         "Mean realised reward of BUY and SELL answers by how much more probable the answered side was held than the other, in "
-        "deviations of the price over the window. Were the model's margins worth something, the points would rise to the right."
+        "deviations of the price over the window. Were the model's margins worth something, the points would rise to the "
+        "right; hollow ones are too few for an interval."
     )
     return Section("reward", "Reward against margin", chart("margin-chart"), note, {"margin-chart": figure})
 
@@ -176,7 +177,7 @@ def margin_figure(bins: pl.DataFrame) -> dict[str, Any] | None:
 
 
 def _points(points: Sequence[tuple[float, Mapping[str, Any]]], told: str, factor: float) -> dict[str, Any]:
-    """Points with their 95 % intervals, as large as they have observations."""
+    """Points with their 95 % intervals, as large as they have observations; hollow where those are too few for one."""
     most = max(row["n"] for _, row in points)
     rows = [row for _, row in points]
     ends = {
@@ -185,14 +186,17 @@ def _points(points: Sequence[tuple[float, Mapping[str, Any]]], told: str, factor
     }
     return {
         "type": "scatter",
-        "mode": "markers+lines",
+        "mode": "markers",
         "x": [round(factor * x, 4) for x, _ in points],
         "y": [round(factor * row["value"], 5) for row in rows],
         "error_y": {"type": "data", "symmetric": False, "array": ends["high"], "arrayminus": ends["low"], "color": US,
                     "thickness": 1.5, "width": 4},
         "text": [f"{row['n']:,} answers" for row in rows],
-        "marker": {"color": US, "size": [round(6 + (LARGEST - 6) * (row["n"] / most) ** 0.5, 1) for row in rows]},
-        "line": {"color": US, "width": 1},
+        "marker": {
+            "color": US,
+            "symbol": ["circle-open" if row["low"] is None else "circle" for row in rows],
+            "size": [round(6 + (LARGEST - 6) * (row["n"] / most) ** 0.5, 1) for row in rows],
+        },
         "hovertemplate": f"{told}<br>%{{text}}<extra></extra>",
     }  # fmt: skip
 

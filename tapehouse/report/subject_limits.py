@@ -17,7 +17,17 @@ from tapehouse.subject_statistics import MEANING
 SHARES: Final = {
     *("annual_return", "return", "volatility", "max_drawdown", "mean_drawdown", "exposure", "net_exposure", "hit_rate"),
 }
-WHOLE: Final = {"trades", "longest_drawdown"}
+WHOLE: Final = {"trades", "longest_drawdown", "mean_drawdown_length"}
+NAMES: Final = {
+    "sharpe": "Sharpe ratio",
+    "sharpe_standard_error": "its standard error",
+    "sortino": "Sortino ratio",
+    "calmar": "Calmar ratio",
+    "longest_drawdown": "longest drawdown, sessions",
+    "mean_drawdown_length": "mean drawdown, sessions",
+    "turnover": "turnover a year",
+    "mean_trade_bps": "mean trade, bps",
+}
 FATES: Final = {
     "ordered": "ordered",
     "passed_over": "passed over: the symbol had a position or a resting order",
@@ -38,7 +48,8 @@ def statistics_section(of: Subject) -> Section | None:
         if row is not None:
             low, high = (_shown(name, row[end]) for end in ("low", "high"))
             between = number(None) if row["low"] is None or row["high"] is None else f"{low} to {high}"
-            body.append((head(name.replace("_", " "), meaning), _shown(name, row["value"]), between, f"{row['n']:,}"))
+            title = head(NAMES.get(name, name.replace("_", " ")), meaning)
+            body.append((title, _shown(name, row["value"]), between, f"{row['n']:,}"))
     text = table(("metric", "value", "95 % interval", "of"), body)
     if others is not None:
         beside = f"<div><h3>Sharpe ratio less that of</h3>{_differences(of, others)}</div>"
@@ -137,7 +148,7 @@ def _vetoes(log: pl.DataFrame) -> str:
 def _shown(name: str, value: float | None) -> str:
     if name in SHARES:
         return percent(value).lstrip("+") if name in ("volatility", "exposure", "hit_rate") else percent(value)
-    return number(value, 0 if name in WHOLE else 2)
+    return f"{value:,.0f}" if name in WHOLE and value is not None else number(value)
 
 
 def _share(part: int, of: int) -> str:
