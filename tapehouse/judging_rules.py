@@ -36,6 +36,11 @@ def policy_of_reference(home: Path) -> str | None:
     return load_rules(home).policy if (home / FILE).exists() else None
 
 
+def declared_baselines(home: Path) -> list[str]:
+    """The baselines of the project at `home`; none where it has no rules of judging."""
+    return load_rules(home).baselines if (home / FILE).exists() else []
+
+
 def load_rules(home: Path) -> JudgingRules:
     """The rules of the project at `home`. Raises TapehouseError: file, key and remedy."""
     path = home / FILE

@@ -1,5 +1,6 @@
 """Pages become assets: `reports.pages.<name>` for each recipe that is judged and each strategy, made like what it tells of."""
 
+from collections.abc import Collection
 from importlib import import_module
 
 from tapehouse.codeversion import modules_version
@@ -12,17 +13,21 @@ STEP = "tapehouse.steps.page"
 VERDICTS = "reports.verdicts"
 JUDGED = ("reports.backtests", "reports.evaluations")
 ANSWERS, MODELS = "models.predictions", "models.adapters"
-EQUITY = "reports.backtest_equity"  # of all, for the baselines' curves
+EQUITY = "reports.backtest_equity"  # its own and the baselines’: what everybody earned is thousands of edges
 # Read whole beside a subject's own rows: what is made of all subjects together, and the market. A project that lacks one has
 # pages without it.
 WHOLE = (
-    *(VERDICTS, EQUITY, "reports.statistics", "reports.differences", "reports.adversarial"),
+    *(VERDICTS, "reports.statistics", "reports.differences", "reports.adversarial"),
     *("features.regime", "staging.bars", "raw.corporate_actions"),
 )
 
 
-def page_assets(assets: list[Asset]) -> list[Asset]:
-    """The pages of all subjects among `assets`: each reads every table that holds rows of its subject."""
+def page_assets(assets: list[Asset], baselines: Collection[str]) -> list[Asset]:
+    """The pages of all subjects among `assets`: each reads every table that holds rows of its subject.
+
+    Args:
+        baselines: names of the subjects whose curves stand beside every other; those that are made by name alone are left out.
+    """
     made = {output.table for asset in assets for output in asset.outputs}
     if VERDICTS not in made:
         return []
@@ -30,17 +35,19 @@ def page_assets(assets: list[Asset]) -> list[Asset]:
     own: dict[str, dict[str, str]] = {}  # subject to table to the asset that writes its rows
     for asset in assets:
         for output in asset.outputs:
-            if [column for column, _ in output.key] == ["subject"] and output.table != EQUITY:
+            if [column for column, _ in output.key] == ["subject"]:
                 own.setdefault(output.key[0][1], {})[output.table] = asset.name
     code = modules_version((STEP,))  # one walk over its modules for all of them
     shared = tuple(Read(table, window="all") for table in WHOLE if table in made)
+    curves = {n: own[n][EQUITY] for n in baselines if EQUITY in own.get(n, {}) and not named[own[n][EQUITY]].optional}
     found = []
     for name, tables in sorted(own.items()):
         main = next((named[tables[table]] for table in JUDGED if table in tables), None)
         if main is not None:
             models = {MODELS: f"models.{name}"} if f"models.{name}" in named else {}
-            reads = (*(Read(table, window="all", writer=writer) for table, writer in (tables | models).items()), *shared)
-            found.append(_asset(name, main, reads, code))
+            beside = [(EQUITY, writer) for other, writer in curves.items() if other != name]
+            written = (Read(table, window="all", writer=writer) for table, writer in [*(tables | models).items(), *beside])
+            found.append(_asset(name, main, (*written, *shared), code))
     return found
 
 

@@ -19,7 +19,10 @@ def run(b, name: str, source: Path, predictors: tuple[str, ...]) -> pl.DataFrame
 
     home, commit = b.settings.home, git_state(b.settings.home)
     declared = source.read_text(encoding="utf-8")
-    tables = {read.table: b.read(read.table) for read in b.asset.reads}
+    written: dict[str, list[pl.DataFrame]] = {}
+    for read in b.asset.reads:  # equity curves of several writers
+        written.setdefault(read.table, []).append(b.read(read.table, read.writer))
+    tables = {table: pl.concat(parts) for table, parts in written.items()}
     subject = subject_of(
         name,
         parse_yaml(declared)["description"],
