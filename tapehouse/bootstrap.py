@@ -8,7 +8,6 @@ A mean, a ratio of sums or a Sharpe ratio needs sums over blocks alone, and a bl
 sums: a resample costs as many additions as it has blocks, not sessions (`bench/bootstrap.py`).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,29 +65,6 @@ def block_length(values: np.ndarray, floor: int = BLOCK_SESSIONS) -> int:
         return min(floor, longest)
     best = float(optimal_block_length(np.asarray(values, float))["circular"].iloc[0])
     return int(min(max(floor, np.ceil(best)), longest)) if np.isfinite(best) else min(floor, longest)
-
-
-def ratio_interval(numerator: np.ndarray, denominator: np.ndarray) -> tuple[float, float] | tuple[None, None]:
-    """95 % interval of sum(numerator) / sum(denominator), both (sessions,): totals of each session.
-
-    None where the denominator, the number of observations, is below 30.
-    """
-    if denominator.sum() < FEWEST:
-        return None, None
-    drawn = resample(len(numerator), block_length(numerator))
-    totals = drawn.sums(denominator)
-    some = totals > 0.5  # a count; running sums leave no exact zero
-    return quantiles(drawn.sums(numerator)[some] / totals[some])
-
-
-def statistic_interval(
-    sessions: int, observations: int, statistic: Callable[[np.ndarray], np.ndarray]
-) -> tuple[float, float] | tuple[None, None]:
-    """95 % interval of `statistic`, which maps indices (draws, sessions) to one value a draw; NaN draws are left out."""
-    if observations < FEWEST:
-        return None, None
-    values = statistic(resample(sessions).indices)
-    return quantiles(values[~np.isnan(values)])
 
 
 def sharpe_draws(ret: np.ndarray, drawn: Resamples) -> np.ndarray:

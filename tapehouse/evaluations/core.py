@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from tapehouse.bootstrap import BLOCK_SESSIONS, FEWEST
-from tapehouse.evaluations.drawing import Blocks, draw_sums, grouped_sums, intervals
+from tapehouse.evaluations.drawing import Blocks, draw_sums, grouped_sums, intervals, tail
 from tapehouse.evaluations.rows import Rows
 
 PERMUTED: Final = "permuted"
@@ -265,14 +265,15 @@ def _ends(
     asked = [p for p in placed if p.metric.interval and (observed[p.metric.name] >= FEWEST).any()]
     low, high = ({p.metric.name: np.full(len(daily), np.nan) for p in asked} for _ in range(2))
     for horizon in sorted({p.metric.horizon for p in asked}):
-        some = [p for p in asked if p.metric.horizon == horizon]
+        some, resamples = [p for p in asked if p.metric.horizon == horizon], blocks.of(horizon)
         used = sorted({column for p in some for column in p.columns})
         for first in range(0, len(daily), TOGETHER):
             groups = np.arange(first, min(first + TOGETHER, len(daily)))
-            drawn = np.stack([draw_sums(daily[group][:, used], blocks.of(horizon)) for group in groups], axis=1)
+            drawn = np.stack([draw_sums(daily[group][:, used], resamples) for group in groups], axis=1)
             totals = dict(zip(used, drawn, strict=True))
             enough = [observed[p.metric.name][groups] >= FEWEST for p in some]
-            ends = intervals(np.concatenate([p.of(totals)[kept] for p, kept in zip(some, enough, strict=True)]))
+            drawn = np.concatenate([p.of(totals)[kept] for p, kept in zip(some, enough, strict=True)])
+            ends = intervals(drawn, tail(resamples))
             after = np.cumsum([kept.sum() for kept in enough])
             for p, kept, stop in zip(some, enough, after, strict=True):
                 for found, end in zip((low, high), ends, strict=True):

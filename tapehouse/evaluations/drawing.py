@@ -6,8 +6,11 @@ blocks, not sessions, and leaves an exact zero where nothing was drawn. The orde
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit
+from scipy import special
 
 from tapehouse.bootstrap import LEVEL, Resamples, block_length, resample
 
@@ -69,13 +72,24 @@ def _draws(daily, starts, block):
     return found
 
 
-def intervals(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The central 95 % of each row of `draws` (figures, draws), linearly between neighbours; NaN draws are left out.
+def tail(drawn: Resamples) -> float:
+    """Share of draws beyond either end of a 95 % interval: less than 2.5 %, since few blocks vary less than what they sample.
+
+    T. Hesterberg, What Teachers Should Know About the Bootstrap (2015), expanded percentile intervals: as wide as Student's
+    of as many observations as there are blocks. Of twelve blocks they cover 91 to 95 %, where plain percentiles cover 86 to 92.
+    """
+    blocks = max(drawn.sessions / drawn.block, 2.0)
+    student = special.stdtrit(blocks - 1, (1 + LEVEL) / 2)
+    return float(special.ndtr(-math.sqrt(blocks / (blocks - 1)) * student))
+
+
+def intervals(draws: np.ndarray, beyond: float) -> tuple[np.ndarray, np.ndarray]:
+    """Ends that leave the share `beyond` of each row of `draws` (figures, draws) on either side; NaN draws are left out.
 
     Returns:
-        lower and upper ends, both (figures,); NaN where no draw has a value.
+        lower and upper ends, both (figures,), linearly between neighbours; NaN where no draw has a value.
     """
-    ends = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+    ends = (beyond, 1 - beyond)
     low, high = np.full(len(draws), np.nan), np.full(len(draws), np.nan)
     defined = draws.shape[1] - np.isnan(draws).sum(axis=1)
     for count in np.unique(defined[defined > 0]):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tapehouse.bootstrap import resample
 from tapehouse.evaluations.core import FIGURES, Derived, Part, Ratio, Slice, Stated, Term, measure, slice_of
-from tapehouse.evaluations.drawing import intervals
+from tapehouse.evaluations.drawing import intervals, tail
 from tapehouse.evaluations.rows import Rows
 
 NAN = np.nan
@@ -67,7 +67,9 @@ def test_intervals_are_those_of_resampling_the_rows_themselves(seed, sessions, a
     rows = random_rows(seed, sessions, a_day)
     part = Part(terms, tuple(replace(m, horizon=horizon) for m in (RATIO, MEAN, COVERED)))
     figures = measure(rows, [part])
-    drawn = resample(sessions, min(horizon, sessions // 3)).indices[:, :, None] * a_day + np.arange(a_day)
+    resamples = resample(sessions, min(horizon, sessions // 3))
+    ends = [tail(resamples), 1 - tail(resamples)]
+    drawn = resamples.indices[:, :, None] * a_day + np.arange(a_day)
     x, y = (rows[name][drawn.reshape(len(drawn), -1)] for name in "xy")
     known = ~np.isnan(x)
     expected = {
@@ -78,7 +80,7 @@ def test_intervals_are_those_of_resampling_the_rows_themselves(seed, sessions, a
     counted = by_metric(figures, "n")
     for name, low, high in figures.select("metric", "low", "high").rows():
         if counted[name] >= 30:
-            assert (low, high) == pytest.approx(np.quantile(expected[name], [0.025, 0.975]), rel=1e-9, abs=1e-12)
+            assert (low, high) == pytest.approx(np.quantile(expected[name], ends), rel=1e-9, abs=1e-12)
         else:
             assert low is None and high is None
 
@@ -108,7 +110,14 @@ def test_intervals_cover_what_is_true_as_often_as_they_say():
         rows = rows_of(hit, np.ones(600), np.repeat(np.arange(120), 5), outcomes=frozenset())
         low, high = measure(rows, [Part(terms, (MEAN,))]).select("low", "high").row(0)
         covered += low <= 0.5 <= high
-    assert 180 <= covered <= 198
+    assert 183 <= covered <= 197
+
+
+def test_few_blocks_widen_an_interval():
+    """Twelve blocks: Student's 2.201 of eleven degrees of freedom, times the root of 12/11, is the normal tail of 1.08 %."""
+    assert tail(resample(120, 10)) == pytest.approx(0.010757, abs=1e-6)
+    assert tail(resample(10**6, 1)) == pytest.approx(0.025, abs=1e-5)
+    assert tail(resample(3, 3)) < tail(resample(120, 30)) < tail(resample(120, 10))
 
 
 def test_blocks_are_as_long_as_the_main_series_remembers():
@@ -172,7 +181,7 @@ def test_ranks_are_scipys_within_groups(pairs):
 
 def test_draws_without_a_value_are_left_out_of_quantiles():
     draws = np.array([[NAN, 1, 2, 3, 4, 5], [NAN] * 6, [0, 1, 2, 3, 4, 5]], float)
-    low, high = intervals(draws)
+    low, high = intervals(draws, 0.025)
     assert low[[0, 2]] == pytest.approx([1.1, 0.125]) and high[[0, 2]] == pytest.approx([4.9, 4.875])
     assert np.isnan([low[1], high[1]]).all()
 
