@@ -95,3 +95,27 @@ def tune(
         out.print(f"  {key}: {value:g}", highlight=False)
     out.print(f"[bold]Study[/]  {escape(str(folder))}", soft_wrap=True)
     out.print("They know the answers of blocks before this one. `tapehouse run --select reports/trials` files every trial.")
+
+
+@app.command()
+def sweep(
+    name: Annotated[str, typer.Argument(help="A strategy.")],
+    settings: Annotated[list[str], typer.Argument(help="Keys with values, as in gates.confidence.least=0.5,0.75,0.9.")],
+    fold: Annotated[str, typer.Option("--fold", help="A test block, by its first session: its validation tail is traded.")],
+) -> None:
+    """Trade every combination of some settings of a strategy over a validation tail; each is a trial from then on."""
+    from tapehouse.cli import open_settings, out
+    from tapehouse.declarations import load_project
+    from tapehouse.strategies.sweeps import grid_of
+    from tapehouse.sweep_runs import run_sweep
+    from tapehouse.warehouse import Warehouse
+
+    opened, grid = open_settings(), grid_of(settings)
+    found = run_sweep(load_project(opened), Warehouse(opened), name, fold, grid)
+    table = RichTable(*grid, "Sharpe", "return", "")
+    for one in found:
+        grown = "" if one.reason else f"{(1.0 + one.returns).prod() - 1.0:+.2%}"
+        ratio = "" if one.sharpe is None else f"{one.sharpe:.2f}"
+        table.add_row(*(escape(str(value)) for value in one.setting.values()), ratio, grown, escape(one.reason or ""))
+    out.print(table)
+    out.print(f"{len(found)} trials of {len(found[0].returns)} sessions; `tapehouse run --select reports/trials` files them.")

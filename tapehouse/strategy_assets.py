@@ -27,26 +27,30 @@ def strategy_assets(home: Path) -> list[Asset]:
     return [_asset(strategy, home / FOLDER / f"{name}.yaml", recipes, code) for name, strategy in strategies.items()]
 
 
-def _asset(strategy: Strategy, source: Path, recipes: dict[str, Recipe], code: str) -> Asset:
-    hidden = "hidden" in strategy.regime_sources  # models.regimes has the folds of adapters alone
-    apart = hidden or any(recipes[name].apart for name in strategy.predictors)
+def strategy_reads(strategy: Strategy) -> tuple[Read, ...]:
+    """What trading a strategy over a fold reads."""
     # Bars from before the tail, for the first order's basis; events are scheduled for what comes after the last decision.
     around = {"window": "judged", "lookback_months": 1, "lookahead_months": 1}
-    reads = (
+    return (
         *(Read("models.predictions", writer=f"models.predictions.{name}") for name in strategy.predictors),
         Read(POINTS, window="fold" if strategy.reads_training else "judged"),
         *(Read(table, **around) for table in (BARS, ACTIONS)),
         *((Read(EVENTS, **around),) if strategy.vetoes.events else ()),
         Read("raw.instruments", window="all"),
-        *((Read("models.regimes"),) if hidden else ()),
+        *((Read("models.regimes"),) if "hidden" in strategy.regime_sources else ()),
         *((Read("features.macro_series", window="judged", lookback_months=1),) if strategy.series else ()),
     )
+
+
+def _asset(strategy: Strategy, source: Path, recipes: dict[str, Recipe], code: str) -> Asset:
+    hidden = "hidden" in strategy.regime_sources  # models.regimes has the folds of adapters alone
+    apart = hidden or any(recipes[name].apart for name in strategy.predictors)
     return Asset(
         name=f"reports.backtests.{strategy.name}",
         doc=f"One row per (subject, fold, …): what the strategy {strategy.name} earned over the test block, at cost. "
         f"{strategy.description}",
         by="adapter_folds" if apart else "folds",
-        reads=reads,
+        reads=strategy_reads(strategy),
         outputs=tuple(Output(f"{table}.{strategy.name}", table, (("subject", strategy.name),)) for table in TABLES),
         build=lambda b: import_module(STEP).run(b, strategy),
         code_version=text_hash(code, strategy.hash),

@@ -1,32 +1,27 @@
 """Trading a strategy in an account."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Container
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from tapehouse.strategies.schema import Strategy
+
+if TYPE_CHECKING:
+    from tapehouse.strategies.trading import Market
+    from tapehouse.universe import Universe
 
 
 def run(b, strategy: Strategy) -> dict[str, pl.DataFrame]:
     """Rows of the backtest and of it under other lags, costs and capital, of what became of its signals, and of its vetoes."""
     from tapehouse.metrics import backtest_rows, metric_rows
     from tapehouse.sensitivity import sensitivity_rows
-    from tapehouse.strategies.trading import Market, trade
+    from tapehouse.strategies.trading import trade
 
-    universe = b.settings.universe
-    predictions = {name: b.read("models.predictions", f"models.predictions.{name}") for name in strategy.predictors}
-    declared = {read.table for read in b.asset.reads}
-    market = Market(
-        points=b.read("features.decision_points"),
-        bars=b.read("staging.bars"),
-        actions=b.read("raw.corporate_actions"),
-        events=b.read("raw.calendar_events") if "raw.calendar_events" in declared else None,
-        hidden=b.read("models.regimes") if "models.regimes" in declared else None,
-        instruments=b.read("raw.instruments"),
-        series=b.read("features.macro_series") if "features.macro_series" in declared else None,
-        calendar=universe.calendar,
-        settlement=timedelta(days=universe.settlement_lag_days),
-    )
+    predictions, market = market_of(strategy, b.read, {read.table for read in b.asset.reads}, b.settings.universe)
     traded = trade(strategy, b.fold, predictions, market)
     result = traded.result
     keys = {"subject": pl.lit(strategy.name), "fold": pl.lit(b.fold.id)}
@@ -40,3 +35,28 @@ def run(b, strategy: Strategy) -> dict[str, pl.DataFrame]:
         "reports.strategy_decisions": traded.decisions.with_columns(**keys),
         "reports.veto_log": traded.vetoes.with_columns(**keys),
     }
+
+
+def market_of(
+    strategy: Strategy, read: Callable[..., pl.DataFrame], declared: Container[str], universe: Universe
+) -> tuple[dict[str, pl.DataFrame], Market]:
+    """The predictions that a strategy follows, by recipe, and what it trades them on.
+
+    Args:
+        read: rows of a table, or of one writer of it, for a fold. declared: the tables that the strategy reads.
+    """
+    from tapehouse.strategies.trading import Market
+
+    predictions = {name: read("models.predictions", f"models.predictions.{name}") for name in strategy.predictors}
+    market = Market(
+        points=read("features.decision_points"),
+        bars=read("staging.bars"),
+        actions=read("raw.corporate_actions"),
+        events=read("raw.calendar_events") if "raw.calendar_events" in declared else None,
+        hidden=read("models.regimes") if "models.regimes" in declared else None,
+        instruments=read("raw.instruments"),
+        series=read("features.macro_series") if "features.macro_series" in declared else None,
+        calendar=universe.calendar,
+        settlement=timedelta(days=universe.settlement_lag_days),
+    )
+    return predictions, market

@@ -99,10 +99,7 @@ def trade(strategy: Strategy, fold: Fold, predictions: Mapping[str, pl.DataFrame
     test = _prepared(strategy, fold, TEST, signals, predictions, sources, market)
     orders, figures = test.orders, {}
     if strategy.tail is not None:
-        before = np.zeros(0)
-        if (signals["split"] == VALIDATION).any():
-            tail = _prepared(strategy, fold, VALIDATION, signals, predictions, sources, market)
-            before = simulate_orders(tail.panel, tail.orders, config).equity["ret"].to_numpy()[1:]
+        before = _tail_returns(strategy, fold, signals, predictions, sources, market)
         full = simulate_orders(test.panel, orders, config).equity["ret"].to_numpy()
         allowed = sizes(before, full, strategy.tail)
         orders = replace(orders, weight=orders.weight * allowed[:, None])
@@ -122,6 +119,30 @@ def trade(strategy: Strategy, fold: Fold, predictions: Mapping[str, pl.DataFrame
     figures["gated"] = float(wanted["fate"].str.starts_with("gate.").sum())
     figures["disagreements"] = float(decisions["disagreement"].sum())
     return Traded(result, decisions, vetoes, figures, test.panel, orders)
+
+
+def tail_returns(strategy: Strategy, fold: Fold, predictions: Mapping[str, pl.DataFrame], market: Market) -> np.ndarray:
+    """Daily returns at full size over the validation tail of `fold`, from its second session on; none without answers there.
+
+    Arguments as of :func:`trade`; nothing of the test block decides any of them.
+    """
+    sources = {s: states_of(s, market.points, market.hidden, fold) for s in strategy.regime_sources}
+    signals = signals_of(strategy.signals, predictions, sources.get(strategy.signals.regime_source))
+    return _tail_returns(strategy, fold, signals, predictions, sources, market)
+
+
+def _tail_returns(
+    strategy: Strategy,
+    fold: Fold,
+    signals: pl.DataFrame,
+    predictions: Mapping[str, pl.DataFrame],
+    sources: Mapping[str, pl.DataFrame],
+    market: Market,
+) -> np.ndarray:
+    if not (signals["split"] == VALIDATION).any():
+        return np.zeros(0)
+    tail = _prepared(strategy, fold, VALIDATION, signals, predictions, sources, market)
+    return simulate_orders(tail.panel, tail.orders, strategy.config(market.settlement)).equity["ret"].to_numpy()[1:]
 
 
 def _prepared(

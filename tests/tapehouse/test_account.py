@@ -100,6 +100,19 @@ def test_costs_on_paper():
     assert trade["pnl"] == pytest.approx(-5 - 1 - 2)
 
 
+def test_turnover_is_of_entries_and_exits_at_what_was_paid():
+    bars = [(100, 100, 100, 100), (100, 110, 100, 110), (110, 110, 110, 110)]
+    result = run(panel(bars), [(0, 0, 1, 1, None, 0)], FREE.model_copy(update={"commission_bps": 10.0}))
+    assert result.ledger["traded"].to_list() == [0.0, 500.0, 550.0]
+    assert result.equity["turnover"].to_list() == pytest.approx([0.0, 500 / 1049.5, 550 / 1048.95])
+
+
+def test_a_limit_of_a_symbol_counts_what_is_held_of_it():
+    config = FREE.model_copy(update={"symbol_limit": 0.6, "lots": 2})
+    result = run(panel(flat(100, 5)), [(0, 0, 1, 1, None, 0), (1, 0, 1, 1, None, 0)], config)
+    assert result.trades["shares"].to_list() == [5.0, 1.0] and result.counts["scaled"] == 1
+
+
 def test_only_a_short_pays_a_fee_for_what_it_borrows():
     config = FREE.model_copy(update={"borrow_bps": 100.0})
     result = run(panel(flat(100, 4), step_days=73), [(0, 0, 1, 1, None, 0)], config)
