@@ -30,7 +30,7 @@ MEANING: Final = {
         "hit_rate_{}d": "Share of BUY and SELL answers whose direction earned a positive return over {} from the next open.",
         "mean_ret_{}d": "Mean return of the taken direction over {} from the next open, gross of costs [fraction].",
         "sd_ret_{}d": "Standard deviation of those returns over {} [fraction].",
-        "t_ret_{}d": "t-statistic of their mean over {}, overlap allowed for (Newey and West); beyond 1.96 is 5 %, if nothing is known.",
+        "t_ret_{}d": "t-statistic of their mean over {}, allowing for overlap (Newey, West); 1.96 is 5 % of chance.",
         "rank_ic_{}d": "Spearman correlation of p_buy - p_sell with the long return over {}, pooled; returns do not overlap.",
         "daily_rank_ic_{}d": "Mean over sessions of that correlation across names, over {}; null below ten names.",
     }.items()

@@ -27,7 +27,8 @@ BINS: Final = 20  # of margins from 0 to 1
 MARGIN: Final = "margin"
 MEANING: Final = {
     "mean_reward": "Mean realised reward of BUY and SELL answers: of an order what its objective pays, of a side its return "
-    "over 10 sessions after a round trip's costs; in deviations of the price over the window, at most 3 either way. Not comparable between objectives.",
+    "over 10 sessions after a round trip's costs; in deviations of the price over the window, at most 3 either way. "
+    "Not comparable between objectives.",
     "margin": "Mean of what the answered side is more probable than the other; in slice `margin` of a bin.",
     "reward_by_confidence": "Spearman correlation of stated confidence and realised reward of BUY and SELL answers; null where "
     "none is stated.",
