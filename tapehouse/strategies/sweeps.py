@@ -82,7 +82,7 @@ def with_setting(strategy: Strategy, setting: Mapping[str, Any]) -> Strategy:
         return Strategy.model_validate(fields)
     except ValidationError as error:
         faults = "; ".join(fault_text(fault, Strategy) for fault in error.errors())
-        raise TapehouseError(f"{strategy.name} with {dict(setting)}: {faults}") from None
+        raise TapehouseError(f"{strategy.name}: {faults}") from None
 
 
 def sweep(
