@@ -9,6 +9,7 @@ from tapehouse.tables import reads, table
 @table(
     reads("reports.verdicts"),
     reads("reports.leaderboard"),
+    reads("reports.differences"),
     reads("reports.evaluations", window="all"),
     reads("reports.backtest_equity", window="all"),
     reads("reports.backtest_trades", window="all"),
@@ -37,6 +38,7 @@ def build(b):
         equity,
         b.read("reports.backtest_trades"),
         b.read("reports.evaluations"),
+        b.read("reports.differences"),
         provenance(b.snapshot, commit, b.read("models.folds"), b.read("models.adapters")),
         b.read("datasets.preference_pairs"),
         baselines=baselines,

@@ -131,10 +131,10 @@ def blocks_figure(found: Comparison) -> dict[str, Any]:
 
 
 def _verdicts(found: Comparison, words: Mapping[str, str]) -> str:
+    told = {name: f'<a href="../{escape(name)}.html">{escape(name)}</a>' for name in (found.a, found.b) if name in words}
     return "".join(
-        f"<li>{shell.badge(words[name])}<span>{escape(name)}, against the strongest baseline over all its sessions.</span></li>"
-        for name in (found.a, found.b)
-        if name in words
+        f"<li>{shell.badge(words[name])}<span>{link}, against the strongest baseline over all its sessions.</span></li>"
+        for name, link in told.items()
     )
 
 

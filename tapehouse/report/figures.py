@@ -24,6 +24,7 @@ VERDICT_COLOURS: Final = {BEATS: "var(--good)", LOSES: "var(--bad)"}
 POINTS = 600  # of a curve; with more sessions every so manieth is drawn, which a screen does not tell apart
 SHOWN = 5  # lines drawn at first beside the baselines that are; the others wait in the legend
 LARGEST_COLOURED = 20.0  # per cent in a block, from where the colour is full
+LARGEST_DIFFERENCE = 1.5  # of two Sharpe ratios, from where the colour is full
 MARGIN = {"l": 110, "r": 16, "t": 28, "b": 36}
 LEGEND: Final = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 
@@ -162,6 +163,48 @@ def blocks_figure(leaderboard: pl.DataFrame, found: Sequence[Record]) -> dict[st
             "height": 90 + 21 * max(len(names), 2),
             "margin": {**MARGIN, "t": 8},
             "xaxis": {"type": "category", "showgrid": False},
+            "yaxis": {"type": "category", "automargin": True, "showgrid": False},
+        },
+    }
+
+
+def differences_figure(differences: pl.DataFrame, found: Sequence[Record]) -> dict[str, Any]:
+    """Sharpe ratio of the subject on the left less that of the one below, coloured where the 95 % interval does not hold 0.
+
+    Args:
+        differences: rows of `reports.differences`; pairs without a row or an interval stay blank.
+    """
+    names = [r.subject for r in found]
+    rows = {(r["subject"], r["other"]): r for r in differences.filter(pl.col("low").is_not_null()).iter_rows(named=True)}
+    apart: list[list[float | None]] = []
+    words: list[list[str]] = []
+    for name in reversed(names):
+        line = [rows.get((name, other)) for other in names]
+        apart.append([round(r["difference"], 3) if r and (r["low"] > 0 or r["high"] < 0) else None for r in line])
+        words.append(
+            [f"{r['difference']:+.2f}, {r['low']:.2f} to {r['high']:.2f}, {r['sessions']} sessions" if r else "" for r in line]
+        )
+    return {
+        "data": [
+            {
+                "type": "heatmap",
+                "x": names,
+                "y": names[::-1],
+                "z": apart,
+                "text": words,
+                "zmin": -LARGEST_DIFFERENCE,
+                "zmax": LARGEST_DIFFERENCE,
+                "colorscale": [[0, "var(--bad)"], [0.5, "var(--page)"], [1, "var(--good)"]],
+                "xgap": 1,
+                "ygap": 1,
+                "colorbar": {"thickness": 12, "outlinewidth": 0},
+                "hovertemplate": "%{text}<extra>%{y} less %{x}</extra>",
+            }
+        ],
+        "layout": {
+            "height": 170 + 21 * max(len(names), 2),
+            "margin": {**MARGIN, "t": 8},
+            "xaxis": {"type": "category", "showgrid": False, "tickangle": -60},
             "yaxis": {"type": "category", "automargin": True, "showgrid": False},
         },
     }

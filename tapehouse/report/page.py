@@ -30,6 +30,11 @@ SORTED = (
 )
 CURVES = "All blocks joined, after costs; a click in the legend shows or hides a line."
 OVERLAP = "Where intervals overlap widely, the order of the leaderboard may be luck. Baselines are diamonds."
+APART = (
+    "The subject on the left less the one below, over the sessions that both have: coloured where the paired 95 % interval of "
+    "the difference of their Sharpe ratios does not hold 0, blank where the two cannot be told apart. Not corrected for the "
+    "number of pairs, of which one in twenty would be coloured by luck; <code>tapehouse compare A B</code> has more of any two."
+)
 BY_BLOCK = "Return after costs, in per cent. A column of one colour is the market of that block, whoever traded it."
 ANSWERED = (
     "Apart from any account: did the answer name the barrier that was reached first, and what did the taken side earn before "
@@ -38,8 +43,8 @@ ANSWERED = (
 )
 CONTENTS = (
     ("leaderboard", "Leaderboard"), ("verdicts", "Verdicts"), ("curves", "Equity"), ("ratios", "Sharpe ratios"),
-    ("blocks-of-time", "By block"), ("answers", "Answers"), ("symbols", "Symbols"), ("against", "What speaks against"),
-    ("provenance", "Provenance"),
+    ("apart", "Told apart"), ("blocks-of-time", "By block"), ("answers", "Answers"), ("symbols", "Symbols"),
+    ("against", "What speaks against"), ("provenance", "Provenance"),
 )  # fmt: skip
 GAINS = "Thousands of currency on an opening equity of a million a block; small: number of trades."
 
@@ -50,6 +55,7 @@ def report_html(
     equity: pl.DataFrame,
     trades: pl.DataFrame,
     evaluations: pl.DataFrame,
+    differences: pl.DataFrame,
     provenance: dict[str, str],
     pairs: pl.DataFrame | None = None,
     caveats: Sequence[str] = (HINDSIGHT,),
@@ -60,6 +66,7 @@ def report_html(
     Args:
         verdicts: rows of `reports.verdicts`. leaderboard: rows of `reports.leaderboard`.
         equity, trades, evaluations: rows of `reports.backtest_equity`, `reports.backtest_trades`, `reports.evaluations`.
+        differences: rows of `reports.differences`.
         provenance: what the figures were made from, in the order to be shown; the first two, such as snapshot and commit,
             also stand at the head of the page.
         pairs: rows of `datasets.preference_pairs`, for the diagnostics of what adapters learnt from.
@@ -74,7 +81,10 @@ def report_html(
     found = records(verdicts, equity, baselines)
     together = groups(found, equity, trades)
     drawn = {"actions": figures.actions_figure(evaluations, found), "exits": figures.exits_figure(trades, found)}
-    drawn["blocks"] = figures.blocks_figure(leaderboard, found)
+    drawn |= {
+        "blocks": figures.blocks_figure(leaderboard, found),
+        "differences": figures.differences_figure(differences, found),
+    }
     for place, group in enumerate(together):
         starts = (
             equity.filter(pl.col("fold").is_in(group.folds)).group_by("fold").agg(pl.col("session").min())["session"].sort()
@@ -94,6 +104,7 @@ def report_html(
         section("Every verdict in words", _verdicts(found, unparsed(evaluations)), "verdicts"),
         section("Equity and drawdown", _panels(together, "equity"), "curves", CURVES),
         section("How sure are the Sharpe ratios?", _panels(together, "sharpe"), "ratios", OVERLAP),
+        section("Who can be told apart from whom", chart("differences"), "apart", APART),
         section("Block by block", chart("blocks"), "blocks-of-time", BY_BLOCK),
         section("Answers against what happened", answers_table(evaluations, found), "answers", ANSWERED),
         section("Pairs told apart", paired, "told-apart", "One half is chance.") if paired else "",

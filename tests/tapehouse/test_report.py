@@ -17,12 +17,13 @@ from tapehouse.evaluations.core import EVALUATIONS
 from tapehouse.evaluations.reading import MEANING
 from tapehouse.report.board import board, groups
 from tapehouse.report.caveats import DETAILS, HINDSIGHT
-from tapehouse.report.figures import equity_figure, first_shown, styles
+from tapehouse.report.figures import differences_figure, equity_figure, first_shown, styles
 from tapehouse.report.page import report_html
 from tapehouse.report.preview import preview_png
 from tapehouse.report.provenance import page_row, provenance
 from tapehouse.report.shell import chart, figures_of
 from tapehouse.report.verdict import Record, headline, number, percent, records
+from tapehouse.subject_differences import difference_rows
 from tapehouse.trials import fit_trials
 from tapehouse.verdicts import BEATS, INCONCLUSIVE, LOSES, curves, verdicts
 
@@ -132,6 +133,7 @@ def render() -> str:
         equity,
         trades(["ours", "momentum"]),
         judged(drift),
+        difference_rows(curves(equity, {})),
         {"snapshot": "7", "commit": "abc", "folds": "two"},
         pairs,
     )
@@ -199,7 +201,7 @@ def test_page_is_self_contained_and_small(page):
     assert not re.findall(r"""(?:src|href)\s*=\s*["']?https?:""", page)
     assert "prefers-color-scheme: dark" in page and "cdn.plot" not in page
     drawn = figures_of(page)
-    assert set(drawn) == {"equity_0", "sharpe_0", "blocks", "actions", "exits"}
+    assert set(drawn) == {"equity_0", "sharpe_0", "differences", "blocks", "actions", "exits"}
     assert all(chart(name) in page for name in drawn)
 
 
@@ -237,6 +239,19 @@ def test_curves_are_chained_and_thinned():
     assert line["y"][-1] == pytest.approx((1.001**2_000 - 1) * 100, abs=0.01)
 
 
+def test_only_pairs_that_can_be_told_apart_are_coloured():
+    board, equity = frames({"momentum": 0.0, "ours": 0.004, "even": 0.0})
+    found = records(verdict_rows(board, equity), equity)
+    assert [r.subject for r in found] == ["ours", "even", "momentum"]
+    rows = difference_rows(curves(equity, {}))
+    (map_,) = differences_figure(rows, found)["data"]
+    told = {(y, x): map_["z"][i][j] for i, y in enumerate(map_["y"]) for j, x in enumerate(map_["x"])}
+    assert told["ours", "momentum"] == -told["momentum", "ours"] > 1
+    assert told["even", "momentum"] is None and told["ours", "ours"] is None
+    text = map_["text"][map_["y"].index("ours")][map_["x"].index("momentum")]
+    assert text.endswith("158 sessions") and text.startswith("+")
+
+
 def test_most_lines_wait_in_the_legend():
     row = {"sharpe": 0.1, "trades": 1, "verdict": LOSES}
     sessions = (*FOLDS.values(), date(2024, 9, 1))
@@ -254,7 +269,7 @@ def test_most_lines_wait_in_the_legend():
 
 def test_what_would_mislead_is_refused():
     board, equity = frames({"always_hold": 0.0, "ours": 0.001})
-    found, arguments = verdict_rows(board, equity), (trades(["ours"]), judged(["ours"]), {})
+    found, arguments = verdict_rows(board, equity), (trades(["ours"]), judged(["ours"]), difference_rows({}), {})
     with pytest.raises(ValueError, match="leaderboard is empty"):
         report_html(found, board.clear(), equity, *arguments)
     with pytest.raises(ValueError, match="no rows in reports"):
