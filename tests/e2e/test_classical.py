@@ -1,9 +1,12 @@
 """Classical recipes from the declared files to predictions, and a search, on twenty months of the real packaged data."""
 
+import hashlib
+import re
 from datetime import date
 
 import polars as pl
 import pytest
+import yaml
 from filelock import FileLock
 
 from tapehouse.errors import TapehouseError
@@ -159,3 +162,27 @@ def test_a_fit_that_fails_is_a_row_of_trials(house):
     finally:
         recipe.unlink()
         house.reload()
+
+
+def test_a_recipe_and_a_strategy_have_pages_of_their_own(house):
+    """Last, since all that is not needed for them is taken out of the project: verdicts wait for every backtest."""
+    for folder, kept in (("adapters", {*NAMES, "gbm"}), ("strategies", {"audited"})):
+        for file in (house.home / "models_registry" / folder).glob("*.yaml"):
+            if file.stem not in kept:
+                file.unlink()
+    rules = house.home / "models_registry/judging.yaml"
+    rules.write_text(yaml.safe_dump(yaml.safe_load(rules.read_text()) | {"baselines": ["gbm_shuffled", "linear"]}))
+    project = house.reload()
+    wanted = {"reports.pages.gbm", "reports.pages.audited"}
+    house.refresh(wanted | {a for name in wanted for a in project.ancestors(name)})
+    rows = {row["page"]: row for row in house.frame("reports.pages").iter_rows(named=True)}
+    assert set(rows) == {"gbm", "audited"}
+    pages = {name: (house.settings.root / row["path"]).read_bytes() for name, row in rows.items()}
+    for name, page in pages.items():
+        assert rows[name]["digest"] == hashlib.sha256(page).hexdigest() and rows[name]["bytes"] == len(page) < 3_000_000
+        assert (house.settings.reports_dir / f"{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    sections = {name: set(re.findall(r'<section id="(\w+)"', page.decode())) for name, page in pages.items()}
+    account = {"equity", "statistics", "rolling", "months", "trades", "outcomes", "answers", "sensitivity", "provenance"}
+    assert sections["gbm"] >= account | {"calibration", "reward", "slices", "importance", "adversarial"}
+    assert sections["audited"] >= account | {"vetoes"} and "calibration" not in sections["audited"]
+    assert b'href="gbm.html"' in pages["audited"]
