@@ -224,12 +224,19 @@ def test_another_span_makes_the_folds_and_splits_again(books):
     assert {("models.folds", "inputs"), ("models.splits", "inputs")} <= found
 
 
-def test_a_changed_recipe_touches_its_own_four_assets_and_those_of_recipes_around_it(books):
-    for name, around in (("gbm", ("auditor", "gbm_shuffled")), ("dpo_orders", ())):
+def test_a_changed_recipe_touches_its_own_assets_and_those_of_recipes_around_it(books):
+    kinds = ("models", "models.predictions", "reports.evaluations", "reports.backtests")
+    examined = {f"reports.{kind}.{name}" for kind in ("importance", "paths") for name in ("gbm", "gbm_shuffled")}
+    for name, around, more in (
+        ("gbm", ("auditor", "gbm_shuffled"), examined),
+        ("dpo_orders", (), {"models.preferences.dpo_orders"}),
+    ):
         found = stale_after(books, f"models_registry/adapters/{name}.yaml", "seed: 7", "seed: 8")
-        kinds = ("models", "models.predictions", "reports.evaluations", "reports.backtests")
-        assert found == {(f"{kind}.{one}", "code") for one in (name, *around) for kind in kinds}
-    assert stale_after(books, "models_registry/adapters/gbm.yaml", "description: Gradient", "description: A gradient") == set()
+        own = {f"{kind}.{one}" for one in (name, *around) for kind in kinds} | more | {f"reports.pages.{name}"}
+        assert found == {(asset, "code") for asset in own}
+    # A description is shown on the page, and nowhere else.
+    described = stale_after(books, "models_registry/adapters/gbm.yaml", "description: Gradient", "description: A gradient")
+    assert described == {("reports.pages.gbm", "code")}
 
 
 def test_declarations_that_tables_follow_are_part_of_their_version(books):
