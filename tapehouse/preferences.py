@@ -67,7 +67,10 @@ def stored_log_probabilities(preferences: pl.DataFrame, pairs: pl.DataFrame) -> 
     """
     found = pairs.join(preferences, on=KEYS, how="left", maintain_order="left", validate="1:1").select(LOGPS)
     if found.null_count().sum_horizontal().item():
-        raise ValueError(f"models.preferences: not all of the {pairs.height} pairs were asked of {preferences['adapter'][:1]}")
+        asked = ", ".join(preferences["adapter"].unique().sort()) or "nobody"
+        raise ValueError(
+            f"models.preferences: of {pairs.height} pairs not all were asked of {asked}; make its preferences again first"
+        )
     return found.to_numpy()
 
 

@@ -78,7 +78,7 @@ def test_what_a_parent_was_asked_is_what_its_child_starts_from(world):
     found = preference_rows("child", "f", pairs, np.zeros((pairs.height, 2)), stored_log_probabilities(parent, pairs))
     assert found["chosen_logp_before"].equals(parent["chosen_logp"], check_names=False)
     assert found["rejected_logp_before"].equals(parent["rejected_logp"], check_names=False)
-    with pytest.raises(ValueError, match="not all of the 24 pairs were asked"):
+    with pytest.raises(ValueError, match="of 24 pairs not all were asked of ours; make its preferences again"):
         stored_log_probabilities(parent.head(20), pairs)
 
 
