@@ -50,3 +50,15 @@ def test_a_stop_never_moves_away_from_the_price():
     config = FREE.model_copy(update={"barrier_atr": 1.0, "take_multiple": 10.0, "trail_atr": 0.8})
     trade = run(panel(bars, dividend=dividend), [BUY], config).trades.row(0, named=True)
     assert (trade["exit_reason"], trade["exit_price"], trade["exit_session"]) == ("stop", 105.0, date(2024, 1, 5))
+
+
+def test_a_wide_trail_leaves_a_nearer_stop_where_it_is():
+    """The stop lies 5 below the entry, the trail 10 below the best close; then the stop at the entry is the nearer one."""
+    config = FREE.model_copy(update={"barrier_atr": 1.0, "take_multiple": 10.0, "trail_atr": 2.0})
+    falls = [*flat(100, 2), (100, 100, 96, 97), (97, 97, 94, 96), *flat(96, 1)]
+    trade = run(panel(falls), [BUY], config).trades.row(0, named=True)
+    assert (trade["exit_reason"], trade["exit_price"]) == ("stop", 95.0)
+    rises = [*flat(100, 2), (105, 106, 105, 106), (104, 104, 99, 101), *flat(101, 1)]
+    even = config.model_copy(update={"break_even_at": 1.0})
+    trade = run(panel(rises), [BUY], even).trades.row(0, named=True)
+    assert (trade["exit_reason"], trade["exit_price"]) == ("stop", 100.0)  # and not 106 less 10
