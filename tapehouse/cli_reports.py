@@ -1,7 +1,7 @@
 """Commands of reports: opening a page, and two subjects beside each other."""
 
 import webbrowser
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
@@ -10,17 +10,21 @@ from rich.table import Table as RichTable
 
 from tapehouse.errors import TapehouseError
 
+if TYPE_CHECKING:
+    import duckdb
+    import polars as pl
+
 app = typer.Typer()
 RUN = "index"  # the page of the whole run
 COMPARISONS = "compare"  # folder below the reports
 # A table, and which of its columns; read at one snapshot.
 ACCOUNTS = {
-    "reports.backtest_equity": "*",
+    "reports.backtest_equity": "subject, fold, session, ret, gross_exposure, net_exposure, turnover",
     "reports.backtest_trades": "*",
     "reports.differences": "*",
     "reports.verdicts": "subject, verdict",
 }
-ANSWERS = "select adapter, fold, symbol, interval, decision_at, action from models.predictions where split = 'test'"
+ANSWERS = "adapter, fold, symbol, interval, decision_at, action"
 
 
 @app.command()
@@ -34,11 +38,10 @@ def report(
 
     settings = open_settings()
     with Warehouse(settings).reading() as (cursor, _):
-        pages = dict(cursor.execute("select page, path from reports.pages order by page").fetchall())
+        pages = dict(_rows(cursor, "reports.pages", "page, path").sort("page").iter_rows())
     if name not in pages:
-        raise TapehouseError(
-            f"{name}: {unknown(name, sorted(pages), 'page')}. `tapehouse run --select reports/pages+` makes them"
-        )
+        how = f"`tapehouse run --select reports/pages/{name}` makes that of a recipe or strategy"
+        raise TapehouseError(f"{name}: {unknown(name, sorted(pages), 'page')}. {how}")
     page = settings.root / pages[name]
     if not page.exists():
         raise TapehouseError(f"{page} is gone; `tapehouse run --select reports/pages` makes it again")
@@ -63,8 +66,8 @@ def compare(
 
     settings = open_settings()
     with Warehouse(settings).reading() as (cursor, snapshot):
-        found = {table: cursor.execute(f"select {columns} from {table}").pl() for table, columns in ACCOUNTS.items()}
-        folds, answers = cursor.execute("select * from models.folds").pl(), cursor.execute(ANSWERS).pl()
+        found = {table: _rows(cursor, table, columns) for table, columns in ACCOUNTS.items()}
+        folds, answers = _rows(cursor, "models.folds", "*"), _rows(cursor, "models.predictions", ANSWERS, "split = 'test'")
     equity, trades, differences, verdicts = found.values()
     both = compared(a, b, equity, trades, differences, answers)
     words = dict(verdicts.iter_rows())
@@ -94,3 +97,13 @@ def compare(
     out.print(f"They held the same at {same:.0%} of all closes{told}.", highlight=False)
     out.print(f"[bold]Page[/]      {escape(str(page))}", soft_wrap=True, highlight=False)
     out.print(f"[bold]Snapshot[/]  {snapshot}")
+
+
+def _rows(cursor: "duckdb.DuckDBPyConnection", table: str, columns: str, where: str = "true") -> "pl.DataFrame":
+    import duckdb
+
+    try:
+        return cursor.execute(f"select {columns} from {table} where {where}").pl()
+    except (duckdb.CatalogException, duckdb.BinderException) as error:  # never made, or by an older version
+        first = str(error).splitlines()[0]
+        raise TapehouseError(f"{table} cannot be read ({first}); `tapehouse run` makes what is missing or stale") from None

@@ -31,6 +31,8 @@ SUMMARY = {
 }
 MARKS = {"baseline": " *", "strategy": " +"}
 NEXT = """[bold]Next[/]
+  tapehouse report [NAME]                          the page of the run, or of a recipe or strategy, in the browser
+  tapehouse compare A B                            two of them beside each other
   make dev                                         the graph, its checks and backfills, in the browser
   tapehouse sql "select * from reports.leaderboard"    any table, also --at SNAPSHOT
   make sql                                         the DuckDB client on the warehouse

@@ -86,6 +86,7 @@ def test_a_page_is_opened_and_its_path_printed(house, tmp_path):
 def test_a_page_that_is_not_there_is_named_with_those_that_are(house):
     done = tapehouse(house, "report", "onne")
     assert done.returncode == 2 and "onne: no page of this name; did you mean one?" in done.stderr
+    assert "--select reports/pages/onne`" in done.stderr
     done = tapehouse(house, "report")
     assert done.returncode == 2 and "index.html is gone; `tapehouse run --select reports/pages` makes it again" in done.stderr
 
@@ -108,3 +109,10 @@ def test_two_subjects_are_printed_and_get_a_page(house):
 def test_a_subject_that_is_not_there_is_named_with_those_that_are(house):
     done = tapehouse(house, "compare", "one", "zzz")
     assert done.returncode == 2 and "zzz: no traded subject of this name; there are one, other" in done.stderr
+
+
+def test_a_warehouse_without_reports_is_told_what_to_do(tmp_path):
+    bare = House(toy_project(tmp_path / "home"))
+    for arguments, table in ((("report",), "reports.pages"), (("compare", "a", "b"), "reports.backtest_equity")):
+        done = tapehouse(bare, *arguments)
+        assert done.returncode == 2 and f"{table} cannot be read" in done.stderr and "`tapehouse run` makes" in done.stderr
