@@ -13,7 +13,7 @@ import polars as pl
 from tapehouse.evaluations.core import Slice, slice_of
 from tapehouse.evaluations.rows import Rows
 from tapehouse.labels.forward import HORIZONS
-from tapehouse.predictions import ACTIONS, CHANCES
+from tapehouse.predictions import ACTIONS, CHANCES, HOLD
 
 KEYS = ["symbol", "interval", "decision_at"]
 BINS = 10  # of the reliability plot
@@ -71,7 +71,7 @@ def as_rows(frame: pl.DataFrame) -> Rows:
     So are those of orders and rewards (`outcomes`) and of the policy of reference (`agreement`), where they have been added.
     """
     place = {action: float(i) for i, action in enumerate(ACTIONS)}
-    given = {
+    said = {
         "asked": pl.col("asked"),
         "said": pl.col("said"),
         "parsed": pl.col("parse_state") == "ok",
@@ -81,27 +81,38 @@ def as_rows(frame: pl.DataFrame) -> Rows:
         **{name: pl.col(name) for name in CHANCES},
     }
     if "policy" in frame.columns:
-        given["policy"] = pl.col("policy").replace_strict(place, default=None, return_dtype=pl.Float64)
+        said["policy"] = pl.col("policy").replace_strict(place, default=None, return_dtype=pl.Float64)
     outcomes = {"truth": pl.col("label") + 1}
     outcomes |= {
         name: pl.col(name) for name in frame.columns if name.endswith("_ret") or name.startswith(("forward_", "order_"))
     }
     outcomes |= {name: pl.col(name) for name in ("ret", "reward") if name in frame.columns}
     arrays = frame.select(
-        **{name: column.cast(pl.Float64) for name, column in (given | outcomes).items()},
+        **{name: column.cast(pl.Float64) for name, column in (said | outcomes).items()},
     ).with_columns(pl.all().fill_null(np.nan))
     dates = frame.select(pl.col("decision_at").rle_id()).to_series().to_numpy().astype(np.int64)
     columns = {name: arrays[name].to_numpy() for name in arrays.columns}
     return Rows(columns, dates, int(dates[-1]) + 1, frozenset(outcomes))
 
 
-def sureness(rows: Rows) -> np.ndarray:
-    """The probability that was given to the answered action, (rows,): calibrated, else as stated; NaN for a rule."""
+def taken_return(rows: Rows) -> np.ndarray:
+    """Return of the answered direction by its barriers, (rows,) fractions; NaN for HOLD and where it is not settled."""
+    return np.select([rows["action"] == 2, rows["action"] == 0], [rows["long_ret"], rows["short_ret"]], np.nan)
+
+
+def given(rows: Rows) -> np.ndarray:
+    """The probability that was given to the answered action, (rows,), calibrated; NaN where there is none."""
     chances = np.column_stack([rows[name] for name in CHANCES])
     said = ~np.isnan(rows["action"])
     found = np.full(len(rows), np.nan)
     found[said] = chances[said, rows["action"][said].astype(int)]
-    return np.where(np.isnan(found) & (rows["parsed"] == 1), rows["confidence"], found)
+    return found
+
+
+def sureness(rows: Rows) -> np.ndarray:
+    """What was `given`, (rows,), or else the confidence stated for a BUY or SELL: that it pays; NaN for a rule."""
+    stated = (rows["parsed"] == 1) & (rows["action"] != ACTIONS.index(HOLD))
+    return np.where(np.isnan(given(rows)) & stated, rows["confidence"], given(rows))
 
 
 def bins(values: np.ndarray) -> np.ndarray:

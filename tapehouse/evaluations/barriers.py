@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tapehouse.evaluations.answers import taken_return
 from tapehouse.evaluations.core import Derived, Part, Ratio, Term
 from tapehouse.evaluations.rows import Rows
 
@@ -18,7 +19,7 @@ MEANING = {
 
 
 def _taken(rows: Rows) -> list[Term]:
-    ret = np.select([rows["action"] == 2, rows["action"] == 0], [rows["long_ret"], rows["short_ret"]], np.nan)
+    ret = taken_return(rows)
     unknown = np.isnan(ret)
     return [
         Term("taken", np.where(unknown, np.nan, 1.0)),

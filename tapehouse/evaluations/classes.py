@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tapehouse.evaluations.answers import BINS, bins, sureness
+from tapehouse.evaluations.answers import BINS, bins, given, sureness, taken_return
 from tapehouse.evaluations.core import Derived, Part, Ratio, Term
 from tapehouse.evaluations.rows import Rows
 from tapehouse.predictions import ACTIONS, CHANCES
@@ -44,8 +44,8 @@ MEANING = {
     "brier": "Mean squared distance of the three probabilities from what happened, 0 to 2; 2/3 is no knowledge.",
     "calibration_error": "Mean distance, by answers, of the stated probability from the share that came true, in ten bins; "
     "chance makes it larger than 0, most with few answers.",
-    "said": "Mean probability given to the answered action; in slice `confidence` of a bin.",
-    "happened": "Share of those answers that the label bears out.",
+    "said": "Mean probability given to the answered action, or confidence stated for a BUY or SELL; by bins in `confidence`.",
+    "happened": "Share of those answers that the label bears out; of stated ones, whose direction earned.",
 }
 
 
@@ -168,12 +168,12 @@ CONFUSION = Part(
 
 
 def _chances(rows: Rows) -> list[Term]:
-    given = np.column_stack([rows[name] for name in CHANCES])
-    known = _labelled(rows)[0] & ~np.isnan(given).any(axis=1)
+    chances = np.column_stack([rows[name] for name in CHANCES])
+    known = _labelled(rows)[0] & ~np.isnan(chances).any(axis=1)
     loss, squares = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
     truth = rows["truth"][known].astype(int)
-    loss[known] = -np.log(np.maximum(given[known, truth], SMALLEST_PROBABILITY))
-    squares[known] = ((given[known] - np.eye(3)[truth]) ** 2).sum(axis=1)
+    loss[known] = -np.log(np.maximum(chances[known, truth], SMALLEST_PROBABILITY))
+    squares[known] = ((chances[known] - np.eye(3)[truth]) ** 2).sum(axis=1)
     return [Term("loss", loss), Term("squares", squares)]
 
 
@@ -181,10 +181,15 @@ PROBABILITIES = Part(_chances, (Ratio("log_loss", "loss"), Ratio("brier", "squar
 
 
 def _surely(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Probability of the answered action where it is known whether that was right, and whether it was; both (rows,)."""
+    """How sure an answer was, where it is known whether that came true, and whether it did; both (rows,).
+
+    A probability of the answered action comes true with its label, a stated confidence where the taken direction earns.
+    """
     known, right = _labelled(rows)
-    sure = np.where(known, sureness(rows), np.nan)
-    return sure, np.where(np.isnan(sure), np.nan, right)
+    ret = taken_return(rows)
+    came = np.where(np.isnan(given(rows)), np.where(np.isnan(ret), np.nan, ret > 0), np.where(known, right, np.nan))
+    sure = np.where(np.isnan(came), np.nan, sureness(rows))
+    return sure, np.where(np.isnan(sure), np.nan, came)
 
 
 def _reliable(rows: Rows) -> list[Term]:

@@ -84,15 +84,17 @@ def tail(drawn: Resamples) -> float:
 
 
 def intervals(draws: np.ndarray, beyond: float) -> tuple[np.ndarray, np.ndarray]:
-    """Ends that leave the share `beyond` of each row of `draws` (figures, draws) on either side; NaN draws are left out.
+    """Ends that leave the share `beyond` of each row of `draws` (figures, draws) on either side.
 
     Returns:
-        lower and upper ends, both (figures,), linearly between neighbours; NaN where no draw has a value.
+        lower and upper ends, both (figures,), linearly between neighbours; NaN where more than 2.5 % of the draws leave the
+        figure undefined (NaN): it hangs on so few rows that they say nothing about its interval. Fewer are left out.
     """
     ends = (beyond, 1 - beyond)
     low, high = np.full(len(draws), np.nan), np.full(len(draws), np.nan)
     defined = draws.shape[1] - np.isnan(draws).sum(axis=1)
-    for count in np.unique(defined[defined > 0]):
+    fewest = draws.shape[1] * (1 + LEVEL) / 2
+    for count in np.unique(defined[defined >= fewest]):
         rows = np.flatnonzero(defined == count)
         places = [(count - 1) * end for end in ends]
         near = sorted({int(f(p)) for p in places for f in (np.floor, np.ceil)})

@@ -20,6 +20,7 @@ from tapehouse.labels.forward import HORIZONS
 STAMP = pl.Datetime("us", "UTC")
 KEYS = {"symbol": pl.String, "interval": pl.String, "decision_at": STAMP}
 NONE = (None, None, None)
+NAN = float("nan")
 
 
 def at(i: int) -> datetime:
@@ -207,12 +208,20 @@ def test_intervals_and_chance_on_many_answers():
 
 def test_confidence_is_what_was_given_to_the_answer():
     predictions, *others = frames(FOUR)
+    first = pl.int_range(pl.len()) == 0
     stated = predictions.with_columns(
-        confidence=pl.Series([0.55, 0.65, 0.75, 0.85]), p_buy=pl.Series([0.8, None, None, None]), action=pl.lit("BUY")
+        pl.when(first).then(pl.col("p_sell", "p_hold", "p_buy")),
+        confidence=pl.Series([0.55, 0.65, 0.75, 0.85]),
+        action=pl.Series(["BUY", "BUY", "HOLD", "BUY"]),
+        parse_state=pl.Series(["ok", "ok", "ok", "not_text"]),
     )
-    rows = as_rows(answered(stated.with_columns(parse_state=pl.Series(["ok", "ok", "ok", "not_text"])), *others))
-    # A probability comes before a statement, and what did not parse has stated nothing.
-    assert sureness(rows).tolist()[:3] == [0.8, 0.65, 0.75] and np.isnan(sureness(rows)[3])
+    rows = as_rows(answered(stated, *others))
+    # A probability comes before a statement; a statement is about a trade, and what did not parse has made none.
+    assert np.array_equal(sureness(rows), [0.8, 0.65, NAN, NAN], equal_nan=True)
+    # The probability came true (an upper barrier), the statement did not: that BUY lost 1 %.
+    figures = dict(measured(stated, *others).filter(slice="all").select("metric", "value").rows())
+    assert (figures["said"], figures["happened"]) == (pytest.approx((0.8 + 0.65) / 2), 0.5)
+    assert figures["calibration_error"] == pytest.approx((0.2 + 0.65) / 2)
     assert bins(np.array([0.0, 0.0999, 0.1, 0.95, 1.0, np.nan])).tolist() == [0, 0, 1, 9, 9, -1]
 
 

@@ -116,7 +116,7 @@ def test_intervals_cover_what_is_true_as_often_as_they_say():
 def test_few_blocks_widen_an_interval():
     """Twelve blocks: Student's 2.201 of eleven degrees of freedom, times the root of 12/11, is the normal tail of 1.08 %."""
     assert tail(resample(120, 10)) == pytest.approx(0.010757, abs=1e-6)
-    assert tail(resample(10**6, 1)) == pytest.approx(0.025, abs=1e-5)
+    assert tail(resample(10**6, 1, draws=1)) == pytest.approx(0.025, abs=1e-5)
     assert tail(resample(3, 3)) < tail(resample(120, 30)) < tail(resample(120, 10))
 
 
@@ -179,11 +179,12 @@ def test_ranks_are_scipys_within_groups(pairs):
     assert np.isnan(found[values == -3]).all()
 
 
-def test_draws_without_a_value_are_left_out_of_quantiles():
-    draws = np.array([[NAN, 1, 2, 3, 4, 5], [NAN] * 6, [0, 1, 2, 3, 4, 5]], float)
+def test_few_draws_without_a_value_are_left_out_and_many_leave_no_interval():
+    values = np.arange(41.0)
+    draws = np.array([values, np.where(values == 0, NAN, values), np.where(values < 2, NAN, values), np.full(41, NAN)])
     low, high = intervals(draws, 0.025)
-    assert low[[0, 2]] == pytest.approx([1.1, 0.125]) and high[[0, 2]] == pytest.approx([4.9, 4.875])
-    assert np.isnan([low[1], high[1]]).all()
+    assert low[:2] == pytest.approx([1, 1 + 39 * 0.025]) and high[:2] == pytest.approx([39, 40 - 39 * 0.025])
+    assert np.isnan([low[2:], high[2:]]).all()
 
 
 def test_what_cannot_be_measured_is_refused():
