@@ -10,6 +10,7 @@ from tapehouse.evaluations.core import measure
 from tapehouse.evaluations.horizons import HORIZON_PARTS, MEANING, apart, daily_correlations, directional
 from tapehouse.evaluations.rows import Rows
 from tapehouse.labels.forward import HORIZONS
+from tapehouse.statistics.panels import overlapping_t
 
 OUTCOMES = frozenset(f"forward_{h}" for h in HORIZONS)
 
@@ -111,3 +112,16 @@ def test_a_horizon_that_is_missing_is_named():
     less = Rows({k: v for k, v in rows.columns.items() if k != "forward_30"}, rows.dates, rows.sessions)
     with pytest.raises(KeyError, match="forward_30"):
         measure(less, HORIZON_PARTS)
+
+
+def test_blocks_and_t_statistics_are_those_of_the_horizon():
+    metrics = {metric.name: metric for part in HORIZON_PARTS for metric in part.metrics}
+    for h in HORIZONS:
+        assert {metrics[f"{name}_{h}d"].horizon for name in ("hit_rate", "mean_ret", "sd_ret", "rank_ic")} == {max(h, 10)}
+    rng = np.random.default_rng(6)
+    returns, action = rng.normal(0.001, 0.02, (130, 3)), rng.choice([0, 2], (130, 3))
+    rows = rows_of(np.repeat(np.arange(130), 3), action.ravel(), returns.ravel())
+    sums, counts = ((action - 1) * returns).sum(axis=1)[:, None], np.full((130, 1), 3.0)
+    for h in HORIZONS:
+        assert whole(rows)[f"t_ret_{h}d"]["value"] == pytest.approx(overlapping_t(sums, counts, h)[0])
+        assert whole(rows)[f"t_ret_{h}d"]["n"] == 390
