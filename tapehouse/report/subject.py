@@ -12,7 +12,7 @@ from tapehouse.report.section import STRATEGY, Section, Subject
 from tapehouse.report.subject_account import equity_section, months_section, rolling_section
 from tapehouse.report.subject_answers import answers_section, calibration_section, reward_section, slices_section
 from tapehouse.report.subject_examined import adversarial_section, importance_section, paths_section
-from tapehouse.report.subject_limits import sensitivity_section, statistics_section, veto_section
+from tapehouse.report.subject_limits import sensitivity_section, statistics_section, tail_section, veto_section
 from tapehouse.report.subject_provenance import provenance_body
 from tapehouse.report.subject_trades import outcome_section, price_section
 from tapehouse.report.verdict import CLAIMS, number, percent
@@ -32,6 +32,7 @@ SECTIONS: Final[tuple[Callable[[Subject], Section | None], ...]] = (
     importance_section,
     adversarial_section,
     veto_section,
+    tail_section,
     sensitivity_section,
     paths_section,
 )

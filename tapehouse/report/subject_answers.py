@@ -41,7 +41,7 @@ BY_HORIZON: Final = {
     "hit_rate": "hit rate",
     "mean_ret": "mean return, bps",
     "sd_ret": "deviation, bps",
-    "t_ret": "t-statistic",
+    "t_ret": "t, mean of blocks",
     "rank_ic": "rank IC",
     "daily_rank_ic": "daily rank IC",
 }
@@ -88,7 +88,7 @@ def calibration_section(of: Subject) -> Section | None:
             "what was stated came true as often. Hollow: too few for an interval. Crosses: against shuffled outcomes."
         )
     if confusion is not None:
-        parts.append(f"<div><h3>Confusion</h3>{confusion}</div>")
+        parts.append(f"<div>{'<h3>Confusion</h3>' if figure else ''}{confusion}</div>")
         notes.append("A row is what happened, with the share of it that was answered so; the colour compares with chance.")
     if not parts:
         return None
@@ -290,7 +290,9 @@ def _shown(name: str, value: float | None) -> str:
         return number(None)
     if name in COUNTED:
         return f"{value:,.0f}"
-    return number(value * 1e4, 1) if name.startswith(IN_BPS) else number(value, 3)
+    if name.startswith(IN_BPS):
+        return number(value * 1e4, 1)
+    return number(value, 1 if name.endswith("_bps") else 3)
 
 
 def _percent(value: float) -> float:

@@ -12,6 +12,7 @@ from tapehouse.report.sensitivity_figures import capacity_figure, cost_lag_figur
 from tapehouse.report.shell import chart, head, subject, table
 from tapehouse.report.verdict import number, percent
 from tapehouse.sensitivity import CAPITAL, joined
+from tapehouse.strategies.log import MEANING as LOG
 from tapehouse.subject_statistics import MEANING
 
 SHARES: Final = {
@@ -27,6 +28,12 @@ NAMES: Final = {
     "mean_drawdown_length": "mean drawdown, sessions",
     "turnover": "turnover a year",
     "mean_trade_bps": "mean trade, bps",
+}
+TAIL: Final = {
+    "tail_target": "target",
+    "tail_realised": "realised",
+    "tail_at_full_size": "at full size",
+    "tail_size": "mean size",
 }
 FATES: Final = {
     "ordered": "ordered",
@@ -83,6 +90,33 @@ def veto_section(of: Subject) -> Section | None:
         "it held nothing back (a gate by confidence everything). Unavailable: never known in any block."
     )
     return Section("vetoes", "Signals and vetoes", "".join(parts), note)
+
+
+def tail_section(of: Subject) -> Section | None:
+    """The share of sessions that may lose much, beside the share that did, block by block."""
+    rows = of.rows("reports.backtests")
+    if rows is None or rows.filter(metric="tail_target").is_empty():
+        return None
+    by = rows.filter(pl.col("metric").is_in([*TAIL, "tail_loss", "sessions"])).pivot("metric", index="fold", values="value")
+    by = by.sort("fold")
+
+    def over_all(name: str) -> float:
+        return float((by[name] * by["sessions"]).sum() / by["sessions"].sum())
+
+    loss, target = by["tail_loss"][-1], by["tail_target"][-1]
+    over = by.filter(pl.col("tail_realised") > pl.col("tail_target")).height
+    body = (
+        f"<p>Asked: at most {_percent(target)} of sessions lose more than {_percent(loss)} of equity. Realised: "
+        f"{_percent(over_all('tail_realised'))}; at full size {_percent(over_all('tail_at_full_size'))}. Above the target in "
+        f"{over} of {by.height} blocks; entries were {number(over_all('tail_size'))} of full size on average.</p>"
+    )
+    lines = [
+        (escape(row["fold"]), *(number(row[c]) if c == "tail_size" else _percent(row[c]) for c in TAIL))
+        for row in by.iter_rows(named=True)
+    ]
+    each = table(("block", *(head(title, LOG[name]) for name, title in TAIL.items())), lines, words=("block",))
+    note = "Conformal risk control keeps the promise for exchangeable sessions; real losses come in clusters."
+    return Section("tail", "Tail target", f"{body}<details><summary>By block</summary>{each}</details>", note)
 
 
 def sensitivity_section(of: Subject) -> Section | None:
@@ -149,6 +183,10 @@ def _shown(name: str, value: float | None) -> str:
     if name in SHARES:
         return percent(value).lstrip("+") if name in ("volatility", "exposure", "hit_rate") else percent(value)
     return f"{value:,.0f}" if name in WHOLE and value is not None else number(value)
+
+
+def _percent(value: float | None) -> str:
+    return percent(value).lstrip("+")
 
 
 def _share(part: int, of: int) -> str:

@@ -18,7 +18,7 @@ from tapehouse.report.shell import figures_of
 from tapehouse.report.subject import headline, subject_html
 from tapehouse.report.subject_account import monthly_returns, months_section, rolling_sharpe
 from tapehouse.report.subject_answers import margin_figure, reliability_figure
-from tapehouse.report.subject_limits import veto_section
+from tapehouse.report.subject_limits import tail_section, veto_section
 from tapehouse.report.subject_preview import subject_png
 from tapehouse.report.subject_provenance import subject_provenance
 from tapehouse.report.subject_trades import outcome_section, price_section
@@ -274,3 +274,17 @@ def test_the_veto_log_adds_up_over_blocks():
 def test_a_cell_is_coloured_by_its_strength_and_not_beyond_it():
     text = heat_table(("", "a", "b", "c"), [("row", [("1", 5.0), ("-1", -0.5), ("", None)])])
     assert "var(--good) 60%" in text and "var(--bad) 30%" in text and "<td></td>" in text
+
+
+def test_the_tail_target_beside_what_was_realised_over_all_blocks():
+    """Blocks of 100 and 300 sessions: 10 % and 2 % are 4 % of all."""
+    figures = {"tail_loss": (0.01, 0.01), "tail_target": (0.05, 0.05), "tail_realised": (0.10, 0.02),
+               "tail_at_full_size": (0.2, 0.2), "tail_size": (0.5, 0.5), "sessions": (100.0, 300.0)}  # fmt: skip
+    rows = [("ours", fold, name, value) for name, values in figures.items() for fold, value in zip(FOLDS, values, strict=True)]
+    metrics = pl.DataFrame(rows, schema=["subject", "fold", "metric", "value"], orient="row")
+    section = tail_section(made(reports__backtests=metrics))
+    assert section is not None
+    said = section.body.replace("\N{NO-BREAK SPACE}", " ")
+    assert "at most 5.0 % of sessions lose more than 1.0 %" in said and "Realised: 4.0 %; at full size 20.0 %" in said
+    assert "Above the target in 1 of 2 blocks" in said
+    assert tail_section(made()) is None
