@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from tapehouse.backtest.guards import GUARDED
+from tapehouse.backtest.guards import GUARDED, LOSSES
 from tapehouse.backtest.guards import GUARDS as GUARD_NAMES
 from tapehouse.backtest.layout import NO_SIZE, ORDERED, PASSED_OVER, TOO_LATE, VETO
 from tapehouse.backtest.panel import Orders, Panel
@@ -117,7 +117,9 @@ def veto_rows(strategy: Strategy, decisions: pl.DataFrame, rows: pl.DataFrame, j
         guard = getattr(strategy.vetoes, name)
         if guard is not None:
             held_back = first.get(f"guard.{name}", 0)
-            paces = (guard.window, guard.least, guard.cool_down)
+            # Losses in a row are their own window and sample.
+            seen = (guard.limit, guard.limit) if name == GUARD_NAMES[LOSSES] else (guard.window, guard.least)
+            paces = (*seen, guard.cool_down)
             found.append((name, "guard", ACTIVE, guard.limit, int(wanted.sum()), held_back, held_back, 0, *paces))
     return pl.DataFrame(found, schema=LOG, orient="row")
 

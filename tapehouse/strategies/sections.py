@@ -119,9 +119,15 @@ class Paced(Section):
 
 
 class LossesVeto(Paced):
-    """A pause after losses in a row."""
+    """A pause after losses in a row, whenever they were: the row itself is its window and its sample."""
 
     limit: int = Field(3, ge=1)
+
+    @model_validator(mode="after")
+    def _says_what_counts(self) -> LossesVeto:
+        if idle := sorted({"window", "least"} & self.model_fields_set):
+            raise ValueError(f"{' and '.join(idle)} of losses in a row would have no effect: remove them; limit is how many")
+        return self
 
 
 class WinRateVeto(Paced):

@@ -64,7 +64,7 @@ def with_setting(strategy: Strategy, setting: Mapping[str, Any]) -> Strategy:
     Raises:
         TapehouseError: a key or a combination that a strategy cannot have, or one that a sweep keeps.
     """
-    fields = strategy.model_dump(mode="json")
+    fields = strategy.model_dump(mode="json", exclude_unset=True)  # what was not said stays unsaid
     for key, value in setting.items():
         if key.startswith(KEPT):
             raise TapehouseError(

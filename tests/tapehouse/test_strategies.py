@@ -90,6 +90,7 @@ def test_what_is_shipped_loads_and_costs_the_same_for_all():
             "no regimes of source",
         ),
         ("description: x\nsignals: {predictors: {gbm: 1.0}}\nvetoes: {vix: {window: 5}}", "could never hold"),
+        ("description: x\nsignals: {predictors: {gbm: 1.0}}\nvetoes: {consecutive_losses: {least: 3}}", "have no effect"),
         ("description: x\nsignals: {predictors: {gbm: 1.0}}\nsizing: {kind: kelly, size: 0.5, most: 0.2}", "take_multiple 1.0"),
         ("description: x\nsignals: {predictors: {gbm: 1.0}}\nsizing: {kind: risk}", "size is the number"),
         ("description: x\nsignals: {predictors: {gbm: 1.0}}\norders: {entry: limit}", "limit_atr belong together"),

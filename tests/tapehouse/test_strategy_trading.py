@@ -68,6 +68,8 @@ def test_every_signal_is_accounted_for(everything):
     assert set(found.figures) == set(MEANING)
     assert log["held_back"].sum() == gated + held and (log["signals"] == wanted.height).all()
     assert fates["ordered"] == counts["filled"] + counts["refused"] - fates.get("no_size", 0) + counts["expired"]
+    paces = {row[0]: row[1:] for row in log.select("veto", "window", "least", "cool_down").iter_rows()}
+    assert paces["consecutive_losses"] == (3, 3, 5) and paces["win_rate"] == paces["vix"] == (20, 10, 5)
     assert dict(log.select("veto", "state").iter_rows()) == dict.fromkeys(log["veto"], "active") | {
         "hours": "not_applicable",
         "events": "unavailable",
