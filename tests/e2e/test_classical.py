@@ -20,7 +20,8 @@ from tests.house import House, copy_project
 NAMES = ("linear", "regime", "gbm_shuffled", "auditor")
 FOLDS = (
     "{min_train_sessions: 260, test_sessions: 40, min_test_sessions: 30, validation_sessions: 40, count: 2,\n"
-    " cross_validation: {tuning: {groups: 3, embargo_sessions: 12}}}\n"
+    " cross_validation: {tuning: {groups: 3, embargo_sessions: 12},\n"
+    "  paths: {inside: span, groups: 3, held_out: 2, embargo_sessions: 12}}}\n"
 )
 
 
@@ -83,6 +84,23 @@ def test_strategies_on_them_trade_every_fold_and_every_signal_has_a_fate(house):
     assert ordered.height and ordered["action"].equals(ordered["audited"], check_names=False)
     equity = house.frame("reports.backtest_equity").filter(pl.col("subject").is_in(names)).sort("session")
     assert (equity.group_by("subject", "fold", maintain_order=True).last()["gross_exposure"] == 0.0).all()
+
+
+def test_what_is_quickly_fitted_is_examined_and_the_rest_is_not(house):
+    assert {"reports.importance.linear", "reports.paths.regime", "reports.paths.momentum"} <= set(house.project.assets)
+    for name in ("importance.auditor", "paths.auditor", "importance.regime", "paths.sft_orders", "importance.momentum"):
+        assert f"reports.{name}" not in house.project.assets
+    wanted = {"reports.importance.linear", "reports.paths.regime", "reports.paths.linear", "reports.adversarial"}
+    house.refresh(wanted | {a for name in wanted for a in house.project.ancestors(name)})
+    importance, paths, adversarial = (house.frame(f"reports.{name}") for name in ("importance", "paths", "adversarial"))
+    assert importance.filter(kind="all")["fold"].sort().to_list() == list(house.project.folds)
+    assert importance["n"].min() > 300 and importance["log_loss"].is_between(0.8, 1.3).all()
+    whole = paths.filter(part="all")
+    assert sorted(whole.select("subject", "path").rows()) == [(s, p) for s in ("linear", "regime") for p in (0, 1)]
+    assert whole["sessions"].is_between(400, 420).all() and whole["trades"].min() > 20
+    assert adversarial.filter(kind="all")["auc"].is_between(0, 1).all() and adversarial["fold"].n_unique() == 2
+    for name in wanted:  # the same rows again
+        assert not any(made.changed for outcome in house.make(name).outputs for made in outcome.made), name
 
 
 def test_a_recipe_that_is_edited_makes_its_twin_and_its_auditor_stale(house):
@@ -183,6 +201,6 @@ def test_a_recipe_and_a_strategy_have_pages_of_their_own(house):
         assert (house.settings.reports_dir / f"{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     sections = {name: set(re.findall(r'<section id="(\w+)"', page.decode())) for name, page in pages.items()}
     account = {"equity", "statistics", "rolling", "months", "trades", "outcomes", "answers", "sensitivity", "provenance"}
-    assert sections["gbm"] >= account | {"calibration", "reward", "slices", "importance", "adversarial"}
+    assert sections["gbm"] >= account | {"calibration", "reward", "slices", "importance", "adversarial", "paths"}
     assert sections["audited"] >= account | {"vetoes"} and "calibration" not in sections["audited"]
     assert b'href="gbm.html"' in pages["audited"]
