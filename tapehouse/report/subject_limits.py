@@ -146,8 +146,8 @@ def _differences(of: Subject, others: pl.DataFrame) -> str:
             between = f"{number(row['low'])} to {number(row['high'])}"
         link = subject(row["other"], "baseline", f"{row['other']}.html")
         p = number(row["p_value"], 3)
-        rows.append((link, number(row["other_sharpe"]), number(row["difference"]), between, p, number(row["correlation"])))
-    heads = ("subject", "its ratio", "difference", "95 % interval", head("p", "One-sided: that the difference is not above 0."),
+        rows.append((link, number(row["difference"]), between, p, number(row["correlation"])))
+    heads = ("subject", "difference", "95 % interval", head("p", "One-sided: that the difference is not above 0."),
              head("correlation", "Of the two series of daily returns."))  # fmt: skip
     return table(heads, rows)
 
