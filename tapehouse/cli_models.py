@@ -112,10 +112,12 @@ def sweep(
 
     opened, grid = open_settings(), grid_of(settings)
     found = run_sweep(load_project(opened), Warehouse(opened), name, fold, grid)
-    table = RichTable(*grid, "Sharpe", "return", "")
+    failed = ["why not"] if any(one.reason for one in found) else []
+    table = RichTable(*grid, "Sharpe", "return", *failed)
     for one in found:
         grown = "" if one.reason else f"{(1.0 + one.returns).prod() - 1.0:+.2%}"
         ratio = "" if one.sharpe is None else f"{one.sharpe:.2f}"
-        table.add_row(*(escape(str(value)) for value in one.setting.values()), ratio, grown, escape(one.reason or ""))
+        why = [escape(one.reason or "") for _ in failed]
+        table.add_row(*(escape(str(value)) for value in one.setting.values()), ratio, grown, *why)
     out.print(table)
     out.print(f"{len(found)} trials of {len(found[0].returns)} sessions; `tapehouse run --select reports/trials` files them.")
