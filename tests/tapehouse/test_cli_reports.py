@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tapehouse.cli_reports import compare, report
+from tapehouse.errors import TapehouseError
 from tapehouse.report.shell import figures_of
 from tapehouse.subject_differences import difference_rows
 from tapehouse.verdicts import curves
@@ -73,6 +77,16 @@ def tapehouse(house: House, *arguments: str, browser: str = "true") -> subproces
     )
 
 
+@contextmanager
+def refused(house: House, monkeypatch: pytest.MonkeyPatch, *words: str) -> Iterator[None]:
+    """In the project's folder, on its warehouse: a message with all of `words`, which the command line prints."""
+    monkeypatch.chdir(house.home)
+    monkeypatch.setenv("TAPEHOUSE_WAREHOUSE", str(house.settings.root))
+    with pytest.raises(TapehouseError) as found:
+        yield
+    assert all(word in str(found.value) for word in words), found.value
+
+
 def test_a_page_is_opened_and_its_path_printed(house, tmp_path):
     browser, opened = tmp_path / "browser", tmp_path / "opened"
     browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
@@ -83,12 +97,11 @@ def test_a_page_is_opened_and_its_path_printed(house, tmp_path):
     assert opened.read_text().strip() == page.resolve().as_uri()
 
 
-def test_a_page_that_is_not_there_is_named_with_those_that_are(house):
-    done = tapehouse(house, "report", "onne")
-    assert done.returncode == 2 and "onne: no page of this name; did you mean one?" in done.stderr
-    assert "--select reports/pages/onne`" in done.stderr
-    done = tapehouse(house, "report")
-    assert done.returncode == 2 and "index.html is gone; `tapehouse run --select reports/pages` makes it again" in done.stderr
+def test_a_page_that_is_not_there_is_named_with_those_that_are(house, monkeypatch):
+    with refused(house, monkeypatch, "onne: no page of this name; did you mean one?", "--select reports/pages/onne`"):
+        report("onne")
+    with refused(house, monkeypatch, "index.html is gone; `tapehouse run --select reports/pages` makes it again"):
+        report("index")
 
 
 def test_two_subjects_are_printed_and_get_a_page(house):
@@ -100,19 +113,17 @@ def test_two_subjects_are_printed_and_get_a_page(house):
     assert "INCONCLUSIVE" in done.stdout and "LOSES" in done.stdout
     page = house.settings.reports_dir / "compare" / "one--other.html"
     assert str(page) in done.stdout
-    first = page.read_bytes()
-    assert set(figures_of(first.decode())) == {"equity", "blocks"}
-    tapehouse(house, "compare", "one", "other")
-    assert page.read_bytes() == first
+    assert set(figures_of(page.read_text())) == {"equity", "blocks"}
 
 
-def test_a_subject_that_is_not_there_is_named_with_those_that_are(house):
-    done = tapehouse(house, "compare", "one", "zzz")
-    assert done.returncode == 2 and "zzz: no traded subject of this name; there are one, other" in done.stderr
+def test_a_subject_that_is_not_there_is_named_with_those_that_are(house, monkeypatch):
+    with refused(house, monkeypatch, "zzz: no traded subject of this name; there are one, other"):
+        compare("one", "zzz")
 
 
-def test_a_warehouse_without_reports_is_told_what_to_do(tmp_path):
+def test_a_warehouse_without_reports_is_told_what_to_do(tmp_path, monkeypatch):
     bare = House(toy_project(tmp_path / "home"))
-    for arguments, table in ((("report",), "reports.pages"), (("compare", "a", "b"), "reports.backtest_equity")):
-        done = tapehouse(bare, *arguments)
-        assert done.returncode == 2 and f"{table} cannot be read" in done.stderr and "`tapehouse run` makes" in done.stderr
+    with refused(bare, monkeypatch, "reports.pages cannot be read", "`tapehouse run` makes"):
+        report("index")
+    with refused(bare, monkeypatch, "reports.backtest_equity cannot be read", "`tapehouse run` makes"):
+        compare("a", "b")
