@@ -10,6 +10,8 @@ from typing import Any
 
 import polars as pl
 from peft import PeftModel
+from peft.utils.other import TrainableTokensWrapper
+from transformers import PreTrainedModel
 from trl import KTOConfig, KTOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
@@ -29,7 +31,7 @@ class Unpaired(OfStored, KTOTrainer):
 
 def train(job: Job) -> dict[str, Any]:
     """Train on single answers to prompts, half of them wished for, and save what was trained; numbers for the manifest."""
-    recipe, model = job.recipe, adapted_model(job)
+    recipe, model = job.recipe, with_bias(adapted_model(job))
     tokenizer = as_transformers(job.folder / "tokenizer")
     rows, tail = row_sets(job, _rows)
     parts = [
@@ -58,6 +60,18 @@ def train(job: Job) -> dict[str, Any]:
     facts = run(trainer, job)
     save_adapter(model, recipe.model.base, job.out)
     return facts
+
+
+def with_bias(model: PreTrainedModel | PeftModel) -> PreTrainedModel | PeftModel:
+    """The model, its output layer with a bias to ask for, if only None.
+
+    The trainer takes log-probabilities from the layer's weight and bias; where rows of added tokens are trained, a wrapper of
+    peft's is in the layer's place, which hands on the weight alone.
+    """
+    head = model.get_output_embeddings()
+    if isinstance(head, TrainableTokensWrapper):
+        head.bias = head.original_module.bias
+    return model
 
 
 def with_answers_of_others(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

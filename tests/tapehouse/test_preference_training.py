@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from transformers import TrainingArguments
 
 import tests.tapehouse.training_jobs as jobs
@@ -16,7 +17,7 @@ from tapehouse.training import references
 from tapehouse.training.__main__ import train
 from tapehouse.training.jobs import export_job
 from tapehouse.training.kto import with_answers_of_others
-from tapehouse.training.lora import copy_reference
+from tapehouse.training.lora import copy_reference, load_base
 from tapehouse.training.losses import PairScores, pair_losses
 from tapehouse.training.preference import PreferenceTrainer
 from tapehouse.training.reward import load_scorer, scores
@@ -26,12 +27,15 @@ PROVENANCE = jobs.PROVENANCE | {"validation_start": jobs.START + timedelta(days=
 BUDGET = {"steps": 4, "batch_size": 4, "precision": "fp32"}
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("preferences")
-    jobs.make_tokenizer(folder / "tokenizer")
+def make_world(folder, markers=()):
+    jobs.make_tokenizer(folder / "tokenizer", markers)
     base = jobs.make_base(folder, folder / "tokenizer")
     return folder, base, jobs.dpo_rows(folder / "tokenizer")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("preferences"))
 
 
 def trained(world, name, method, rows=None, **changes):
@@ -103,8 +107,6 @@ def test_a_row_is_known_by_where_its_parts_end():
 
 def test_reference_values_are_those_of_the_base_whatever_the_batch(world):
     folder, base, tokens = world
-    from tapehouse.training.lora import load_base
-
     model = load_base(base, folder / "tokenizer")
     lora = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "down_proj"])
     pairs = tokens.select("prompt_ids", "chosen_ids", "rejected_ids").rows()[:5]
@@ -142,6 +144,19 @@ def test_trl_trains_on_stored_tokens_and_a_run_that_broke_off_goes_on_to_the_sam
     assert (again["digest"], again["loss"], again["tokens"]) == (whole["digest"], whole["loss"], whole["tokens"])
 
 
+def test_every_method_trains_the_rows_of_markers_too(tmp_path):
+    world = make_world(tmp_path, ["<thesis>", "</thesis>"])
+    for method in ("dpo", "simpo", "kto", "reward"):
+        changes = {"prompt": None} if method == "reward" else {}
+        manifest, folder = trained(world, method, method, optimiser={"learning_rate": 0.1}, **changes)
+        assert manifest["steps"] == 4 and manifest["validation_loss"] > 0
+        weights = load_file(folder / "out" / "adapter_model.safetensors")
+        (rows,) = (weight for name, weight in weights.items() if "trainable_tokens" in name)
+        held = load_base(world[1], world[0] / "tokenizer").get_input_embeddings().weight
+        # The score of a reward model is of no token, and no answer to an order has a marker: there their rows stay.
+        assert rows.shape[0] == 2 and (method == "reward") == torch.allclose(rows, held[-2:].detach(), atol=1e-6)
+
+
 def test_tokens_that_a_trainer_changed_are_an_error():
     ids, mask = torch.tensor([[5, 6, 7, 0], [8, 9, 1, 0]]), torch.tensor([[1, 1, 1, 0], [1, 1, 1, 0]])
     check("input_ids", ids, mask, [[5, 6, 7], [8, 9, 1]])
@@ -159,8 +174,6 @@ def test_a_divergence_is_estimated_on_answers_of_other_rows():
 
 def test_the_copy_that_is_the_reference_has_the_rows_of_added_tokens(world):
     folder, base, _ = world
-    from tapehouse.training.lora import load_base
-
     rows = {"embed_tokens": [3, 4]}
     lora = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"], trainable_token_indices=rows)
     model = get_peft_model(load_base(base, folder / "tokenizer"), lora)

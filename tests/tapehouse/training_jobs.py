@@ -1,5 +1,6 @@
 """A tiny world for tests of training and inference: a few prompts, a tokenizer, a base of some thousand weights."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -62,9 +63,9 @@ def pairs(count: int = 24) -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
-def make_tokenizer(folder: Path) -> str:
+def make_tokenizer(folder: Path, markers: Sequence[str] = ()) -> str:
     rows = pairs()
-    return train_tokenizer([*(rows["prompt"] + rows["chosen"]), *(rows["prompt"] + "HOLD because trend up")], folder)
+    return train_tokenizer([*(rows["prompt"] + rows["chosen"]), *(rows["prompt"] + "HOLD because trend up")], folder, markers)
 
 
 def sft_rows(tokenizer_dir: Path) -> pl.DataFrame:
