@@ -73,7 +73,7 @@ def test_a_split_that_nobody_knew_of_restates_nothing():
 
 
 def test_a_correction_counts_from_when_it_was_known():
-    first = bars([100] * 6)
+    first = bars([400] + [100] * 5)
     corrected = first.head(1).with_columns(volume=pl.lit(700.0), known_at=pl.lit(at(6, 18), STAMP), version=pl.lit(2, pl.Int64))
     volume, _ = known_liquidity(pl.concat([first, corrected]), split(), block(6, 2), ("A",), np.ones((2, 1)))
-    assert volume[:, 0].tolist() == pytest.approx([100, 200])
+    assert volume[:, 0].tolist() == pytest.approx([150, 200])  # as first known, then as corrected
