@@ -140,7 +140,7 @@ def sensitivity_section(of: Subject) -> Section | None:
 
 def _differences(of: Subject, others: pl.DataFrame) -> str:
     rows = []
-    for row in others.filter(pl.col("other").is_in(list(of.baselines))).sort("difference").iter_rows(named=True):
+    for row in others.filter(pl.col("other").is_in(list(of.baselines))).sort("difference", "other").iter_rows(named=True):
         between = number(None)
         if row["low"] is not None and row["high"] is not None:
             between = f"{number(row['low'])} to {number(row['high'])}"

@@ -1,0 +1,61 @@
+"""Which subjects have pages, what a page reads, and that a declaration alone makes one."""
+
+import pytest
+
+from tapehouse.declarations import load_project
+from tapehouse.page_assets import page_assets
+from tapehouse.project import Asset, Output
+from tapehouse.settings import load_settings
+from tapehouse.tables import Read
+from tests.house import ROOT
+
+
+@pytest.fixture(scope="module")
+def project():
+    """The real project as it is declared."""
+    return load_project(load_settings(ROOT))
+
+
+def of_subject(name: str, table: str, source, optional: bool = False) -> Asset:
+    output = Output(f"{table}.{name}", table, (("subject", name),))
+    reads = (Read("models.predictions", writer="models.predictions.asked"),) if table == "reports.backtests" else ()
+    return Asset(f"{table}.{name}", "One row.", "folds", reads, (output,), build=len, source=source, optional=optional)
+
+
+def test_a_page_is_made_like_its_subject_and_owns_one_row(project):
+    pages = {n.removeprefix("reports.pages."): a for n, a in project.assets.items() if n.startswith("reports.pages.")}
+    declared = [p.stem for folder in ("adapters", "strategies") for p in (ROOT / "models_registry" / folder).glob("*.yaml")]
+    assert set(pages) == set(declared)
+    for name, page in pages.items():
+        (output,) = page.outputs
+        main = project.assets.get(f"reports.backtests.{name}") or project.assets[f"reports.evaluations.{name}"]
+        assert (output.table, output.key) == ("reports.pages", (("page", name),)) and page.optional == main.optional
+    assert project.assets["reports.pages"].outputs[0].key == (("page", "index"),)
+
+
+def test_a_page_reads_its_own_rows_the_baselines_and_what_is_of_all(project):
+    reads = {(r.table, r.writer) for r in project.assets["reports.pages.gbm"].reads}
+    own = ("reports.backtests", "reports.backtest_trades", "reports.sensitivity")
+    assert {(table, "reports.backtests.gbm") for table in own} | {("models.adapters", "models.gbm")} <= reads
+    assert {("reports.verdicts", None), ("staging.bars", None)} <= reads
+    assert ("reports.backtest_equity", "reports.backtests.momentum") in reads
+    guarded = {(r.table, r.writer) for r in project.assets["reports.pages.momentum_guarded"].reads}
+    assert ("reports.veto_log", "reports.backtests.momentum_guarded") in guarded
+    assert "models.adapters" not in {table for table, _ in guarded}
+
+
+def test_a_declaration_is_enough_and_without_verdicts_there_is_no_page(tmp_path):
+    source = tmp_path / "ours.yaml"
+    source.write_text("description: Ours.\n")
+    told = [of_subject("ours", "reports.backtests", source, optional=True), of_subject("ours", "reports.notes", source)]
+    assert page_assets(told, []) == []
+    verdicts = Asset("reports.verdicts", "One row.", "once", (), (Output("reports.verdicts", "reports.verdicts"),), build=len)
+    (page,) = page_assets([*told, verdicts], ["absent"])
+    assert page.name == "reports.pages.ours" and page.optional
+    assert [(r.table, r.writer) for r in page.reads] == [
+        ("reports.backtests", "reports.backtests.ours"), ("reports.notes", "reports.notes.ours"), ("reports.verdicts", None),
+    ]  # fmt: skip
+    # What is only noted, and neither traded nor evaluated, has no page; another text is another version.
+    assert page_assets([told[1], verdicts], []) == []
+    source.write_text("description: Others.\n")
+    assert page_assets([*told, verdicts], [])[0].code_version != page.code_version
