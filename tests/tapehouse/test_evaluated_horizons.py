@@ -1,13 +1,15 @@
 """Directional returns and rank correlations over several horizons: by hand, against scipy, and without skill."""
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from tapehouse.evaluations.core import measure
+from tapehouse.evaluations.core import EVALUATIONS, measure
 from tapehouse.evaluations.horizons import HORIZON_PARTS, MEANING, apart, daily_correlations, directional
+from tapehouse.evaluations.reading import pooled
 from tapehouse.evaluations.rows import Rows
 from tapehouse.labels.forward import HORIZONS
 from tapehouse.statistics.panels import overlapping_t
@@ -125,3 +127,12 @@ def test_blocks_and_t_statistics_are_those_of_the_horizon():
     for h in HORIZONS:
         assert whole(rows)[f"t_ret_{h}d"]["value"] == pytest.approx(overlapping_t(sums, counts, h)[0])
         assert whole(rows)[f"t_ret_{h}d"]["n"] == 390
+
+
+def test_statistics_of_two_blocks_become_one_that_is_as_wide():
+    """Weights are the roots of 100 and 300: (10 * 1 + 17.32 * 3) / 20."""
+    lines = [
+        ("us", fold, "test", "all", "", "t_ret_5d", t, None, None, n, None) for fold, t, n in (("a", 1.0, 100), ("b", 3.0, 300))
+    ]
+    found = pooled(pl.DataFrame(lines, schema=EVALUATIONS, orient="row"))
+    assert found["value"].to_list() == [pytest.approx((10 + 3 * 300**0.5) / 20)] and found["low"].to_list() == [None]

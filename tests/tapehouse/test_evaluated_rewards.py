@@ -84,13 +84,13 @@ def test_an_order_is_paid_as_in_training(limit, side, seed):
 
 
 def test_the_margin_is_that_of_the_answered_side():
-    rows = rows_of([2, 0, 1, 2, 2], [0.52, 0.3, 0.2, 0.2, np.nan], [0.2, 0.37, 0.2, 0.3, np.nan], [1, 2, np.nan, -1, 1])
-    assert margins(rows) == pytest.approx([0.32, 0.07, math.nan, -0.1, math.nan], nan_ok=True)
+    rows = rows_of([2, 0, 1, 2, 2], [0.52, 0.3, 0.2, 0.05, np.nan], [0.2, 0.37, 0.2, 0.3, np.nan], [1, 2, np.nan, -1, 1])
+    assert margins(rows) == pytest.approx([0.32, 0.07, math.nan, -0.25, math.nan], nan_ok=True)
     found = measured(rows, margin_slice(rows))
     assert {level for level, _ in found if level} == {"below 0", "0.05-0.10", "0.30-0.35"}
     assert found["below 0", "mean_reward"]["value"] == -1 and found["0.05-0.10", "mean_reward"]["value"] == 2
     assert found["", "mean_reward"]["value"] == 0.75 and {metric for _, metric in found} == set(MEANING)
-    # Margins .32, .07, -.1 rank 3, 2, 1 and rewards 2, 3, 1.
+    # Margins .32, .07, -.25 rank 3, 2, 1 and rewards 2, 3, 1.
     assert found["", "reward_by_margin"]["value"] == pytest.approx(0.5)
     assert found["", "reward_by_confidence"]["value"] is None
 
