@@ -66,8 +66,8 @@ def answers_section(of: Subject) -> Section | None:
         body += f"<details><summary>{len(others)} more figures</summary>{_figures(found, others)}</details>"
     body += _horizons(found)
     note = (
-        f"{'; '.join(told)}. Over all test blocks, weighed by their observations; intervals of 95 % by blocks of joint dates. "
-        "Shuffled: the same answers against outcomes that changed places within their block."
+        f"{'; '.join(told)}{'. ' if told else ''}Over all test blocks, weighed by their observations; intervals of 95 % by "
+        "blocks of joint dates. Shuffled: the same answers against outcomes that changed places within their block."
     )
     return Section("answers", "Answers against what happened", body, note)
 

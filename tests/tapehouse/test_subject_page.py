@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapehouse.evaluations.core import EVALUATIONS
+from tapehouse.evaluations.reading import MEANING
 from tapehouse.predictions import ACTIONS
 from tapehouse.report.caveats import HINDSIGHT
 from tapehouse.report.section import Subject, heat_table, subject_of
 from tapehouse.report.shell import figures_of
 from tapehouse.report.subject import headline, subject_html
 from tapehouse.report.subject_account import monthly_returns, months_section, rolling_sharpe
-from tapehouse.report.subject_answers import margin_figure, reliability_figure
+from tapehouse.report.subject_answers import answers_section, margin_figure, reliability_figure
 from tapehouse.report.subject_limits import tail_section, veto_section
 from tapehouse.report.subject_preview import subject_png
 from tapehouse.report.subject_provenance import subject_provenance
@@ -178,6 +179,13 @@ def test_who_trades_nothing_has_answers_and_no_account():
     text = render(subject)
     assert headline(subject) == "ours trades nothing, so it has no verdict."
     assert 'id="answers"' in text and 'id="equity"' not in text and 'href="../models/ours/README.md"' in text
+
+
+def test_a_model_that_judges_shows_the_figures_of_judging():
+    rows = evaluations("ours").filter(metric="accuracy", slice="all").with_columns(metric=pl.lit("pair_accuracy"))
+    assert "pair_accuracy" in MEANING
+    section = answers_section(made(reports__evaluations=rows))
+    assert section is not None and "pair accuracy" in section.body and section.note.startswith("Over all test blocks")
 
 
 def test_a_verdict_without_an_equity_curve_is_an_error():
