@@ -41,7 +41,7 @@ BY_HORIZON: Final = {
     "hit_rate": "hit rate",
     "mean_ret": "mean return, bps",
     "sd_ret": "deviation, bps",
-    "t_ret": "t, mean of blocks",
+    "t_ret": "t-statistic, all blocks",
     "rank_ic": "rank IC",
     "daily_rank_ic": "daily rank IC",
 }
