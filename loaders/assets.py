@@ -180,6 +180,12 @@ def _check_specs(project: Project, asset: Asset, output: Output) -> list[dg.Asse
     return specs
 
 
+def _group(output: Output) -> str:
+    """The schema; shares of a table of many writers are a group of their own, so that a graph of 40 models can be looked at."""
+    schema, table = output.table.split(".")
+    return f"{schema}_{table}" if len(asset_key(output.asset).path) > 2 else schema
+
+
 def _spec(project: Project, asset: Asset, output: Output) -> dg.AssetSpec:
     table = project.tables[output.table]
     deps = []
@@ -191,7 +197,7 @@ def _spec(project: Project, asset: Asset, output: Output) -> dg.AssetSpec:
         key=asset_key(output.asset),
         deps=deps,
         description=output.doc or asset.doc,
-        group_name=output.table.split(".")[0],
+        group_name=_group(output),
         owners=[table.doc.owner],
         code_version=asset.code_version,
         kinds={"duckdb", asset.kind},

@@ -111,7 +111,7 @@ def test_one_new_python_file_is_an_asset(toy):
     assert said["content_hash"] == toy.state()["features.twice", JAN].out_hash
 
 
-def test_one_new_recipe_is_four_assets(tmp_path):
+def test_one_new_recipe_is_a_model_and_all_that_is_said_of_it(tmp_path):
     for folder in ("assets", "sql", "checks", "models_registry"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in FILES:
@@ -122,15 +122,16 @@ def test_one_new_recipe_is_four_assets(tmp_path):
     shutil.copy(adapters / "gbm.yaml", adapters / "deeper.yaml")
     graph = definitions(house).resolve_asset_graph()
     after = {k.to_user_string() for k in graph.get_all_asset_keys()}
-    tables = ("reports/backtests", "reports/backtest_equity", "reports/backtest_trades")
+    tables = ("reports/backtests", "reports/backtest_equity", "reports/backtest_trades", "reports/sensitivity")
+    examined = ("reports/importance", "reports/paths", "reports/pages")
     assert after - before == {
         "models/deeper",
         "models/predictions/deeper",
         "models/calibrations/deeper",
         "reports/evaluations/deeper",
-        *(f"{table}/deeper" for table in tables),
+        *(f"{table}/deeper" for table in (*tables, *examined)),
     }
-    assert len([a for a in house.project.assets if a not in before and "deeper" in a]) == 4
+    assert len([a for a in house.project.assets if a not in before and "deeper" in a]) == 7
     # SQL that reads a table of many writers depends on the new one too.
     leaderboard = graph.get(dg.AssetKey(["reports", "leaderboard"]))
     assert {"models/deeper", "reports/backtests/deeper", "reports/evaluations/deeper"} <= {

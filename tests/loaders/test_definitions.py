@@ -104,7 +104,7 @@ def test_every_asset_says_what_it_is(graph):
         node, name = graph[0].get(key), key.to_user_string()
         assert node.description.startswith("One row per ("), name
         assert node.owners, name
-        assert node.group_name == key.path[0], name
+        assert node.group_name == "_".join(key.path[:-1]), name
         assert node.metadata["dagster/table_name"], name
         columns = node.metadata["dagster/column_schema"].columns
         assert columns, name
