@@ -4,6 +4,7 @@ from collections.abc import Collection
 from importlib import import_module
 
 from tapehouse.codeversion import modules_version
+from tapehouse.errors import TapehouseError
 from tapehouse.hashing import text_hash
 from tapehouse.project import Asset, Output
 from tapehouse.tables import Read
@@ -11,6 +12,7 @@ from tapehouse.tables import Read
 PAGES = "reports.pages"
 STEP = "tapehouse.steps.page"
 VERDICTS = "reports.verdicts"
+TAKEN = ("index", "preference_pairs", "book_pairs")  # pages that are of no subject
 JUDGED = ("reports.backtests", "reports.evaluations")
 ANSWERS, MODELS = "models.predictions", "models.adapters"
 EQUITY = "reports.backtest_equity"  # its own and the baselines’: what everybody earned is thousands of edges
@@ -27,6 +29,9 @@ def page_assets(assets: list[Asset], baselines: Collection[str]) -> list[Asset]:
 
     Args:
         baselines: names of the subjects whose curves stand beside every other; those that are made by name alone are left out.
+
+    Raises:
+        TapehouseError: a subject has the name of another page.
     """
     made = {output.table for asset in assets for output in asset.outputs}
     if VERDICTS not in made:
@@ -44,6 +49,8 @@ def page_assets(assets: list[Asset], baselines: Collection[str]) -> list[Asset]:
     for name, tables in sorted(own.items()):
         main = next((named[tables[table]] for table in JUDGED if table in tables), None)
         if main is not None:
+            if name in TAKEN:
+                raise TapehouseError(f"{main.source}: its page would replace reports/{name}.html; give it another name")
             models = {MODELS: f"models.{name}"} if f"models.{name}" in named else {}
             beside = [(EQUITY, writer) for other, writer in curves.items() if other != name]
             written = (Read(table, window="all", writer=writer) for table, writer in [*(tables | models).items(), *beside])

@@ -3,6 +3,7 @@
 import pytest
 
 from tapehouse.declarations import load_project
+from tapehouse.errors import TapehouseError
 from tapehouse.page_assets import page_assets
 from tapehouse.project import Asset, Output
 from tapehouse.settings import load_settings
@@ -59,3 +60,11 @@ def test_a_declaration_is_enough_and_without_verdicts_there_is_no_page(tmp_path)
     assert page_assets([told[1], verdicts], []) == []
     source.write_text("description: Others.\n")
     assert page_assets([*told, verdicts], [])[0].code_version != page.code_version
+
+
+def test_a_subject_cannot_take_the_page_of_the_run(tmp_path):
+    verdicts = Asset("reports.verdicts", "One row.", "once", (), (Output("reports.verdicts", "reports.verdicts"),), build=len)
+    source = tmp_path / "index.yaml"
+    source.write_text("description: Ours.\n")
+    with pytest.raises(TapehouseError, match=r"index\.yaml: its page would replace reports/index\.html; give it another name"):
+        page_assets([of_subject("index", "reports.backtests", source), verdicts], [])
