@@ -8,10 +8,12 @@ A mean, a ratio of sums or a Sharpe ratio needs sums over blocks alone, and a bl
 sums: a resample costs as many additions as it has blocks, not sessions (`bench/bootstrap.py`).
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
+from scipy import special
 
 BLOCK_SESSIONS = 10  # the horizon of a label
 DRAWS = 2_000
@@ -82,6 +84,17 @@ def sharpe_draws(ret: np.ndarray, drawn: Resamples) -> np.ndarray:
     mean = mean + centre
     still = np.abs(mean) <= 1e-12 * np.abs(ret).max(initial=0.0)
     return np.where(flat, np.where(still, 0.0, np.nan), mean / np.sqrt(np.where(flat, 1.0, variance)))
+
+
+def tail(drawn: Resamples) -> float:
+    """Share of draws beyond either end of a 95 % interval: less than 2.5 %, since few blocks vary less than what they sample.
+
+    T. Hesterberg, What Teachers Should Know About the Bootstrap (2015), expanded percentile intervals: as wide as Student's
+    of as many observations as there are blocks. Of twelve blocks they cover 91 to 95 %, where plain percentiles cover 86 to 92.
+    """
+    blocks = max(drawn.sessions / drawn.block, 2.0)
+    student = special.stdtrit(blocks - 1, (1 + LEVEL) / 2)
+    return float(special.ndtr(-math.sqrt(blocks / (blocks - 1)) * student))
 
 
 def quantiles(values: np.ndarray) -> tuple[float, float] | tuple[None, None]:

@@ -17,8 +17,8 @@ from typing import Final, Literal
 import numpy as np
 import polars as pl
 
-from tapehouse.bootstrap import BLOCK_SESSIONS, FEWEST
-from tapehouse.evaluations.drawing import Blocks, draw_sums, grouped_sums, intervals, tail
+from tapehouse.bootstrap import BLOCK_SESSIONS, FEWEST, tail
+from tapehouse.evaluations.drawing import Blocks, draw_sums, grouped_sums, intervals
 from tapehouse.evaluations.rows import Rows
 
 PERMUTED: Final = "permuted"

@@ -6,11 +6,8 @@ blocks, not sessions, and leaves an exact zero where nothing was drawn. The orde
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import njit
-from scipy import special
 
 from tapehouse.bootstrap import LEVEL, Resamples, block_length, resample
 
@@ -70,17 +67,6 @@ def _draws(daily, starts, block):
         for k in range(terms):
             found[draw, k] += cut[start, k]
     return found
-
-
-def tail(drawn: Resamples) -> float:
-    """Share of draws beyond either end of a 95 % interval: less than 2.5 %, since few blocks vary less than what they sample.
-
-    T. Hesterberg, What Teachers Should Know About the Bootstrap (2015), expanded percentile intervals: as wide as Student's
-    of as many observations as there are blocks. Of twelve blocks they cover 91 to 95 %, where plain percentiles cover 86 to 92.
-    """
-    blocks = max(drawn.sessions / drawn.block, 2.0)
-    student = special.stdtrit(blocks - 1, (1 + LEVEL) / 2)
-    return float(special.ndtr(-math.sqrt(blocks / (blocks - 1)) * student))
 
 
 def intervals(draws: np.ndarray, beyond: float) -> tuple[np.ndarray, np.ndarray]:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapehouse.bootstrap import resample
+from tapehouse.bootstrap import resample, tail
 from tapehouse.evaluations.core import FIGURES, Derived, Part, Ratio, Slice, Stated, Term, measure, slice_of
-from tapehouse.evaluations.drawing import intervals, tail
+from tapehouse.evaluations.drawing import intervals
 from tapehouse.evaluations.rows import Rows
 
 NAN = np.nan
