@@ -4,6 +4,7 @@ from importlib import import_module
 from pathlib import Path
 
 from tapehouse.codeversion import modules_version
+from tapehouse.declared_trials import strategy_setting
 from tapehouse.hashing import text_hash
 from tapehouse.project import Asset, Output
 from tapehouse.recipes import FOLDER as RECIPES
@@ -45,6 +46,7 @@ def strategy_reads(strategy: Strategy) -> tuple[Read, ...]:
 def _asset(strategy: Strategy, source: Path, recipes: dict[str, Recipe], code: str) -> Asset:
     hidden = "hidden" in strategy.regime_sources  # models.regimes has the folds of adapters alone
     apart = hidden or any(recipes[name].apart for name in strategy.predictors)
+    setting = strategy_setting(strategy, recipes)
     return Asset(
         name=f"reports.backtests.{strategy.name}",
         doc=f"One row per (subject, fold, …): what the strategy {strategy.name} earned over the test block, at cost. "
@@ -52,7 +54,7 @@ def _asset(strategy: Strategy, source: Path, recipes: dict[str, Recipe], code: s
         by="adapter_folds" if apart else "folds",
         reads=strategy_reads(strategy),
         outputs=tuple(Output(f"{table}.{strategy.name}", table, (("subject", strategy.name),)) for table in TABLES),
-        build=lambda b: import_module(STEP).run(b, strategy),
+        build=lambda b: import_module(STEP).run(b, strategy, setting),
         code_version=text_hash(code, strategy.hash),
         source=source,
         optional=not strategy.selected,

@@ -1,4 +1,4 @@
-"""Trials as they happen, in files of the warehouse: those of searches, and fits that failed.
+"""Trials as they happen, in files of the warehouse: those of searches, fits that failed, accounts over a test block.
 
 Apart from the table that they end in (`tapehouse.trials`): what fits a model is part of its version, and how trials are counted
 later is not.
@@ -14,15 +14,16 @@ from typing import Any, Final
 
 FIT, SWEEP, TUNING = KINDS = ("fit", "sweep", "tuning")
 COMPLETE, PRUNED, FAILED = STATES = ("complete", "pruned", "failed")
-FOLDER: Final = "trials"  # of the warehouse: JSON lines that searches and failed trainings leave, one file each
+FOLDER: Final = "trials"  # of the warehouse: JSON lines that searches, failed trainings and accounts leave, one file each
 
 
 def record_trial(root: Path, name: str, trial: Mapping[str, Any]) -> None:
     """Append one trial to `trials/<name>.jsonl` in the warehouse folder `root`, in one write.
 
     Args:
-        name: of the file; one a search, or a fold's training. trial: `subject`, `fold`, `kind`, `state`, and of `params`
-            (a mapping), `objective`, `returns` (daily, of any length), `first_session` (ISO date) and `reason` what is known.
+        name: of the file; one a search, or a fold's training or account. trial: `subject`, `fold`, `kind`, `state`, and of
+            `params` (a mapping), `objective`, `returns` (daily, of any length), `first_session` (ISO date) and `reason` what is
+            known.
 
     Raises:
         ValueError: a kind or a state that there is not, or no subject or fold.

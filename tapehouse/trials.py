@@ -1,8 +1,9 @@
 """Trials: everything that was tried, so that the best of it can be judged as the best of many.
 
 A row is a fit that was traded over a test block, a setting of a sweep, or a trial of a search, failed ones included, with its
-daily returns. Rows are only ever added: a recipe that was changed leaves what it earned before. A search keeps its trials in
-files (`tapehouse.trial_files`), which :func:`stored_trials` reads; the asset `reports.trials` puts both together.
+daily returns. Rows are only ever added: a recipe that was changed leaves what it earned before. Searches and accounts leave
+their trials in files as they happen (`tapehouse.trial_files`), which :func:`stored_trials` reads; the asset `reports.trials`
+puts them together with the accounts that stand.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from tapehouse.account_trials import traded_trial
 from tapehouse.hashing import text_hash
 from tapehouse.trial_files import COMPLETE, FIT, FOLDER
 
@@ -45,8 +47,12 @@ def stored_trials(root: Path) -> pl.DataFrame:
 
 
 def trials_fingerprint(root: Path) -> str:
-    """What :func:`stored_trials` would find, as a text that changes with it."""
-    return text_hash(*(f"{file.name}={file.read_text()}" for file in sorted((root / FOLDER).glob("*.jsonl"))))
+    """What :func:`stored_trials` would find, as a text that changes with it, apart from what was traded.
+
+    An account that was made changes the equity that trials are made of, too: the table is stale by that.
+    """
+    found = stored_trials(root).filter((pl.col("kind") != FIT) | (pl.col("state") != COMPLETE))
+    return text_hash(found.write_json())
 
 
 def fit_trials(equity: pl.DataFrame, settings: Mapping[str, str], prior: Mapping[str, int]) -> pl.DataFrame:
@@ -59,18 +65,8 @@ def fit_trials(equity: pl.DataFrame, settings: Mapping[str, str], prior: Mapping
     """
     rows = []
     for (subject, fold), days in equity.sort("subject", "fold", "session").group_by("subject", "fold", maintain_order=True):
-        rows.append(
-            {
-                "subject": subject,
-                "fold": fold,
-                "kind": FIT,
-                "state": COMPLETE,
-                "params": {"setting": settings[str(subject)]},
-                "returns": days["ret"].to_list()[1:],  # on the first session nothing can have been earned
-                "first_session": days["session"][0].isoformat(),
-                "prior_trials": prior.get(str(subject), 0),
-            }
-        )
+        name = str(subject)
+        rows.append(traded_trial(name, str(fold), settings[name], prior.get(name, 0), days))
     return trial_rows(rows)
 
 

@@ -124,6 +124,21 @@ def build_panel(
     )
 
 
+def symbols_by_then(decisions: pl.DataFrame, panel: Panel, sessions: pl.DataFrame) -> np.ndarray:
+    """(sessions,): how many of the panel's symbols have had a decision in the block by each session; at least 1.
+
+    What is listed inside the block divides the capital from its first decision on: that it will come is not known before.
+
+    Args:
+        decisions: `symbol`, `decision_at`. sessions: `session`, `close_at` of the block.
+    """
+    closes = sessions["close_at"].sort()
+    own = decisions.filter(pl.col("symbol").is_in(list(panel.symbols)) & (pl.col("decision_at") >= closes[0]))
+    first = own.group_by("symbol").agg(pl.col("decision_at").min())["decision_at"]
+    begins = closes.search_sorted(first, side="right").to_numpy().astype(np.int64) - 1  # its session closed last by then
+    return np.maximum(np.bincount(begins, minlength=len(panel.sessions)).cumsum(), 1)
+
+
 def build_orders(
     predictions: pl.DataFrame, decisions: pl.DataFrame, panel: Panel, sessions: pl.DataFrame, weight: float | None = None
 ) -> Orders:
@@ -132,8 +147,8 @@ def build_orders(
     Args:
         predictions: rows of `models.predictions` of one subject: `symbol`, `decision_at`, `action`, `limit_price`,
             `limit_valid_sessions`. At most one a symbol and decision; those outside the sessions are an error.
-        decisions: `symbol`, `decision_at`, `atr_14`: what the barriers are made of.
-        weight: notional of an entry over equity; by default one over the number of symbols.
+        decisions: `symbol`, `decision_at`, `atr_14`, of every symbol: what the barriers are made of.
+        weight: notional of an entry over equity; by default one over the number of symbols by then (`symbols_by_then`).
 
     Raises:
         ValueError: two predictions for one decision, an unknown action, a BUY or SELL without ATR or without a bar, a
@@ -160,12 +175,13 @@ def build_orders(
         limit=np.full(shape, np.nan),
         valid=np.zeros(shape, np.int64),
         atr=np.full(shape, np.nan),
-        weight=np.full(shape, 1.0 / len(panel.symbols) if weight is None else weight),
+        weight=np.empty(shape),
         command=np.zeros(shape, np.int64),
         blocked_long=np.full(shape, -1),
         blocked_short=np.full(shape, -1),
         decision_at={},
     )
+    orders.weight[:] = 1.0 / symbols_by_then(decisions, panel, sessions)[:, None] if weight is None else weight
     row = {day: i for i, day in enumerate(panel.sessions)}
     column = {symbol: i for i, symbol in enumerate(panel.symbols)}
     for symbol, decision_at, action, limit, valid, atr, session in rows.iter_rows():

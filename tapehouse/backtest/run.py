@@ -76,15 +76,16 @@ def run_backtest(
         actions: rows of `raw.corporate_actions`.
         sessions: `session`, `open_at`, `close_at` of the test block (`tapehouse.calendars.sessions`), without gaps.
         config: costs, sizes and exits.
-        symbols: the universe, which divides the capital; by default the symbols of `decisions` in these sessions, so
-            that every subject of a fold has the same, whatever it predicts.
+        symbols: the universe, all of which divides the capital; by default the symbols of `decisions` in these sessions,
+            each from its first decision on, so that every subject of a fold has the same, whatever it predicts.
 
     Raises:
         ValueError: see `build_panel` and `build_orders`.
     """
     config = config or BacktestConfig()
     panel, sessions = panel_of(decisions, versions, actions, sessions, config, symbols)
-    orders = build_orders(predictions, decisions, panel, sessions, config.weight)
+    weight = 1.0 / len(panel.symbols) if config.weight is None and symbols is not None else config.weight
+    orders = build_orders(predictions, decisions, panel, sessions, weight)
     return simulate_orders(panel, orders, config)
 
 

@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from tapehouse.universe import Universe
 
 
-def run(b, strategy: Strategy) -> dict[str, pl.DataFrame]:
-    """Rows of the backtest and of it under other lags, costs and capital, of what became of its signals, and of its vetoes."""
+def run(b, strategy: Strategy, setting: str) -> dict[str, pl.DataFrame]:
+    """Rows of the backtest and of it under other lags, costs and capital, of what became of its signals, and of its vetoes.
+
+    Args:
+        setting: what identifies the strategy and its predictors among trials.
+    """
+    from tapehouse.account_trials import record_traded
     from tapehouse.metrics import backtest_rows, metric_rows
     from tapehouse.sensitivity import sensitivity_rows
     from tapehouse.strategies.trading import trade
@@ -24,6 +29,7 @@ def run(b, strategy: Strategy) -> dict[str, pl.DataFrame]:
     predictions, market = market_of(strategy, b.read, {read.table for read in b.asset.reads}, b.settings.universe)
     traded = trade(strategy, b.fold, predictions, market)
     result = traded.result
+    record_traded(b, strategy, setting, result.equity)
     keys = {"subject": pl.lit(strategy.name), "fold": pl.lit(b.fold.id)}
     b.note(trades=result.trades.height, final_equity=float(result.equity["equity"][-1]), **result.counts, **traded.figures)
     own = metric_rows(strategy.name, b.fold.id, traded.figures)

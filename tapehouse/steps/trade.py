@@ -9,6 +9,7 @@ from tapehouse.recipes import Recipe, method_module
 
 def run(b, recipe: Recipe) -> dict[str, pl.DataFrame]:
     """Rows of the backtest, its equity and trades, and of what it would have earned under other lags, costs and capital."""
+    from tapehouse.account_trials import record_traded
     from tapehouse.backtest.config import BacktestConfig
     from tapehouse.backtest.panel import build_orders
     from tapehouse.backtest.run import panel_of, simulate_orders
@@ -35,6 +36,7 @@ def run(b, recipe: Recipe) -> dict[str, pl.DataFrame]:
     panel = plain_terms(panel, b.read("raw.instruments"), block["close_at"][-1] + config.settlement)
     orders = build_orders(b.read("models.predictions").filter(split="test"), points, panel, block, config.weight)
     result = simulate_orders(panel, orders, config)
+    record_traded(b, recipe, recipe.hash, result.equity)
     keys = {"subject": pl.lit(recipe.name), "fold": pl.lit(b.fold.id)}
     b.note(trades=result.trades.height, final_equity=float(result.equity["equity"][-1]), **result.counts)
     return {

@@ -22,7 +22,8 @@ class Judgement:
     """What one gate or veto said of the signals.
 
     blocks: for each row whether it is held back. missing: rows at which its input was not known. state: active; unavailable,
-    where its input was never known; not_applicable, where it says nothing about such bars. threshold: that it compared with.
+    where its input was never known; not_applicable, where it says nothing about such bars. threshold: that it compared with,
+    where it is one for all rows.
     """
 
     name: str
@@ -44,19 +45,19 @@ def gate(
 
     Args:
         rows: of `signals`, of one split. signals: of `tapehouse.strategies.signals`; ranks are taken among the buys and sells
-            of the validation tail.
+            of the validation tail: all of it for a test block, and where the tail itself is traded those before each decision.
         states: `KEYS` and `regime`, of the gate's source. predictions: the auditor's among them.
     """
-    nothing = np.zeros(rows.height, bool)
     found = []
     if section.confidence is not None:
-        least: float | None = section.confidence.least
+        least = np.full(rows.height, section.confidence.least)
         if section.confidence.of == "rank":
-            least = _quantile(signals, section.confidence.least)
+            least = _ranked(rows, signals, section.confidence.least)
         # A threshold that cannot be set lets nothing through: everything is not what was asked for.
-        known = least is not None
-        passes = (rows["confidence"].fill_null(0.0) >= least).to_numpy() if known else nothing
-        found.append(Judgement(CONFIDENCE, "gate", ~passes, nothing | (not known), ACTIVE if known else UNAVAILABLE, least))
+        missing = np.isnan(least)
+        passes = rows["confidence"].fill_null(0.0).to_numpy() >= least
+        one = float(least[0]) if len(least) and (least == least[0]).all() else None
+        found.append(Judgement(CONFIDENCE, "gate", ~passes, missing, UNAVAILABLE if missing.all() else ACTIVE, one))
     if section.regime is not None:
         assert states is not None
         regime = rows.select(KEYS).join(states, on=KEYS, how="left", maintain_order="left")["regime"]
@@ -72,7 +73,15 @@ def gate(
     return found
 
 
-def _quantile(signals: pl.DataFrame, share: float) -> float | None:
-    """The confidence that `share` of the validation tail's buys and sells do not have; None below `FEWEST` of them."""
-    tail = signals.filter((pl.col("split") == VALIDATION) & (pl.col("action") != HOLD))["confidence"].drop_nulls()
-    return float(np.quantile(np.sort(tail.to_numpy()), share, method="higher")) if len(tail) >= FEWEST else None
+def _ranked(rows: pl.DataFrame, signals: pl.DataFrame, share: float) -> np.ndarray:
+    """For each row the confidence that `share` of the tail's buys and sells before it do not have; NaN below `FEWEST` of them.
+
+    A test block comes after the whole tail. A row of the tail is held against the decisions before its own time alone.
+    """
+    tail = signals.filter((pl.col("split") == VALIDATION) & (pl.col("action") != HOLD) & pl.col("confidence").is_not_null())
+    tail = tail.sort("decision_at", maintain_order=True)
+    values = tail["confidence"].to_numpy()
+    seen = tail["decision_at"].search_sorted(rows["decision_at"], side="left").to_numpy()
+    counts, places = np.unique(seen, return_inverse=True)
+    ranked = [np.quantile(values[:n], share, method="higher") if n >= FEWEST else np.nan for n in counts]
+    return np.array(ranked, float)[places]

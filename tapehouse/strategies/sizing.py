@@ -17,12 +17,17 @@ if TYPE_CHECKING:
 
 
 def weights_of(
-    section: SizingSection, orders: OrdersSection, rows: pl.DataFrame, symbols: int, training_deviation: float | None = None
+    section: SizingSection,
+    orders: OrdersSection,
+    rows: pl.DataFrame,
+    symbols: int | np.ndarray,
+    training_deviation: float | None = None,
 ) -> np.ndarray:
     """Notional over equity of each row's entry; NaN where its input is missing, 0 where the size is none.
 
     Args:
-        rows: signals with `action`, `p_buy`, `p_sell`, `close`, `atr_14`, `realised_vol_20d`. symbols: of the universe.
+        rows: signals with `action`, `p_buy`, `p_sell`, `close`, `atr_14`, `realised_vol_20d`. symbols: how many
+            divide the capital, at all rows or at each.
         training_deviation: a year, of the equal-weight universe in the training window, for `training`.
     """
     size = section.size

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from tapehouse.backtest.layout import EXIT_LONGS, EXIT_SHORTS
-from tapehouse.backtest.panel import Orders, Panel, build_orders
+from tapehouse.backtest.panel import Orders, Panel, build_orders, symbols_by_then
 from tapehouse.backtest.run import BacktestResult, panel_of, simulate_orders
 from tapehouse.calendars import sessions
 from tapehouse.predictions import BUY, HOLD, KEYS, SELL, TEST, VALIDATION
@@ -173,7 +173,9 @@ def _prepared(
     of_market = [replace(j, blocks=j.blocks[picked], missing=j.missing[picked]) for j in of_market]
     longs, shorts = blocked(of_market, rows.height)
     deviation = training_deviation(market.points, fold) if strategy.sizing.kind == "training" else None
-    weight = weights_of(strategy.sizing, strategy.orders, rows, len(panel.symbols), deviation)
+    by_then = dict(zip(panel.sessions, symbols_by_then(market.points, panel, block).tolist(), strict=True))
+    symbols = np.array([by_then.get(day, len(panel.symbols)) for day in rows["session"]], float)
+    weight = weights_of(strategy.sizing, strategy.orders, rows, symbols, deviation)
     rows = rows.with_columns(
         gated=gated,
         weight=pl.Series(weight),

@@ -9,11 +9,12 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from tapehouse.declared_trials import declared_trials
 from tapehouse.errors import TapehouseError
 from tapehouse.feature_matrix import labelled
 from tapehouse.lineage import stale as stale_of
 from tapehouse.reproduce import reproduce
-from tapehouse.trials import stored_trials
+from tapehouse.trials import GRAIN, fit_trials, stored_trials
 from tapehouse.tuning_runs import tune
 from tests.house import House, copy_project
 
@@ -84,6 +85,10 @@ def test_strategies_on_them_trade_every_fold_and_every_signal_has_a_fate(house):
     assert ordered.height and ordered["action"].equals(ordered["audited"], check_names=False)
     equity = house.frame("reports.backtest_equity").filter(pl.col("subject").is_in(names)).sort("session")
     assert (equity.group_by("subject", "fold", maintain_order=True).last()["gross_exposure"] == 0.0).all()
+    # Each account was filed as a trial when it was made: the very row that is made of its equity.
+    settings = declared_trials(house.home).settings
+    filed = stored_trials(house.settings.root).filter(pl.col("subject").is_in(names), kind="fit", state="complete")
+    assert fit_trials(equity, settings, {}).sort(GRAIN)["trial"].to_list() == filed.sort(GRAIN)["trial"].to_list()
 
 
 def test_what_is_quickly_fitted_is_examined_and_the_rest_is_not(house):
@@ -116,7 +121,7 @@ def test_a_search_in_the_training_window_of_a_fold(house):
     folder, found = tune(house.project, house.warehouse, "linear", fold, trials=3)
     assert found.counts == {"complete": 3} and found.own is not None and found.objective >= found.own
     assert -1.2 < found.objective < -0.8  # near the log of a third, as labels that are nearly noise
-    filed = stored_trials(house.settings.root)
+    filed = stored_trials(house.settings.root).filter(kind="tuning")
     assert filed.height == 3 and set(filed["fold"]) == {fold}
     # What is searched on ends with the fitted rows.
     points, labels = (
@@ -165,11 +170,14 @@ def test_a_model_is_made_again_at_its_snapshot_from_the_recipe_of_its_manifest(h
 
 def test_a_fit_that_fails_is_a_row_of_trials(house):
     fold = max(house.project.folds)
-    recipe = house.write("models_registry/adapters/unknown.yaml", """
+    recipe = house.write(
+        "models_registry/adapters/unknown.yaml",
+        """
         method: linear
         description: On a feature that there is not.
         params: {features: [momentum_3d]}
-        """)
+        """,
+    )
     try:
         house.reload()
         with pytest.raises(ValueError, match="no feature"):

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tapehouse.backtest.config import BacktestConfig
-from tapehouse.backtest.run import BacktestResult, run_backtest
+from tapehouse.backtest.panel import symbols_by_then
+from tapehouse.backtest.run import BacktestResult, panel_of, run_backtest
 
 FIRST = date(2024, 1, 2)
 STAMP = pl.Datetime("us", "UTC")
@@ -337,6 +338,37 @@ def test_what_happens_after_a_cut_changes_no_trade_before_it(seed, cut):
     over = pl.col("exit_session") < day(cut)
     assert before.trades.filter(over).drop("trade_id").equals(after.trades.filter(over).drop("trade_id"))
     assert before.equity.filter(pl.col("session") < day(cut)).equals(after.equity.filter(pl.col("session") < day(cut)))
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 10**6), st.integers(12, 30))
+def test_what_is_listed_later_divides_nothing_before(seed, cut):
+    """Of three symbols one has its first bar and decision after the cut, or none at all."""
+    bars, rows, acts = random_market(seed, sessions=40)
+    late = [row for row in rows if row[0] == "C" and row[1] > cut]
+    own, paid = [row for row in rows if row[0] != "C"], [a for a in acts if a[0] != "C"]
+    others = {s: series for s, series in bars.items() if s != "C"}
+    listed = others | {"C": [None] * (cut + 1) + bars["C"][cut + 1 :]}
+    found = []
+    for market, said in ((others, own), (listed, own + late)):
+        predictions, decisions = decide(said)
+        found.append(run_backtest(predictions, decisions, versions(market), actions(paid), calendar(40)))
+    before = pl.col("session") <= day(cut)
+    assert found[0].ledger.filter(before).equals(found[1].ledger.filter(before))
+
+
+def test_a_symbol_divides_the_capital_from_its_first_decision_on():
+    flat = [(100, 101, 99, 100)] * 6
+    bars = {"A": flat, "B": [None, *flat[1:]], "C": flat, "D": flat}
+    rows = [("A", 0, "BUY", 40, None, None), ("B", 1, "HOLD", 40, None, None), ("C", 3, "BUY", 40, None, None)]
+    predictions, decisions = decide(rows)
+    panel, block = panel_of(decisions, versions(bars), actions(), calendar(6), FREE)
+    assert panel.symbols == ("A", "B", "C")  # D is never decided on
+    assert symbols_by_then(decisions, panel, block).tolist() == [1, 2, 2, 3, 3, 3]
+    held = run_backtest(predictions, decisions, versions(bars), actions(), calendar(6), FREE)
+    assert held.trades["shares"].to_list() == [10_000.0] and held.counts["refused"] == 1  # A has it all, so C finds no room
+    whole = run_backtest(predictions, decisions, versions(bars), actions(), calendar(6), FREE, "ABCD")
+    assert whole.trades["shares"].to_list() == [2_500.0, 2_500.0]  # a universe that was declared
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))

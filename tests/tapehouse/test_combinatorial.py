@@ -143,6 +143,21 @@ def test_a_rule_has_one_path_and_one_that_never_trades_no_ratio(inputs, tmp_path
     assert still["sharpe"].null_count() == 5 and still["trades"].sum() == 0 and still["return"].to_list() == [0.0] * 5
 
 
+def test_what_is_listed_later_divides_nothing_before(inputs, tmp_path):
+    """A symbol whose first bar and decision are of the last session, after which nothing trades, or one that never comes."""
+    days, points = group_of(inputs, 3)
+    late, last = points["symbol"].max(), days[-1]
+    at_last = {POINTS: pl.col("decision_at") >= last["close_at"].item(), BARS: pl.col("session") == last["session"].item()}
+    found = []
+    for known in (dict.fromkeys(at_last, pl.lit(False)), at_last):
+        own = {name: inputs[name].filter((pl.col("symbol") != late) | comes) for name, comes in known.items()}
+        rows = inputs | own
+        rows[LABELS] = inputs[LABELS].join(rows[POINTS].select(KEYS), on=KEYS, how="semi")
+        found.append(path_rows(recipe("momentum"), rows, BLOCKS, SCHEME, calendar(), CONFIG, tmp_path))
+        assert rows[POINTS].filter(symbol=late).height == len(found) - 1
+    assert found[0]["trades"].min() > 0 and found[0].equals(found[1])
+
+
 def test_the_same_again_to_the_bit(made, inputs, tmp_path):
     assert path_rows(GBM, inputs, BLOCKS, SCHEME, calendar(), CONFIG, tmp_path).equals(made[0])
 

@@ -225,6 +225,19 @@ def test_a_rank_is_taken_among_the_validation_tail():
     assert plain.blocks.tolist() == [True, True, True, False]
 
 
+def test_where_the_tail_is_traded_a_rank_is_taken_among_what_was_before():
+    tail = [i / 100 for i in range(40, 5, -1)]  # 35 decisions, each less confident than all before
+    signals = signalled([*tail, 0.9, 0.2, 0.99], [0.5])
+    rows = signals.filter(split="validation")
+    (found,) = gate(GatesSection(confidence={"least": 0.5, "of": "rank"}), rows, signals, None, {})
+    assert found.missing.tolist() == [True] * 30 + [False] * 8 and found.state == "active" and found.threshold is None
+    # Of 35 confidences 0.40 to 0.06 the middle is 0.23; 0.9 is above it, and counts for what comes after.
+    assert found.blocks.tolist() == [True] * 35 + [False, True, False]
+    less = signals.filter(pl.col("decision_at") <= rows["decision_at"][32])
+    (cut,) = gate(GatesSection(confidence={"least": 0.5, "of": "rank"}), less, less, None, {})
+    assert cut.blocks.tolist() == found.blocks[:33].tolist()
+
+
 def test_a_rank_without_a_tail_lets_nothing_through_and_says_so():
     signals = signalled([0.5] * 29, [0.9])
     (found,) = gate(GatesSection(confidence={"least": 0.5}), signals.filter(split="test"), signals, None, {})

@@ -108,6 +108,22 @@ def test_what_comes_after_a_cut_changes_nothing_before_it(everything, cut):
     assert before.result.ledger.filter(ledger).equals(after.result.ledger.filter(ledger))
 
 
+@pytest.mark.parametrize("sizing", [{"kind": "equal"}, {"kind": "volatility", "size": 0.1}, {"kind": "training", "size": 0.1}])
+def test_what_is_listed_later_divides_nothing_before(sizing):
+    """Of three symbols one has its first bar and decision in the middle of the block, or none at all."""
+    block = CALENDAR.filter(pl.col("session") >= FOLD.test_first_session)
+    listed, made, found = block["session"][25], market(), []
+    for begins in (block["session"][-1] + timedelta(days=365), listed):
+        kept = (pl.col("symbol") != "C") | (pl.col("session") >= begins)
+        here = replace(made, points=made.points.filter(kept), bars=made.bars.filter(kept))
+        said = predictions().join(here.points, on=["symbol", "interval", "decision_at"], how="semi", maintain_order="left")
+        found.append(traded(strategy(sizing=sizing), here, p=said))
+    one, two = (f.result.ledger.filter(pl.col("session") <= listed) for f in found)
+    assert one.equals(two) and found[1].result.trades.filter(symbol="C").height
+    weights = found[1].decisions.filter(symbol="A")
+    assert sizing["kind"] != "equal" or weights["weight"].unique().sort().to_list() == [1 / 3, 1 / 2]
+
+
 def test_a_planted_leak_is_seen_by_the_same_comparison():
     """A predictor that reads the next session's return trades otherwise before the cut when that return is another one."""
     block = CALENDAR.filter(pl.col("session") >= FOLD.test_first_session)

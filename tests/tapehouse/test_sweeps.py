@@ -1,6 +1,7 @@
 """Sweeps: every combination is traded over the validation tail alone and is a trial, also the one that cannot be."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import polars as pl
@@ -70,6 +71,24 @@ def test_a_sweep_never_looks_at_the_test_block():
     blind = said.filter(pl.col("split") != TEST)
     one, two = (tail_returns(declared, FOLD, {"p": s}, m) for s, m in ((said, made), (blind, changed)))
     assert np.any(one) and np.array_equal(one, two)
+
+
+@pytest.mark.parametrize("cut", [22, 28])
+def test_what_comes_after_a_cut_of_the_tail_changes_nothing_before_it(cut):
+    """Answers after the cut are other ones, far more confident: no rank of an earlier one moves."""
+    block = CALENDAR.filter(pl.col("open_at") >= FOLD.validation_start)
+    declared = with_setting(DECLARED, {"gates.confidence.least": 0.5})
+    said = predictions()
+    sure = pl.col("decision_at") > block["close_at"][cut] + timedelta(hours=1)
+    other = said.with_columns(
+        action=pl.when(sure).then(pl.lit("BUY")).otherwise("action"),
+        **{
+            name: pl.when(sure).then(chance).otherwise(name)
+            for name, chance in (("p_sell", 0.0), ("p_hold", 0.0), ("p_buy", 1.0))
+        },
+    )
+    one, two = (tail_returns(declared, FOLD, {"p": answers}, market()) for answers in (said, other))
+    assert np.any(one[:cut]) and np.array_equal(one[:cut], two[:cut]) and not np.array_equal(one, two)
 
 
 def test_without_a_tail_there_is_nothing_to_trade():

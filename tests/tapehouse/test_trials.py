@@ -8,10 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tapehouse.account_trials import record_traded
 from tapehouse.errors import TapehouseError
 from tapehouse.training.jobs import run_process
 from tapehouse.trial_files import failure_recorded, record_trial
-from tapehouse.trials import TRIALS, appended, fit_trials, stored_trials, trial_rows, trials_fingerprint
+from tapehouse.trials import GRAIN, TRIALS, appended, fit_trials, stored_trials, trial_rows, trials_fingerprint
 from tapehouse.verdicts import number_of_trials
 
 
@@ -75,6 +76,22 @@ def test_a_training_process_that_fails_leaves_its_last_words_and_fails_all_the_s
     assert (row["subject"], row["fold"], row["kind"], row["state"]) == ("gbm", "2012-05-29", "fit", "failed")
     assert row["reason"] == "ValueError: loss is not finite at step 3" and row["params"] == '{"setting": "h1"}'
     assert row["returns"] == [] and row["sharpe"] is None
+
+
+def test_an_account_is_filed_the_moment_it_was_made_and_outlives_its_equity(tmp_path):
+    declared, days = SimpleNamespace(name="ours", prior_trials=4), [date(2010, 1, 4), date(2010, 1, 5), date(2010, 1, 6)]
+    b = SimpleNamespace(settings=SimpleNamespace(root=tmp_path), fold=SimpleNamespace(id="f"), comparing=False)
+    before = trials_fingerprint(tmp_path)
+    for last in (0.03, 0.03, -0.05):  # the same result again, and another of other data
+        record_traded(b, declared, "h1", pl.DataFrame({"session": days, "ret": [0.0, 0.01, last]}))
+    b.comparing = True
+    record_traded(b, declared, "h1", pl.DataFrame({"session": days, "ret": [0.0, 0.01, 0.07]}))
+    filed = stored_trials(tmp_path)
+    assert filed["returns"].to_list() == [[0.01, 0.03], [0.01, -0.05]] and filed["first_session"].unique().to_list() == days[:1]
+    standing = fit_trials(equity(-0.05), SETTINGS, {"ours": 4})
+    assert filed[1:].equals(standing)  # the same row as that made of the equity
+    assert appended(trial_rows([]), pl.concat([standing, filed]).unique(GRAIN)).height == 2
+    assert trials_fingerprint(tmp_path) == before  # by the equity the table is stale already
 
 
 def test_what_is_held_against_the_stored_or_stopped_by_hand_is_no_trial(tmp_path):
