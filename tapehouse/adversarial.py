@@ -204,7 +204,7 @@ def interval(found: Pairs, window: Resamples, block: Resamples, rows: int) -> tu
         for of in (found.count, found.higher)
     )
     some = count > 0.5  # running sums leave no exact zero
-    return quantiles(np.clip(higher[some] / count[some], 0.0, 1.0))
+    return quantiles(np.clip(higher[some] / count[some], 0.0, 1.0), window, block)
 
 
 def _away(side: Side, spans: Iterable[tuple[int, int]]) -> np.ndarray:

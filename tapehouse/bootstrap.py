@@ -92,17 +92,40 @@ def tail(drawn: Resamples) -> float:
     T. Hesterberg, What Teachers Should Know About the Bootstrap (2015), expanded percentile intervals: as wide as Student's
     of as many observations as there are blocks. Of twelve blocks they cover 91 to 95 %, where plain percentiles cover 86 to 92.
     """
-    blocks = max(drawn.sessions / drawn.block, 2.0)
+    blocks = _blocks(drawn)
     student = special.stdtrit(blocks - 1, (1 + LEVEL) / 2)
     return float(special.ndtr(-math.sqrt(blocks / (blocks - 1)) * student))
 
 
-def quantiles(values: np.ndarray) -> tuple[float, float] | tuple[None, None]:
-    """The central 95 % of `values`; None for no values."""
+def quantiles(values: np.ndarray, *drawn: Resamples) -> tuple[float, float] | tuple[None, None]:
+    """95 % interval of a figure by its value in each draw, those without one (NaN) left out; None where all are.
+
+    The ends are those of :func:`tail`; where two kinds of blocks were drawn, of the kind that there is less of. Of three blocks
+    no number of draws reaches them, and the interval spans all draws.
+    """
+    values = values[~np.isnan(values)]
     if not len(values):
         return None, None
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    beyond = min(tail(of) for of in drawn)
+    low, high = np.quantile(values, [beyond, 1 - beyond])
     return float(low), float(high)
+
+
+def p_value(values: np.ndarray, drawn: Resamples) -> float:
+    """One-sided: that a figure is not above 0, by its value in each draw, those without one (NaN) left out.
+
+    The share of draws that are not above 0, widened as :func:`tail` widens an interval: the share's normal deviate, less what
+    blocks lack of the variance that they sample, is read off Student's distribution. At 2.5 % the interval begins at 0.
+    """
+    values = values[~np.isnan(values)]
+    share = (1 + np.count_nonzero(values <= 0)) / (1 + len(values))
+    blocks = _blocks(drawn)
+    return float(special.stdtr(blocks - 1, special.ndtri(share) * math.sqrt((blocks - 1) / blocks)))
+
+
+def _blocks(drawn: Resamples) -> float:
+    """How many there are to be drawn that share no session."""
+    return max(drawn.sessions / drawn.block, 2.0)
 
 
 @njit(cache=True)

@@ -252,7 +252,7 @@ def _intervals(instants: np.ndarray, rises: np.ndarray) -> tuple[list[float | No
     sums = np.stack([np.bincount(place, rise, minlength=len(days)) for rise in rises])
     drawn = resample(len(days), block_length(sums[-1]))  # of all features, which is the sum that varies most
     totals = drawn.sums(counts)
-    ends = [quantiles(drawn.sums(row) / totals) for row in sums]
+    ends = [quantiles(drawn.sums(row) / totals, drawn) for row in sums]
     return [low for low, _ in ends], [high for _, high in ends]
 
 

@@ -23,7 +23,7 @@ ROWS = {"subject": pl.String, "fold": pl.String, "metric": pl.String, "value": p
 MEANING = {
     "return": "Change of equity over the block, after all costs [fraction].",
     "return_before_costs": "The same with commission, slippage and borrow fees of the block added back [fraction].",
-    "annual_return": "Return compounded to 252 sessions [fraction a year].",
+    "annual_return": "Return compounded to 252 sessions; the first, without a return, does not count [fraction a year].",
     "volatility": "Standard deviation of daily returns times the root of 252 [fraction].",
     "sharpe": "Mean over deviation of daily returns times the root of 252, gross of a risk-free rate; null without trades.",
     "sharpe_low": "Lower end of the 95 % interval of the Sharpe ratio; blocks of ten sessions or more resampled.",
@@ -62,7 +62,7 @@ def performance(result: BacktestResult) -> dict[str, float | None]:
     gained = float(equity[-1] / opening - 1.0)
     costs = sum(float(result.ledger[name][-1]) for name in ("commission", "slippage", "borrow")) / opening
     falls = drawdowns_of(np.concatenate([[opening], equity]))
-    annual = annualised(1.0 + gained, len(equity))
+    annual = annualised(1.0 + gained, len(ret))
     traded = trades.height > 0
     low, high = sharpe_interval(ret) if traded else (None, None)
     won = float(trades.filter(pl.col("pnl") > 0)["pnl"].sum())
@@ -121,7 +121,8 @@ def sharpe_interval(ret: np.ndarray) -> tuple[float, float] | tuple[None, None]:
     """95 % block-bootstrap interval of the Sharpe ratio of daily returns (sessions,); none below 30."""
     if len(ret) < FEWEST:
         return None, None
-    return _annual(sharpe_draws(ret, resample(len(ret), block_length(ret))))
+    drawn = resample(len(ret), block_length(ret))
+    return quantiles(sharpe_draws(ret, drawn) * math.sqrt(PERIODS_A_YEAR), drawn)
 
 
 def sharpe_difference_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float] | tuple[None, None]:
@@ -129,11 +130,7 @@ def sharpe_difference_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[fl
     if len(ours) < FEWEST:
         return None, None
     drawn = resample(len(ours), max(block_length(ours), block_length(theirs)))
-    return _annual(sharpe_draws(ours, drawn) - sharpe_draws(theirs, drawn))
-
-
-def _annual(draws: np.ndarray) -> tuple[float, float] | tuple[None, None]:
-    return quantiles(draws[~np.isnan(draws)] * math.sqrt(PERIODS_A_YEAR))
+    return quantiles((sharpe_draws(ours, drawn) - sharpe_draws(theirs, drawn)) * math.sqrt(PERIODS_A_YEAR), drawn)
 
 
 def _mean(trades: pl.DataFrame, value: pl.Expr) -> float | None:

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from tapehouse.bootstrap import FEWEST, block_length, quantiles, resample, sharpe_draws
+from tapehouse.bootstrap import FEWEST, Resamples, block_length, p_value, quantiles, resample, sharpe_draws
 from tapehouse.metrics import sharpe
 from tapehouse.statistics.drawdowns import PERIODS_A_YEAR
 from tapehouse.verdicts import Curve, draws_for
@@ -55,9 +55,9 @@ def difference_rows(found: Mapping[str, Curve]) -> pl.DataFrame:
         gaps = over.gaps(one, other)
         correlation = float(np.corrcoef(ours, theirs)[0, 1]) if len(ours) > 2 and ours.std() > 0 and theirs.std() > 0 else None
         for subject, versus, x, y, sign in ((a, b, mine, their, 1.0), (b, a, their, mine, -1.0)):
-            low, high = quantiles(sign * gaps) if gaps is not None else (None, None)
-            p_value = float((1 + (sign * gaps <= 0).sum()) / (1 + len(gaps))) if gaps is not None else None
-            rows.append((subject, versus, len(both), both[0], both[-1], x, y, x - y, low, high, p_value, correlation))
+            low, high = quantiles(sign * gaps[0], gaps[1]) if gaps else (None, None)
+            p = p_value(sign * gaps[0], gaps[1]) if gaps else None
+            rows.append((subject, versus, len(both), both[0], both[-1], x, y, x - y, low, high, p, correlation))
     return pl.DataFrame(rows, ROWS, orient="row").sort("subject", "other")
 
 
@@ -68,6 +68,7 @@ class _Over:
         self.sessions, self.draws = sessions, draws
         self._returns: dict[str, np.ndarray] = {}
         self._blocks: dict[str, int] = {}
+        self._resamples: dict[int, Resamples] = {}
         self._drawn: dict[tuple[str, int], np.ndarray] = {}
 
     def returns(self, curve: Curve) -> np.ndarray:
@@ -77,18 +78,20 @@ class _Over:
             self._blocks[curve.subject] = block_length(self._returns[curve.subject])
         return self._returns[curve.subject]
 
-    def gaps(self, one: Curve, other: Curve) -> np.ndarray | None:
-        """Annual difference of the ratios in each draw that has one; None below 30 sessions."""
+    def gaps(self, one: Curve, other: Curve) -> tuple[np.ndarray, Resamples] | None:
+        """Annual difference of the ratios in each draw, and the draws; None below 30 sessions."""
         if len(self.sessions) < FEWEST:
             return None
         block = max(self._blocks[one.subject], self._blocks[other.subject])
-        drawn = (self._ratios(one, block) - self._ratios(other, block)) * np.sqrt(PERIODS_A_YEAR)
-        return drawn[~np.isnan(drawn)]
+        if block not in self._resamples:
+            self._resamples[block] = resample(len(self.sessions), block, self.draws)
+        gaps = (self._ratios(one, block) - self._ratios(other, block)) * np.sqrt(PERIODS_A_YEAR)
+        return gaps, self._resamples[block]
 
     def _ratios(self, curve: Curve, block: int) -> np.ndarray:
         key = curve.subject, block
         if key not in self._drawn:
-            self._drawn[key] = sharpe_draws(self.returns(curve), resample(len(self.sessions), block, self.draws))
+            self._drawn[key] = sharpe_draws(self.returns(curve), self._resamples[block])
         return self._drawn[key]
 
 

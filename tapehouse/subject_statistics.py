@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from tapehouse.bootstrap import FEWEST, block_length, quantiles, resample, sharpe_draws
+from tapehouse.bootstrap import FEWEST, Resamples, block_length, quantiles, resample, sharpe_draws
 from tapehouse.metrics import sharpe
 from tapehouse.statistics.drawdowns import PERIODS_A_YEAR, annual_return, calmar, drawdowns, sortino, tail_ratio
 from tapehouse.statistics.path_draws import path_draws, tail_ratio_draws
@@ -68,11 +68,13 @@ def statistics_rows(equity: pl.DataFrame, trades: pl.DataFrame) -> pl.DataFrame:
     rows = []
     for name, curve in sorted(curves(equity, {name: own.height for name, own in of_trades.items()}).items()):
         own = _Subject(curve, of_days[name], of_trades.get(name, trades.clear()))
-        values, draws = values_of(own), draws_of(own) if len(curve.ret) >= FEWEST else {}
+        values = values_of(own)
+        drawn = resample(len(curve.ret), block_length(curve.ret)) if len(curve.ret) >= FEWEST else None
+        draws = draws_of(own, drawn) if drawn else {}
         for metric in MEANING:
             n = curve.trades if metric in OF_TRADES else len(curve.ret)
             value = values.get(metric)
-            interval = (None, None) if value is None or n < FEWEST else _interval(draws.get(metric))
+            interval = (None, None) if value is None or n < FEWEST or metric not in draws else quantiles(draws[metric], drawn)
             rows.append((name, metric, value, *interval, n))
     return pl.DataFrame(rows, ROWS, orient="row")
 
@@ -138,10 +140,9 @@ def values_of(own: _Subject) -> dict[str, float | None]:
     return found | {m: float(a.sum() / b.sum()) if b.sum() > 0.0 else None for m, (a, b) in own.ratios.items()}
 
 
-def draws_of(own: _Subject) -> dict[str, np.ndarray]:
+def draws_of(own: _Subject, drawn: Resamples) -> dict[str, np.ndarray]:
     """The same of every draw, (draws,); NaN where a draw has no such figure."""
     ret, n = own.ret, len(own.ret)
-    drawn = resample(n, block_length(ret))
     paths = path_draws(ret, drawn)
     annual = np.where(paths.grown > 0.0, np.maximum(paths.grown, 1e-300) ** (PERIODS_A_YEAR / n) - 1.0, np.nan)
     away, worse = ret - ret.mean(), np.minimum(ret, 0.0)
@@ -170,8 +171,3 @@ def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """Ratio of each draw, NaN where there is nothing below; running sums leave no exact zero."""
     some = below > 1e-9 * np.abs(below).max(initial=0.0)
     return np.where(some, above / np.where(some, below, 1.0), np.nan)
-
-
-def _interval(draws: np.ndarray | None) -> tuple[float, float] | tuple[None, None]:
-    """The central 95 % of the draws that have the figure."""
-    return (None, None) if draws is None else quantiles(draws[~np.isnan(draws)])

@@ -8,7 +8,7 @@ else is INCONCLUSIVE. Returns are those of all blocks, joined; positions are fla
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
@@ -16,11 +16,12 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from tapehouse.bootstrap import DRAWS, FEWEST, block_length, quantiles, resample, sharpe_draws
+from tapehouse.bootstrap import DRAWS, FEWEST, block_length, p_value, quantiles, resample, sharpe_draws
 from tapehouse.metrics import sharpe, sharpe_interval
 from tapehouse.statistics.drawdowns import PERIODS_A_YEAR, drawdowns
 from tapehouse.statistics.overfitting import overfitting
 from tapehouse.statistics.ratios import deflated_sharpe, effective_trials, minimum_track_record, probabilistic_sharpe
+from tapehouse.trials import daily_sharpe
 
 BEATS, LOSES, INCONCLUSIVE = WORDS = ("BEATS", "LOSES", "INCONCLUSIVE")
 FEWEST_TRADES: Final = 30
@@ -131,9 +132,7 @@ def verdicts(
         pair = pairs[name]
         alike = [other for other in found.values() if set(curve.sessions) <= set(other.sessions)]
         together = _matrix(alike, curve.sessions)
-        # The mean correlation of those that were traded over the same sessions stands for that of all trials.
-        share = effective_trials(together) / together.shape[1]
-        effective = max(1.0, share * tried)
+        effective = effective_trials(together, tried)
         over = overfitting(together)
         traded = curve.trades > 0
         deflated = deflated_sharpe(curve.ret, ratios, tried) if traded else None
@@ -194,7 +193,11 @@ def judged(curve: Curve, pair: Paired | None, p_holm: float | None, deflated: fl
 
 
 def draws_for(subjects: int) -> int:
-    """Resamples, so that the smallest p-value times the number of subjects is a tenth of the level that is asked for."""
+    """Resamples, so that the smallest share times the number of subjects is a tenth of the level that is asked for.
+
+    The p-value of few blocks is larger than the share: of fifty subjects, one with twelve blocks of sessions (a single test
+    block) is never far enough ahead, one with 36 can be.
+    """
     return max(DRAWS, int(10 * subjects / ONE_SIDED))
 
 
@@ -216,9 +219,8 @@ def paired(ours: np.ndarray, theirs: np.ndarray, baseline: str, draws: int = DRA
         return Paired(baseline, their, mine - their, None, None, 1.0)
     drawn = resample(len(ours), max(block_length(ours), block_length(theirs)), draws)
     gaps = (sharpe_draws(ours, drawn) - sharpe_draws(theirs, drawn)) * np.sqrt(PERIODS_A_YEAR)
-    gaps = gaps[~np.isnan(gaps)]
-    low, high = quantiles(gaps)
-    return Paired(baseline, their, mine - their, low, high, float((1 + (gaps <= 0).sum()) / (1 + len(gaps))))
+    low, high = quantiles(gaps, drawn)
+    return Paired(baseline, their, mine - their, low, high, p_value(gaps, drawn))
 
 
 def corrected(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -232,23 +234,34 @@ def corrected(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def number_of_trials(trials: pl.DataFrame, prior: Mapping[str, int] | None = None) -> int:
-    """Settings that were tried: each of a subject once, whatever its folds, with those from before trials were logged.
+    """Settings that were tried, with those from before trials were logged: each of a subject once, whatever its folds.
 
-    `prior` is what the declarations say of those today; a subject that is not declared any more keeps what was logged of it.
+    One that earned other returns when it was tried again, on other data or by other code, counts again. `prior` is what the
+    declarations say of those today; a subject that is not declared any more keeps what was logged of it.
     """
-    settings = trials.select("subject", "kind", "params").unique().height
+    settings = sum(max(1, len(ret)) for ret in _generations(trials))
     logged = dict(trials.group_by("subject").agg(pl.col("prior_trials").max()).iter_rows())
     return settings + sum((logged | dict(prior or {})).values())
 
 
 def trial_ratios(trials: pl.DataFrame) -> list[float]:
-    """Sharpe ratio per period of each setting over all its folds; settings that never traded have none."""
-    found = []
-    for _, own in trials.sort("fold", "trial").group_by("subject", "kind", "params", maintain_order=True):
-        ret = np.concatenate([np.zeros(0), *(np.asarray(r, float) for r in own["returns"].to_list())])
-        if len(ret) > 1 and ret.std(ddof=1) > 0:
-            found.append(float(ret.mean() / ret.std(ddof=1)))
-    return found
+    """Sharpe ratio per period of each setting over all its folds, of each time it was tried; what never traded has none."""
+    found = (daily_sharpe(ret) for own in _generations(trials) for ret in own)
+    return [ratio for ratio in found if ratio is not None]
+
+
+def _generations(trials: pl.DataFrame) -> Iterator[list[np.ndarray]]:
+    """Of each setting the returns over all its folds, as often as there are different ones; none where it never got so far.
+
+    A log does not say which returns of one fold were made with which of another: the first of each are joined, then the
+    second, and a fold that has fewer, since its returns did not change, gives its last again.
+    """
+    rows = trials.sort("subject", "kind", "params", "fold", "trial")
+    for _, own in rows.group_by("subject", "kind", "params", maintain_order=True):
+        traded = own.filter(pl.col("returns").list.len() > 0).group_by("fold", maintain_order=True).agg("returns")
+        folds = [[np.asarray(ret, float) for ret in fold] for fold in traded["returns"].to_list()]
+        times = max(map(len, folds), default=0)
+        yield [np.concatenate([fold[min(time, len(fold) - 1)] for fold in folds]) for time in range(times)]
 
 
 def scope(folds: int, universe: int) -> str:

@@ -50,12 +50,15 @@ def drawdowns_of(equity: np.ndarray) -> Drawdowns:
 
 def annual_return(ret: np.ndarray) -> float | None:
     """Growth compounded to a year; None for no periods, or where everything was lost."""
-    return annualised(float(np.prod(1.0 + ret)), len(ret)) if len(ret) else None
+    return annualised(float(np.prod(1.0 + ret)), len(ret))
 
 
 def annualised(grown: float, periods: int) -> float | None:
-    """What one became over so many periods, compounded to a year and less one; None where everything was lost."""
-    return grown ** (PERIODS_A_YEAR / periods) - 1.0 if grown > 0.0 else None
+    """What one became over so many periods, compounded to a year and less one.
+
+    None for no periods, or where everything was lost.
+    """
+    return grown ** (PERIODS_A_YEAR / periods) - 1.0 if grown > 0.0 and periods else None
 
 
 def calmar(ret: np.ndarray) -> float | None:

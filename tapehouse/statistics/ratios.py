@@ -85,9 +85,9 @@ def periods_needed(ratio: float, skewness: float, kurtosis: float, benchmark: fl
 
 
 def minimum_track_record(ret: np.ndarray, benchmark: float = 0.0, level: float = 0.95) -> float | None:
-    """`periods_needed` for the moments of returns (n,)."""
+    """`periods_needed` for the moments of returns (n,); None below 30 periods."""
     found = moments(ret)
-    return periods_needed(*found, benchmark, level) if found is not None else None
+    return periods_needed(*found, benchmark, level) if found is not None and len(ret) >= FEWEST else None
 
 
 def _spread(ratio: float, skewness: float, kurtosis: float) -> float:
@@ -98,6 +98,8 @@ def _spread(ratio: float, skewness: float, kurtosis: float) -> float:
 def expected_best_sharpe(trials: float, variance: float) -> float:
     """Ratio per period that the best of `trials` skill-less trials is expected to show; 0 for one trial.
 
+    The approximation falls below 0 for fewer than 1.3 trials, an effective number; the best is never expected to lose.
+
     Args:
         trials: how many independent ones, at least 1.
         variance: of the ratios per period across the trials.
@@ -107,7 +109,8 @@ def expected_best_sharpe(trials: float, variance: float) -> float:
     if trials <= 1.0:
         return 0.0
     first, second = norm.ppf(1.0 - 1.0 / trials), norm.ppf(1.0 - 1.0 / (trials * math.e))
-    return float(math.sqrt(variance) * ((1.0 - EULER_MASCHERONI) * first + EULER_MASCHERONI * second))
+    best = max((1.0 - EULER_MASCHERONI) * first + EULER_MASCHERONI * second, 0.0)
+    return float(math.sqrt(variance) * best)
 
 
 def deflated_sharpe(ret: np.ndarray, ratios: Sequence[float], trials: float) -> float | None:
@@ -127,7 +130,7 @@ def deflated_sharpe(ret: np.ndarray, ratios: Sequence[float], trials: float) -> 
     return probabilistic_sharpe(ret, expected_best_sharpe(max(trials, 1.0), variance))
 
 
-def effective_trials(returns: np.ndarray) -> float:
+def effective_trials(returns: np.ndarray, trials: int | None = None) -> float:
     """Number of independent trials among correlated ones: ρ + (1 - ρ) N for the mean correlation ρ of N trials.
 
     The estimate of Bailey and López de Prado (2014), appendix A.3. A negative mean correlation counts as 0, and a trial
@@ -135,13 +138,15 @@ def effective_trials(returns: np.ndarray) -> float:
 
     Args:
         returns: (periods, trials) over the same periods.
+        trials: N, where the mean correlation of `returns` stands for that of all that was tried; their number by default.
     """
     count = returns.shape[1]
+    tried = count if trials is None else trials
     if count < 2:
-        return float(count)
+        return float(tried)
     away = returns - returns.mean(axis=0)
     norms = np.sqrt((away**2).sum(axis=0))
     unit = np.divide(away, norms, out=np.zeros_like(away), where=norms > 1e-15)
     total = float(((unit.sum(axis=1)) ** 2).sum()) - float((unit**2).sum())
     mean = min(max(total / (count * (count - 1)), 0.0), 1.0)
-    return mean + (1.0 - mean) * count
+    return mean + (1.0 - mean) * tried

@@ -20,7 +20,7 @@ from tapehouse.metrics import (
     sharpe_difference_interval,
     sharpe_interval,
 )
-from tapehouse.statistics.drawdowns import drawdowns_of, sortino
+from tapehouse.statistics.drawdowns import annual_return, drawdowns_of, sortino
 
 COUNTS = dict.fromkeys(("signals", "filled", "skipped", "expired", "unexecuted", "scaled", "refused", "vetoed"), 0)
 
@@ -64,6 +64,9 @@ def test_figures_on_paper():
     assert list(figures) == list(MEANING)
     assert figures["return"] == pytest.approx(0.089)
     assert figures["return_before_costs"] == pytest.approx(0.089 + 0.03)
+    # Three returns: compounded 84 times to a year, as reports.statistics has it.
+    assert (figures["annual_return"], figures["calmar"]) == pytest.approx((1.089**84 - 1, (1.089**84 - 1) / 0.1))
+    assert figures["annual_return"] == pytest.approx(annual_return(np.array([0.1, -0.1, 0.1])))
     assert figures["max_drawdown"] == pytest.approx(-0.1) and figures["longest_drawdown"] == 2
     mean, deviation = 0.1 / 3, math.sqrt((2 * (0.1 - 0.1 / 3) ** 2 + (0.1 + 0.1 / 3) ** 2) / 2)
     assert figures["sharpe"] == pytest.approx(mean / deviation * math.sqrt(252))

@@ -18,6 +18,7 @@ from tapehouse.statistics.ratios import (
     deflated_sharpe,
     effective_trials,
     expected_best_sharpe,
+    minimum_track_record,
     moments,
     periods_needed,
     probabilistic_sharpe,
@@ -44,6 +45,17 @@ def test_the_example_of_the_track_record():
     # Bailey and López de Prado (2012): 2.73 years of normal daily returns for 2 a year to exceed 1 at 95 %.
     days = periods_needed(2 / math.sqrt(252), 0.0, 3.0, 1 / math.sqrt(252))
     assert days / 252 == pytest.approx(2.73, abs=5e-3)
+
+
+def test_few_returns_have_no_track_record():
+    ret = np.tile([0.02, -0.01], 15)
+    assert minimum_track_record(ret) == periods_needed(*moments(ret), 0.0) and minimum_track_record(ret[:29]) is None
+
+
+@given(st.floats(1.0, 1e4), st.floats(0.0, 1.0))
+def test_the_best_of_any_number_is_not_expected_to_lose(trials, variance):
+    assert expected_best_sharpe(trials, variance) >= 0.0
+    assert expected_best_sharpe(1.1, variance) == 0.0  # an effective number; the formula itself has -0.6 deviations
 
 
 def test_moments_on_paper():
@@ -85,6 +97,8 @@ def test_effective_trials_of_equal_and_of_independent_trials():
     base = np.random.default_rng(4).normal(size=(2_000, 8))
     assert effective_trials(np.repeat(base[:, :1], 8, axis=1)) == pytest.approx(1.0)
     assert effective_trials(base) == pytest.approx(8.0, abs=0.2)
+    assert effective_trials(base, 100) == pytest.approx(100.0, abs=3.0)
+    assert effective_trials(base[:, :1], 100) == 100.0  # of one curve no correlation is known
     idle = np.concatenate([base, np.zeros((2_000, 1))], axis=1)
     assert effective_trials(idle) == pytest.approx(9.0, abs=0.3)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tapehouse.bootstrap import block_length, resample
+from tapehouse.bootstrap import block_length, resample, tail
 from tapehouse.metrics import sharpe, sharpe_interval
 from tapehouse.statistics.drawdowns import annual_return, calmar, drawdowns, sortino, tail_ratio
 from tapehouse.statistics.path_draws import path_draws, tail_ratio_draws
@@ -107,6 +107,17 @@ def test_intervals_are_those_of_the_verdicts_and_hold_the_truth():
     assert width == pytest.approx(2 * 1.96 * 0.5 / math.sqrt(1200), rel=0.2)
     for row in found.values():
         assert row["low"] is None or row["low"] <= row["high"]
+
+
+def test_every_interval_is_as_wide_as_its_few_blocks_ask():
+    """Six blocks of ten: ends of draws that plain percentiles would not reach."""
+    ret = np.random.default_rng(8).normal(0, 0.01, 60)
+    found, drawn = figures(equity(ret), trades([(t, (-1.0) ** t) for t in range(1, 60)])), resample(60, 10)
+    assert block_length(ret) == 10 and tail(drawn) < 0.0025
+    for metric, values in (("return", path_draws(ret, drawn).grown - 1.0), ("tail_ratio", tail_ratio_draws(ret, drawn))):
+        ends = np.quantile(values, [tail(drawn), 1 - tail(drawn)])
+        assert (found[metric]["low"], found[metric]["high"]) == pytest.approx(ends)
+    assert found["hit_rate"]["low"] <= found["hit_rate"]["value"] <= found["hit_rate"]["high"]
 
 
 @settings(max_examples=25, deadline=None)

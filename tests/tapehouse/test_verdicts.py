@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapehouse.trials import fit_trials, trial_rows
+from tapehouse.bootstrap import block_length, quantiles, resample, sharpe_draws
+from tapehouse.metrics import sharpe_difference_interval
+from tapehouse.trials import daily_sharpe, fit_trials, trial_rows
 from tapehouse.verdicts import (
     BEATS,
     INCONCLUSIVE,
     LOSES,
     VERDICTS,
     Curve,
+    Paired,
     corrected,
     curves,
     number_of_trials,
@@ -24,6 +27,7 @@ from tapehouse.verdicts import (
     trial_ratios,
     verdicts,
 )
+from tapehouse.verdicts import judged as word
 
 DAYS = tuple(date(2010, 1, 1) + timedelta(days=i) for i in range(1000))
 
@@ -135,6 +139,50 @@ def test_versions_of_a_strategy_are_trials_of_their_own_and_what_was_tried_befor
     logged = pl.concat([fit_trials(equity.with_columns(pl.col("ret") * k), {"s": f"v{k}"}, {}) for k in range(1, 21)])
     assert number_of_trials(logged) == 20 and len(trial_ratios(logged)) == 20
     assert number_of_trials(logged, {"s": 500, "other": 3}) == 523
+
+
+def test_a_setting_that_earned_other_returns_on_other_data_is_a_trial_of_its_own():
+    """Fold f was traded twice, g once and again as before: the second series has the second f and the only g."""
+    first, again, g = [0.01, 0.02, -0.01], [0.03, 0.01, 0.02], [0.05, -0.02]
+    of = {"subject": "s", "kind": "fit", "state": "complete", "params": {"setting": "h"}}
+    logged = trial_rows([of | {"fold": fold, "returns": ret} for fold, ret in (("f", first), ("f", again), ("g", g), ("g", g))])
+    assert logged.height == 3 and number_of_trials(logged) == 2
+    assert sorted(trial_ratios(logged)) == pytest.approx(sorted(daily_sharpe(np.array(f + g)) for f in (first, again)))
+    failed = trial_rows([of | {"fold": "f", "state": "failed", "returns": [], "reason": "no memory"}])
+    assert number_of_trials(pl.concat([logged, failed])) == 2 and number_of_trials(failed) == 1 and trial_ratios(failed) == []
+
+
+def test_the_effective_number_takes_the_subjects_correlation_for_that_of_all_trials():
+    """Three curves of correlation ½ by construction: ½ + ½ · 203."""
+    rows = np.random.default_rng(4).normal(0, 0.01, (1000, 4))
+    common, *own = np.linalg.qr(rows - rows.mean(axis=0))[0].T  # without mean, of equal length, not correlated
+    found = [Curve(name, (common + part) / 5, DAYS, 2, 100) for name, part in zip("abc", own, strict=True)]
+    row = judged(found, ["a"], others=200)["b"]
+    assert row["trials"] == 203 and row["effective_trials"] == pytest.approx(0.5 + 0.5 * 203)
+    noise = [curve(f"n{i}", 0.001, seed=i) for i in range(2)]
+    alike = [Curve(f"m{i}", noise[0].ret * (1 + i), DAYS, 2, 100) for i in range(3)]
+    assert judged(alike, ["m0"], others=50)["m1"]["effective_trials"] == pytest.approx(1.0)
+
+
+def test_ahead_takes_a_corrected_p_value_of_half_of_five_per_cent():
+    ours, pair = curve("ours", 0.003), Paired("cash", 0.0, 1.0, 0.1, 2.0, 0.001)
+    assert word(ours, pair, 0.025, 0.99)[0] == BEATS
+    missed, reason = word(ours, pair, 0.026, 0.99)
+    assert missed == INCONCLUSIVE and "corrected for all subjects" in reason
+    assert word(ours, pair, 0.001, 0.949)[0] == INCONCLUSIVE
+    assert word(ours, Paired("cash", 0.0, -1.0, -2.0, -0.1, 0.999), 1.0, 0.99)[0] == LOSES
+
+
+def test_pairs_are_drawn_in_the_longer_of_their_blocks():
+    rng = np.random.default_rng(6)
+    ours, theirs = rng.normal(0, 0.01, 700), np.convolve(rng.normal(0, 0.01, 759), np.ones(60) / 60, "valid")
+    short, long = block_length(ours), block_length(theirs)
+    assert short < 20 < 30 < long
+    drawn = resample(700, long)
+    ends = quantiles((sharpe_draws(ours, drawn) - sharpe_draws(theirs, drawn)) * np.sqrt(252), drawn)
+    pair, turned = paired(ours, theirs, "theirs"), paired(theirs, ours, "ours")
+    assert (pair.low, pair.high) == ends == sharpe_difference_interval(ours, theirs)
+    assert (turned.low, turned.high) == pytest.approx((-pair.high, -pair.low))
 
 
 def test_many_subjects_leave_room_for_a_verdict():
