@@ -196,7 +196,7 @@ def draws_for(subjects: int) -> int:
     """Resamples, so that the smallest share times the number of subjects is a tenth of the level that is asked for.
 
     The p-value of few blocks is larger than the share: of fifty subjects, one with twelve blocks of sessions (a single test
-    block) is never far enough ahead, one with 36 can be.
+    block) is never far enough ahead, one with thirty can be.
     """
     return max(DRAWS, int(10 * subjects / ONE_SIDED))
 

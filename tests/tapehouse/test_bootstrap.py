@@ -6,7 +6,7 @@ from scipy import special
 
 from tapehouse.bootstrap import DRAWS, p_value, quantiles, resample, tail
 from tapehouse.metrics import sharpe_interval
-from tapehouse.verdicts import paired
+from tapehouse.verdicts import ONE_SIDED, draws_for, paired
 
 NORMAL = special.ndtri((np.arange(400_000) + 0.5) / 400_000)  # draws of a normal figure, without chance
 
@@ -41,8 +41,14 @@ def test_p_values_of_few_blocks_on_paper():
     assert p_value(np.ones(DRAWS), resample(30, 10)) > 0.025  # three blocks prove nothing, whatever they say
 
 
+def test_one_block_of_a_fold_is_too_few_among_fifty_subjects_and_three_are_enough():
+    """The smallest p-value that there can be, with as many draws as the verdicts take, times the number of subjects."""
+    least = {sessions: 50 * p_value(np.ones(draws_for(50)), resample(sessions, 10, 1)) for sessions in (119, 307)}
+    assert least[307] < ONE_SIDED < least[119]
+
+
 def test_short_curves_without_skill_are_covered_and_seldom_judged():
-    """Six blocks: plain percentiles cover 0 in 87 of 100 worlds, and call one in nine better or worse than its equal."""
+    """Six blocks: plain percentiles cover 0 in 85 of 100 worlds, and call one in nine better or worse than its equal."""
     rng = np.random.default_rng(7)
     covered = sum(low <= 0 <= high for low, high in (sharpe_interval(rng.normal(0, 0.01, 60)) for _ in range(300)))
     assert covered >= 276
