@@ -2,7 +2,8 @@
 
 The unsided label (side 0) is the truth for classes: upper barrier = BUY, lower = SELL, neither in the horizon = HOLD. The
 sided labels (1, -1) say what the taken direction earned, gross of costs. Nothing that was predicted is left out: an answer
-that did not parse acts as HOLD and counts as such; a decision that nothing was said of counts against coverage alone.
+that did not parse acts as HOLD and counts as such, and one without probabilities of a subject that states them has three
+equal ones; a decision that nothing was said of counts against coverage alone.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ def as_rows(frame: pl.DataFrame) -> Rows:
 
     So are those of orders and rewards (`outcomes`) and of the policy of reference (`agreement`), where they have been added.
     """
+    frame = _evenly(frame)
     place = {action: float(i) for i, action in enumerate(ACTIONS)}
     said = {
         "asked": pl.col("asked"),
@@ -93,6 +95,17 @@ def as_rows(frame: pl.DataFrame) -> Rows:
     dates = frame.select(pl.col("decision_at").rle_id()).to_series().to_numpy().astype(np.int64)
     columns = {name: arrays[name].to_numpy() for name in arrays.columns}
     return Rows(columns, dates, int(dates[-1]) + 1, frozenset(outcomes))
+
+
+def _evenly(frame: pl.DataFrame) -> pl.DataFrame:
+    """Answers that did not parse and carry no probabilities get three equal ones, where any that parsed states them.
+
+    Left out, the hardest questions could be left to them: scores of probabilities are proper over all answers alone.
+    """
+    stated = pl.all_horizontal(pl.col(name).is_not_null() for name in CHANCES)
+    parsed = pl.col("parse_state") == "ok"
+    mute = pl.col("said") & ~parsed & ~stated & (parsed & stated).any()
+    return frame.with_columns(pl.when(mute).then(1 / len(CHANCES)).otherwise(pl.col(name)).alias(name) for name in CHANCES)
 
 
 def taken_return(rows: Rows) -> np.ndarray:

@@ -14,7 +14,8 @@ MEANING = {
     "n_taken": "BUY and SELL predictions with a settled label of their side.",
     "hit_rate": "Share of those whose direction earned a positive return by its barriers, gross of costs.",
     "mean_ret": "Mean return of the taken direction by its barriers, gross of costs [fraction].",
-    "rank_ic": "Spearman correlation of p_buy - p_sell with the long return by the barriers, pooled; null for rules.",
+    "rank_ic": "Spearman correlation of p_buy - p_sell with the long return by the barriers, pooled over symbols and sessions; "
+    "these returns overlap (`rank_ic_1d` and on: those that do not); null for rules.",
 }
 
 

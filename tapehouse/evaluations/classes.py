@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tapehouse.bootstrap import BLOCK_SESSIONS, FEWEST, resample
 from tapehouse.evaluations.answers import BINS, bins, given, sureness, taken_return
-from tapehouse.evaluations.core import Derived, Part, Ratio, Term
+from tapehouse.evaluations.core import ALL, Derived, Part, Ratio, Stated, Term
+from tapehouse.evaluations.drawing import draw_sums, grouped_sums
 from tapehouse.evaluations.rows import Rows
 from tapehouse.predictions import ACTIONS, CHANCES
 
@@ -39,11 +41,14 @@ MEANING = {
     "f1_macro": "Mean F1 of the same classes.",
     **{f"confusion_{cell}": "Labelled predictions: which class happened, as which was said." for cell in CELLS},
     "mcc": "Matthews correlation over three classes (Gorodkin 2004): 0 is chance; null where one side is constant.",
-    "log_loss": "Mean negative log probability of the label's class [nats]; ln 3 = 1.0986 is no knowledge.",
+    "log_loss": "Mean negative log probability of the label's class [nats]; ln 3 = 1.0986 is no knowledge. An answer that did "
+    "not parse counts with three equal probabilities if it carries none, here and in all figures of probabilities.",
     "log_loss_base_rate": "Log loss of the block's own base rates, which no forecaster could have known.",
     "brier": "Mean squared distance of the three probabilities from what happened, 0 to 2; 2/3 is no knowledge.",
     "calibration_error": "Mean distance, by answers, of the stated probability from the share that came true, in ten bins; "
-    "chance makes it larger than 0, most with few answers.",
+    "chance makes it larger than 0, most with few answers: see calibration_error_by_chance.",
+    "calibration_error_by_chance": "Mean calibration error of resampled blocks once every bin is moved to be calibrated: what "
+    "is left to a forecaster who is calibrated, with outcomes that hang together as these do.",
     "said": "Mean probability given to the answered action, or confidence stated for a BUY or SELL; by bins in `confidence`.",
     "happened": "Share of those answers that the label bears out; of stated ones, whose direction earned.",
 }
@@ -211,13 +216,43 @@ def calibration_error(judged: np.ndarray, *off: np.ndarray) -> np.ndarray:
     return _over(np.abs(np.asarray(off)).sum(axis=0), judged)
 
 
+def error_by_chance(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Mean calibration error of draws of blocks, were every bin calibrated, and the answers behind it; (1,) each, of all rows.
+
+    Outcomes permuted would answer another question: they say what the same probabilities score of decisions that they were
+    not given for, and where these differ little that is as well calibrated. So what an answer is off, less the mean of its
+    bin, is drawn in blocks of sessions, widened by the root of n / (n - 1) of n blocks, which vary less than what they sample.
+    It is still too small by a tenth to a quarter where outcomes overlap, since the bins' means took some of it away.
+    """
+    draws, judged = draws_by_chance(rows)
+    return np.array([draws.mean() if judged >= FEWEST else np.nan]), np.array([float(judged)])
+
+
+def draws_by_chance(rows: Rows) -> tuple[np.ndarray, int]:
+    """The calibration errors that `error_by_chance` is the mean of, (draws,), and the number of answers judged."""
+    sure, came = _surely(rows)
+    at = np.flatnonzero(~np.isnan(sure))
+    place = bins(sure[at])
+    off = sure[at] - came[at]
+    counts = np.bincount(place, minlength=BINS)
+    rest = off - (np.bincount(place, off, BINS) / np.maximum(counts, 1))[place]
+    terms = np.zeros((at.size, BINS + 1))
+    terms[np.arange(at.size), place] = rest
+    terms[:, BINS] = 1.0
+    drawn = resample(rows.sessions, min(BLOCK_SESSIONS, max(rows.sessions // 3, 1)))
+    *drawn_off, answers = draw_sums(grouped_sums(terms, rows.dates[at], rows.sessions)[0], drawn)
+    blocks = max(rows.sessions / drawn.block, 2.0)
+    return calibration_error(answers, *drawn_off) * np.sqrt(blocks / (blocks - 1)), at.size
+
+
 CALIBRATION = Part(
     _reliable,
-    (Derived("calibration_error", ("judged", *(f"off_{i}" for i in range(BINS))), calibration_error),),
+    (Derived("calibration_error", ("judged", *(f"off_{i}" for i in range(BINS))), calibration_error, chance=None),),
 )
+BY_CHANCE = Part(lambda rows: [], (Stated("calibration_error_by_chance", error_by_chance),), frozenset({ALL}))
 RELIABILITY = Part(
     lambda rows: [Term(n, v) for n, v in zip(("sure", "came_true"), _surely(rows), strict=True)],
     (Ratio("said", "sure", chance=None), Ratio("happened", "came_true")),
     frozenset({"all", "confidence"}),
 )
-CLASSES = (COUNTS, CONFUSION, PROBABILITIES, CALIBRATION, RELIABILITY)
+CLASSES = (COUNTS, CONFUSION, PROBABILITIES, CALIBRATION, BY_CHANCE, RELIABILITY)

@@ -2,16 +2,18 @@
 
 Every BUY and SELL is an order. A limit rests for the sessions that its answer says, as `tapehouse.orders` has it, and where it
 is not filled by then it is executed at the last of those closes: so the shortfall counts the orders that missed, too. An order
-at market is executed at the next session's open. Costs are those of `objectives.yaml`, half-spread and fees.
+at market is executed at the next session's open. Where that last bar is missing, a filled order is what it was, and a missed
+one is executed at the first open after it, or at the last close where the symbol is not traded again; so is an order at market
+into a halt, and counts as missed. Costs are those of `objectives.yaml`, half-spread and fees.
 
-No answer states the chance of its fill: the confidence of an order is in its side. An order at market alone says that it will
-be filled, and that saying is judged; for limits there is no accuracy of predicted fills.
+Not known is the fate of an order whose last session lies beyond all bars, filled or not: fills are known early and misses late.
+No answer states the chance of its fill, since the confidence of an order is in its side, and so no such saying is judged.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -24,6 +26,7 @@ from tapehouse.evaluations.rows import Rows
 from tapehouse.labels.forward import HORIZONS
 from tapehouse.order_kernels import BPS, MISSED
 from tapehouse.orders import Weights, pay
+from tapehouse.predictions import ACTIONS, BUY, SELL
 
 if TYPE_CHECKING:
     from tapehouse.orders import Objectives
@@ -31,10 +34,10 @@ if TYPE_CHECKING:
 
 MEANING: Final = {
     "fill_rate": "Share of orders that were filled: orders at market, and limits while they rested.",
-    "predicted_fill_accuracy": "Share of orders that said they would be filled and were; at market alone, null for limits, "
-    "which state no chance of it.",
+    "unsettled": "Share of orders whose last session lies beyond the bars that are known; no other figure counts them.",
     "implementation_shortfall_bps": "Mean cost of the execution against the decision's close, over all orders: unfilled ones "
-    "are executed at the close of their last session; half-spread and fees included [bps; below 0 is better than that close].",
+    "are executed at the close of their last session, or the next open where that is missing; half-spread and fees included "
+    "[bps; below 0 is better than that close].",
     **{
         f"markout_{h}d_bps": f"Mean move in a filled order's favour from its fill to the close of session {h} from there, the "
         "fill's own being the first [bps]."
@@ -47,12 +50,12 @@ NO_WEIGHTS: Final = Weights(price=0.0, certainty=0.0, risk=0.0, fees=0.0)  # of 
 
 @dataclass(frozen=True)
 class OrderFates:
-    """(rows,) each, NaN for HOLD and where the order's last session is not known.
+    """(rows,) each, NaN for HOLD and where the order's last session is still to come.
 
     Attributes:
         has_objective: (rows,) booleans, whether the answer is one to an objective of `objectives.yaml`; known of HOLD, too.
-        filled: 1 or 0. at_market: 1 or 0, whether the order was one. shortfall_bps: cost of the execution against the
-            decision's close, half-spread and fees included, in bps of it; below zero is better than that close.
+        filled: 1 or 0. shortfall_bps: cost of the execution against the decision's close, half-spread and fees included, in
+            bps of it; below zero is better than that close.
         reward_bps: what the answer's objective pays for it; NaN without an objective.
         markout_bps: (rows, horizons) from the fill to the close 1, 5, 10 and 30 sessions on, the fill's own being the first, in
             the order's favour; NaN where unfilled.
@@ -60,7 +63,6 @@ class OrderFates:
 
     has_objective: np.ndarray
     filled: np.ndarray
-    at_market: np.ndarray
     shortfall_bps: np.ndarray
     reward_bps: np.ndarray
     markout_bps: np.ndarray
@@ -79,7 +81,7 @@ def order_fates(answers: pl.DataFrame, paths: Paths, objectives: Objectives) -> 
         ValueError: a limit that is not above zero, or that rests for no session.
     """
     placed = answers["objective"].is_in(list(objectives.objectives)).fill_null(False).to_numpy()
-    numbers = (np.full(answers.height, np.nan) for _ in range(4))
+    numbers = (np.full(answers.height, np.nan) for _ in range(3))
     fates = OrderFates(placed, *numbers, np.full((answers.height, len(HORIZONS)), np.nan))
     rows = answers.with_columns(
         side=pl.col("action").replace_strict(SIDE, default=None, return_dtype=pl.Float64),
@@ -94,10 +96,11 @@ def order_fates(answers: pl.DataFrame, paths: Paths, objectives: Objectives) -> 
             f"order of {first['symbol']} on {first['session']}: a limit order needs a price above 0 and limit_valid_sessions "
             f"of at least 1, got {first['limit_price']} and {first['valid']}"
         )
-    rows = rows.with_columns(window=pl.when(limited).then("valid").otherwise(1), at_market=~limited)
+    rows = rows.with_columns(window=pl.when(limited).then("valid").otherwise(1))
+    settling = replace(paths, close=settling_prices(paths.open, paths.close, paths.shares, paths.cash))
     for (window, objective), group in rows.group_by("window", "objective", maintain_order=True):
         weights = objectives.objectives[objective].weights if objective in objectives.objectives else None
-        _resting(fates, group, paths, int(window), objectives, weights)
+        _resting(fates, group, paths, settling, int(window), objectives, weights)
     return fates
 
 
@@ -105,22 +108,30 @@ def order_columns(fates: OrderFates) -> dict[str, np.ndarray]:
     """What `ORDERS` measures, by the names of its columns."""
     markouts = {f"order_markout_{h}": fates.markout_bps[:, k] for k, h in enumerate(HORIZONS)}
     filled, shortfall = fates.filled, fates.shortfall_bps
-    return {"order_filled": filled, "order_at_market": fates.at_market, "order_shortfall": shortfall, **markouts}
+    return {"order_filled": filled, "order_shortfall": shortfall, **markouts}
 
 
 def _resting(
-    fates: OrderFates, orders: pl.DataFrame, paths: Paths, window: int, objectives: Objectives, weights: Weights | None
+    fates: OrderFates,
+    orders: pl.DataFrame,
+    paths: Paths,
+    settling: Paths,
+    window: int,
+    objectives: Objectives,
+    weights: Weights | None,
 ) -> None:
-    """Let orders of one window and objective rest, and write what became of them into `fates`."""
+    """Let orders of one window and objective rest, and write what became of them into `fates`.
+
+    `settling` has, for closes, the prices that an order is executed at when it ends unfilled.
+    """
     row, column = paths.places(orders)
     side, arrival = (orders[name].to_numpy(writable=True) for name in ("side", "close"))
     # An order at market is one whose limit any price is better than.
     limit = orders["limit_price"].cast(pl.Float64).fill_null(math.nan).to_numpy(writable=True)
     limit = np.where(np.isnan(limit), np.where(side > 0, np.inf, 0.0), limit)
-    paid = pay(paths, row, column, side, limit, arrival, window, objectives.costs, weights or NO_WEIGHTS)
+    paid = pay(settling, row, column, side, limit, arrival, window, objectives.costs, weights or NO_WEIGHTS)
     at, known = orders["at"].to_numpy(), paid["filled"] >= 0
     fates.filled[at] = np.where(known, paid["filled"] > MISSED, np.nan)
-    fates.at_market[at] = np.where(known, orders["at_market"].to_numpy(), np.nan)
     fates.shortfall_bps[at] = np.where(known, paid["fees_bps"] - paid["shortfall_bps"], np.nan)
     if weights is not None:
         fates.reward_bps[at] = np.where(known, paid["reward_bps"], np.nan)
@@ -128,6 +139,40 @@ def _resting(
     fates.markout_bps[at] = markouts(
         row, column, fill, side, paid["exec_price"], np.array(HORIZONS), paths.close, paths.shares, paths.cash
     )
+
+
+@njit(cache=True)
+def settling_prices(opens, closes, shares_step, cash_step):
+    """What an order that ends unfilled in each session is executed at, spread apart: the session's close where there is one.
+
+    Else the first open after it, or without one the last close before it, in the session's basis. NaN in sessions after the
+    last with a bar of any symbol, which are still to come.
+
+    Args:
+        opens, closes, shares_step, cash_step: (s, n) as in `tapehouse.paths.Paths`.
+    """
+    found = np.full(closes.shape, math.nan)
+    end = 0
+    for row in range(closes.shape[0]):
+        for t in range(end, closes.shape[1]):
+            if not math.isnan(closes[row, t]):
+                end = t + 1
+    for row in range(closes.shape[0]):
+        price = math.nan
+        for t in range(end):
+            if not math.isnan(price):
+                price = (price - cash_step[row, t]) / shares_step[row, t]
+            if not math.isnan(closes[row, t]):
+                price = closes[row, t]
+            found[row, t] = price
+        price = math.nan
+        for t in range(closes.shape[1] - 1, -1, -1):
+            if t < end and math.isnan(closes[row, t]) and not math.isnan(price):
+                found[row, t] = price
+            if not math.isnan(opens[row, t]):
+                price = opens[row, t]
+            price = price * shares_step[row, t] + cash_step[row, t]
+    return found
 
 
 @njit(cache=True)
@@ -167,9 +212,10 @@ def markouts(rows, decided, filled, sides, executed, horizons, closes, shares_st
 
 def _terms(rows: Rows) -> list[Term]:
     filled = rows["order_filled"]
+    sent = (rows["action"] == ACTIONS.index(SELL)) | (rows["action"] == ACTIONS.index(BUY))
     return [
         Term("filled", filled),
-        Term("certain", np.where(rows["order_at_market"] == 1, filled, np.nan)),
+        Term("unsettled", np.where(sent, np.isnan(filled), np.nan)),
         Term("shortfall", rows["order_shortfall"]),
         *(Term(f"markout_{h}", rows[f"order_markout_{h}"]) for h in HORIZONS),
     ]
@@ -180,7 +226,7 @@ ORDERS: Final = Part(
     _terms,
     (
         Ratio("fill_rate", "filled", chance=None),
-        Ratio("predicted_fill_accuracy", "certain", chance=None),
+        Ratio("unsettled", "unsettled", chance=None),
         Ratio("implementation_shortfall_bps", "shortfall", chance=None),
         *(Ratio(f"markout_{h}d_bps", f"markout_{h}", chance=None, horizon=max(h, BLOCK_SESSIONS)) for h in HORIZONS),
     ),

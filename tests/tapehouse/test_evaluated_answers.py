@@ -133,6 +133,59 @@ def test_what_does_not_parse_holds_and_counts():
     assert (figures["unparseable"], figures["share_hold"], figures["accuracy"]) == (0.5, 0.5, 0.5)
 
 
+def test_what_does_not_parse_is_no_way_around_a_hard_question():
+    """Of four answers the two that would be wrong do not parse: they count as three equal probabilities, in every score."""
+    rows = [(i, "A", ("BUY", None)[i % 2], (1, -1)[i % 2], 0.01 * (i - 2), *((0.05, 0.05, 0.9), NONE)[i % 2]) for i in range(4)]
+    found = measured(*frames(rows)).filter(slice="all")
+    figures, n = (dict(found.select("metric", what).rows()) for what in ("value", "n"))
+    assert {n[name] for name in ("accuracy", "log_loss", "brier", "calibration_error", "rank_ic", "base_rate_buy")} == {4}
+    assert figures["log_loss"] == pytest.approx((-math.log(0.9) + math.log(3)) / 2)
+    assert figures["brier"] == pytest.approx((0.015 + 2 / 3) / 2)
+    # Said 0.9 and came true; said a third of HOLD, which neither was.
+    assert figures["calibration_error"] == pytest.approx((0.1 + 1 / 3) / 2)
+    # Scores .85, 0, .85, 0 beside returns -2, -1, 0, 1.
+    assert figures["rank_ic"] == pytest.approx(-2 / math.sqrt(4 * 5))
+    # Who states no probabilities has none to be replaced.
+    rule = evaluate([(day, symbol, action, label, ret, *NONE) for day, symbol, action, label, ret, *_ in rows])
+    assert rule["log_loss"] is None and rule["unparseable"] == 0.5
+    # Nor does what was asked and not answered.
+    predictions, *others = frames(rows)
+    fewer = measured(predictions.head(2), *others).filter(slice="all", metric="log_loss")
+    assert fewer["n"].item() == 2
+
+
+def calibrated(rng: np.random.Generator, days: int, together: int) -> list[tuple]:
+    """Answers of three symbols whose probabilities are true, with one luck for all of so many days."""
+    rows = []
+    for day in range(days):
+        luck = rng.random() if day % together == 0 else luck  # noqa: F821
+        for symbol in "ABC":
+            p = float(rng.uniform(0.5, 0.95))
+            rows.append((day, symbol, "BUY", 1 if luck < p else -1, 0.01, 1 - p, 0.0, p))
+    return rows
+
+
+def test_chance_of_a_calibrated_forecaster_is_about_its_error():
+    """Whose probabilities are true is off by chance alone, the more the longer outcomes hang together."""
+    names = ("calibration_error", "calibration_error_by_chance")
+    rng = np.random.default_rng(11)
+    apart, together = ([[evaluate(calibrated(rng, 120, of))[n] for n in names] for _ in range(8)] for of in (1, 10))
+    for worlds in (apart, together):
+        error, chance = np.mean(worlds, axis=0)
+        assert 0.75 < chance / error < 1.25
+    assert np.mean(together, axis=0)[1] > 1.5 * np.mean(apart, axis=0)[1]
+
+
+def test_chance_does_not_excuse_a_boast():
+    """Probabilities of 0.9 that come true in every other case: permuted outcomes would be as bad, and chance is not."""
+    rows = [(day, s, "BUY", (1, -1)[(day + i) % 2], 0.01, 0.1, 0.0, 0.9) for day in range(60) for i, s in enumerate("AB")]
+    found = evaluate(rows)
+    assert found["calibration_error"] == pytest.approx(0.4)
+    assert found["calibration_error_by_chance"] < 0.1
+    assert evaluate(rows, "shuffled")["calibration_error"] is None
+    assert evaluate(rows[:20])["calibration_error_by_chance"] is None  # too few
+
+
 def test_a_decision_without_an_answer_counts_against_coverage_alone():
     predictions, *others = frames(FOUR)
     figures = dict(measured(predictions.head(3), *others).filter(slice="all").select("metric", "value").rows())
@@ -216,12 +269,13 @@ def test_confidence_is_what_was_given_to_the_answer():
         parse_state=pl.Series(["ok", "ok", "ok", "not_text"]),
     )
     rows = as_rows(answered(stated, *others))
-    # A probability comes before a statement; a statement is about a trade, and what did not parse has made none.
-    assert np.array_equal(sureness(rows), [0.8, 0.65, NAN, NAN], equal_nan=True)
+    # A probability comes before a statement; a statement is about a trade, and what did not parse has made none: since
+    # probabilities are stated elsewhere, it has three equal ones, of which an upper barrier makes that of BUY come true.
+    assert np.array_equal(sureness(rows), [0.8, 0.65, NAN, 1 / 3], equal_nan=True)
     # The probability came true (an upper barrier), the statement did not: that BUY lost 1 %.
     figures = dict(measured(stated, *others).filter(slice="all").select("metric", "value").rows())
-    assert (figures["said"], figures["happened"]) == (pytest.approx((0.8 + 0.65) / 2), 0.5)
-    assert figures["calibration_error"] == pytest.approx((0.2 + 0.65) / 2)
+    assert (figures["said"], figures["happened"]) == (pytest.approx((0.8 + 0.65 + 1 / 3) / 3), pytest.approx(2 / 3))
+    assert figures["calibration_error"] == pytest.approx((0.2 + 0.65 + 2 / 3) / 3)
     assert bins(np.array([0.0, 0.0999, 0.1, 0.95, 1.0, np.nan])).tolist() == [0, 0, 1, 9, 9, -1]
 
 

@@ -23,7 +23,7 @@ SCHEMA = {
 def rewards(rows: list[tuple], objective: list[bool], paid: list[float]) -> np.ndarray:
     """Of (action, limit, valid sessions, volatility, return over ten sessions), and what objectives pay in bps."""
     nothing = np.full(len(rows), np.nan)
-    fates = OrderFates(np.array(objective), nothing, nothing, nothing, np.array(paid, float), np.full((len(rows), 4), np.nan))
+    fates = OrderFates(np.array(objective), nothing, nothing, np.array(paid, float), np.full((len(rows), 4), np.nan))
     return realised_rewards(pl.DataFrame(rows, schema=SCHEMA, orient="row"), fates)
 
 
