@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from tapehouse.errors import TapehouseError
 from tapehouse.recipe_sections import Section
@@ -24,11 +24,19 @@ class Gates(Section):
 
 
 class JudgingRules(Section):
-    """The baselines, by name of their recipe or strategy, the policy of reference, and the gates."""
+    """The baselines and the controls, by name of their recipe or strategy, the policy of reference, and the gates."""
 
     baselines: list[str] = Field(min_length=1)
+    controls: list[str] = Field([], description="Beside the baselines: reports do not count them as tested.")
     policy: str | None = Field(None, description="The recipe whose answers others are compared with; it decides on all folds.")
     champion: Gates = Gates()
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> JudgingRules:
+        both = sorted(set(self.baselines) & set(self.controls))
+        if both:
+            raise ValueError(f"{', '.join(both)}: a baseline and a control; a control is no yardstick, remove it from one list")
+        return self
 
 
 def policy_of_reference(home: Path) -> str | None:

@@ -27,10 +27,10 @@ DETAILS: Final = (
     ),
     (
         "Adapters follow the regime that their prompts print.",
-        "In a run on the default data sft_orders and dpo_orders bought at nearly every decision whose prompt says bullish, and "
-        "at none that says bearish: they are close to a rule. regime_limits is that rule without a model: it buys where the "
-        "printed regime is bullish, sells where it is bearish and holds elsewhere, at limits as an adapter’s. Who is not ahead "
-        "of it has not been shown to read more than one word of the prompt.",
+        "In a run on the default data sft_orders and dpo_orders bought at each of 593 decisions whose prompt says bullish and "
+        "at none of 349 that say bearish, where they sold nine times in ten: they are close to a rule. regime_limits is that "
+        "rule without a model: it buys where the printed regime is bullish, sells where it is bearish and holds elsewhere, at "
+        "limits as an adapter’s. Who is not ahead of it has not been shown to read more than one word of the prompt.",
     ),
     (
         "Adapters and baselines execute differently.",
