@@ -24,12 +24,13 @@ def build(b):
 
     from tapehouse.files import replace_file
     from tapehouse.judging_rules import load_rules
+    from tapehouse.report.caveats import hindsight
     from tapehouse.report.page import report_html
     from tapehouse.report.preview import preview_png
     from tapehouse.report.provenance import page_row, provenance
     from tapehouse.training.manifest import git_state
 
-    baselines = load_rules(b.settings.home).baselines
+    rules = load_rules(b.settings.home)
     verdicts, equity = b.read("reports.verdicts"), b.read("reports.backtest_equity")
     commit = git_state(b.settings.home)
     html = report_html(
@@ -41,9 +42,11 @@ def build(b):
         b.read("reports.differences"),
         provenance(b.snapshot, commit, b.read("models.folds"), b.read("models.adapters")),
         b.read("datasets.preference_pairs"),
-        baselines=baselines,
+        caveats=(hindsight(b.settings.universe.tradable),),
+        baselines=rules.baselines,
+        controls=rules.controls,
     )
-    picture = preview_png(verdicts, equity, baselines)
+    picture = preview_png(verdicts, equity, rules.baselines, rules.controls)
     page, preview = (b.settings.reports_dir / name for name in ("index.html", "index.png"))
     replace_file(page, html.encode())
     replace_file(preview, picture)

@@ -13,15 +13,13 @@ from tapehouse.report.verdict import Record, number, percent
 
 # Metric: its head, by what it is multiplied to be shown, digits, and whether its interval and its shuffled twin are shown.
 COLUMNS: Final = {
-    "n": ("answers", 1.0, 0, False),
-    "unparseable": ("unparseable, %", 100.0, 1, False),
     "accuracy": ("accuracy, %", 100.0, 1, True),
     "mcc": ("MCC", 1.0, 2, True),
     "log_loss": ("log loss", 1.0, 3, True),
-    "calibration_error": ("calibration error", 1.0, 3, False),
-    "hit_rate": ("hit rate, %", 100.0, 1, True),
-    "mean_ret": ("mean return, bps", 1e4, 0, True),
-    "rank_ic": ("rank IC", 1.0, 3, True),
+    "calibration_error": ("cal. error", 1.0, 3, False),
+    "hit_rate": ("hits, %", 100.0, 1, True),
+    "mean_ret": ("mean, bps", 1e4, 0, True),
+    "rank_ic": ("IC", 1.0, 3, True),
 }
 PAIRS: Final = {"pair_accuracy": "a reward model’s score", "preference_accuracy": "an adapter’s log-probability"}
 
@@ -33,13 +31,14 @@ def answers_table(evaluations: pl.DataFrame, found: Sequence[Record]) -> str:
         evaluations: rows of `reports.evaluations`.
     """
     rows = {(r["subject"], r["metric"]): r for r in reading.pooled(evaluations).iter_rows(named=True)}
-    heads = ["subject", "blocks", *(shell.head(head, reading.MEANING[name]) for name, (head, *_) in COLUMNS.items())]
+    heads = ["subject", "blocks", "answers", *(shell.head(head, reading.MEANING[name]) for name, (head, *_) in COLUMNS.items())]
     body = []
     for record in found:
         counted = rows.get((record.subject, "n"))
         if counted is not None:
-            name = shell.subject(record.subject, "baseline" if record.is_baseline else record.kind, f"{record.subject}.html")
-            body.append((name, (str(counted["folds"]), counted["folds"]), *(_cell(rows, record.subject, m) for m in COLUMNS)))
+            name = shell.subject(record.subject, record.role, f"{record.subject}.html")
+            measured = (_cell(rows, record.subject, metric) for metric in COLUMNS)
+            body.append((name, (str(counted["folds"]), counted["folds"]), _asked(rows, record), *measured))
     return shell.table(heads, body, sortable=True)
 
 
@@ -58,6 +57,15 @@ def unparsed(evaluations: pl.DataFrame) -> dict[str, str]:
     """Share of answers that did not parse, in words, by subject; only of those with some."""
     some = reading.pooled(evaluations).filter((pl.col("metric") == "unparseable") & (pl.col("value") > 0))
     return {name: percent(value, 1).lstrip("+") for name, value in some.select("subject", "value").iter_rows()}
+
+
+def _asked(rows: dict[tuple[str, str], dict[str, Any]], record: Record) -> tuple[str, float]:
+    """How many answers there are, and of one in text what share of them did not parse."""
+    count, lost = rows[record.subject, "n"]["value"], rows.get((record.subject, "unparseable"))
+    shown = f"{count:,.0f}"
+    if record.kind == "adapter" and lost is not None and lost["value"] is not None:
+        shown += f"<br><small>{percent(lost['value'], 1).lstrip('+')} unparseable</small>"
+    return shown, count
 
 
 def _cell(rows: dict[tuple[str, str], dict[str, Any]], subject: str, metric: str) -> tuple[str, float | None]:

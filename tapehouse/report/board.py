@@ -23,13 +23,13 @@ HEADS = {
     "deflated": "Probability that the true ratio is above that of the best of all trials without skill.",
     "max drawdown": "Deepest fall of the joined equity.",
     "trades": "Closed trades.",
-    "what": "",
+    "what": "A declared baseline may be the yardstick; a control tells where a result comes from and is not counted.",
 }
 
 
 @dataclass(frozen=True)
 class Group:
-    """Subjects of the same sessions, best Sharpe ratio first; of fewer blocks than all with the baselines over just those."""
+    """Subjects of the same sessions, best Sharpe ratio first; of fewer blocks than all beside baselines over just those."""
 
     found: tuple[Record, ...]
     folds: tuple[str, ...]
@@ -72,7 +72,7 @@ def board(group: Group) -> str:
         rows.append(
             (
                 (number(place, 0), place),
-                shell.subject(record.subject, _kind(record), f"{record.subject}.html"),
+                shell.subject(record.subject, record.role, f"{record.subject}.html"),
                 shell.badge(record.word) if record.word else "",
                 (percent(record.gained), record.gained),
                 _told(record.sharpe if traded else None, *record.interval),
@@ -80,7 +80,7 @@ def board(group: Group) -> str:
                 (number(row["deflated_sharpe"]), row["deflated_sharpe"]),
                 (percent(record.max_drawdown), record.max_drawdown),
                 (f"{record.trades:,}", record.trades),
-                _kind(record),
+                record.role,
             )
         )
     heads = [shell.head(text, meaning) if meaning and text else text for text, meaning in HEADS.items()]
@@ -92,12 +92,8 @@ def blocks(count: int) -> str:
     return "1 test block" if count == 1 else f"{count} test blocks"
 
 
-def _kind(record: Record) -> str:
-    return "baseline" if record.is_baseline else record.kind
-
-
 def _over(record: Record, sessions: Sequence, trades: int) -> Record:
-    """A baseline over some of its sessions: without a verdict, which is on all of them."""
+    """A baseline or control over some of its sessions: without a verdict, which is on all of them."""
     at = {session: place for place, session in enumerate(record.sessions)}
     ret = record.ret[[at[session] for session in sessions]]
     low, high = sharpe_interval(ret) if trades else (None, None)
@@ -114,7 +110,7 @@ def _over(record: Record, sessions: Sequence, trades: int) -> Record:
         "sharpe_low": low,
         "sharpe_high": high,
     }
-    return Record(record.subject, record.kind, ret, tuple(sessions), row, is_baseline=True)
+    return Record(record.subject, record.kind, ret, tuple(sessions), row, is_baseline=True, is_control=record.is_control)
 
 
 def _told(value: float | None, low: float | None, high: float | None) -> tuple[str, float | None]:

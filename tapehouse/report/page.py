@@ -15,7 +15,7 @@ from tapehouse.report.answers import answers_table, pairs_table, unparsed
 from tapehouse.report.board import Group, blocks, board, groups
 from tapehouse.report.caveats import DETAILS, HINDSIGHT
 from tapehouse.report.shell import chart, section, table
-from tapehouse.report.verdict import Record, headline, number, percent, records
+from tapehouse.report.verdict import Record, headline, number, percent, records, span
 from tapehouse.verdicts import BEATS, INCONCLUSIVE, LOSES
 
 FIRST = ("snapshot", "commit", "packages")  # of the provenance; the rest is a line for every model of every block
@@ -26,7 +26,8 @@ AGAINST = (
 )
 SORTED = (
     "Positions are closed, at cost, at the end of each block. Who never traded held cash and is not ranked. A click on a head "
-    "sorts, a name leads to the subject’s own page; baselines in grey."
+    "sorts, a name leads to the subject’s own page. In grey: baselines, and controls, which are no yardstick and not counted "
+    "as tested."
 )
 CURVES = "All blocks joined, after costs; a click in the legend shows or hides a line."
 OVERLAP = "Where intervals overlap widely, the order of the leaderboard may be luck. Baselines are diamonds."
@@ -35,6 +36,7 @@ APART = (
     "the difference of their Sharpe ratios does not hold 0, blank where the two cannot be told apart. Not corrected for the "
     "number of pairs, of which one in twenty would be coloured by luck; <code>tapehouse compare A B</code> has more of any two."
 )
+LAST = " Who was traded on fewer blocks comes last: ratios of other spans do not rank."
 BY_BLOCK = "Return after costs, in per cent. A column of one colour is the market of that block, whoever traded it."
 ANSWERED = (
     "Apart from any account: did the answer name the barrier that was reached first, and what did the taken side earn before "
@@ -60,6 +62,7 @@ def report_html(
     pairs: pl.DataFrame | None = None,
     caveats: Sequence[str] = (HINDSIGHT,),
     baselines: Collection[str] = (),
+    controls: Collection[str] = (),
 ) -> str:
     """One self-contained HTML of a run; the same input gives the same bytes.
 
@@ -71,14 +74,14 @@ def report_html(
             also stand at the head of the page.
         pairs: rows of `datasets.preference_pairs`, for the diagnostics of what adapters learnt from.
         caveats: said on the first screen, before any figure.
-        baselines: the declared ones (`models_registry/judging.yaml`), beside all recipes of this kind.
+        baselines: the declared ones (`models_registry/judging.yaml`), beside all recipes of this kind. controls: likewise.
 
     Raises:
         ValueError: no rows, or a subject without an equity curve.
     """
     if leaderboard.is_empty():
         raise ValueError("the leaderboard is empty: materialise the backtests of at least one recipe")
-    found = records(verdicts, equity, baselines)
+    found = records(verdicts, equity, baselines, controls)
     together = groups(found, equity, trades)
     drawn = {"actions": figures.actions_figure(evaluations, found), "exits": figures.exits_figure(trades, found)}
     drawn |= {
@@ -93,6 +96,7 @@ def report_html(
         drawn[f"sharpe_{place}"] = figures.sharpe_figure(group.found)
     told = "".join(f"<p><b>{escape(head)}</b> {escape(text)}</p>" for head, text in DETAILS)
     paired = pairs_table(evaluations)
+    last = LAST if len(together) > 1 else ""
     parts = (
         shell.over("out-of-sample results", " · ".join(f"{k} {v}" for k, v in list(provenance.items())[:ORIGIN]), index=None),
         f"<h1>{escape(headline(found))}</h1>",
@@ -104,13 +108,13 @@ def report_html(
         section("Every verdict in words", _verdicts(found, unparsed(evaluations)), "verdicts"),
         section("Equity and drawdown", _panels(together, "equity"), "curves", CURVES),
         section("How sure are the Sharpe ratios?", _panels(together, "sharpe"), "ratios", OVERLAP),
-        section("Who can be told apart from whom", chart("differences"), "apart", APART),
-        section("Block by block", chart("blocks"), "blocks-of-time", BY_BLOCK),
+        section("Who can be told apart from whom", chart("differences"), "apart", APART + last),
+        section("Block by block", chart("blocks"), "blocks-of-time", BY_BLOCK + last),
         section("Answers against what happened", answers_table(evaluations, found), "answers", ANSWERED),
         section("Pairs told apart", paired, "told-apart", "One half is chance.") if paired else "",
         f'<section class="two"><div><h2>What was answered</h2>{chart("actions")}</div>',
         f"<div><h2>How positions ended</h2>{chart('exits')}</div></section>",
-        section("Net gain by symbol", _symbols(trades, found), "symbols", GAINS),
+        section("Net gain by symbol", _symbols(trades, found), "symbols", GAINS + last),
         _pairs(pairs),
         section("What speaks against these figures", told, "against"),
         section("Provenance", _provenance(provenance), "provenance", "From these the figures can be made again."),
@@ -138,23 +142,27 @@ def _scope(found: list[Record], equity: pl.DataFrame, evaluations: pl.DataFrame)
 def _thin(equity: pl.DataFrame) -> str:
     sessions, count = equity["session"].n_unique(), equity["fold"].n_unique()
     return (
-        f"This is one window of one market: {sessions} sessions in {blocks(count)}. The intervals resample blocks of ten "
-        "sessions or more; verdicts are corrected for the number of subjects and for all that was tried, the intervals shown "
-        "are not. Sharpe ratios are gross of a risk-free rate."
+        f"This is one span of one market: {sessions:,} sessions in {blocks(count)}. The intervals resample blocks of ten "
+        "sessions or more. BEATS is corrected for the number of subjects and for all that was tried; LOSES is the upper end of "
+        "a 95 % interval without correction, and the intervals shown have none either. The yardstick is the best of the "
+        "declared baselines, picked over the very sessions that it then measures. Sharpe ratios are gross of a risk-free rate."
     )
 
 
 def _tiles(found: list[Record]) -> list[tuple[str, str, str]]:
     tested = [r for r in found if not r.is_baseline]
     words = {word: [r.subject for r in tested if r.word == word] for word in (BEATS, INCONCLUSIVE, LOSES)}
-    row = max((r.row for r in found), key=lambda r: r["sessions"])
+    longest = max(found, key=lambda r: len(r.sessions))
+    row = longest.row
     tiles = [(word, str(len(names)), f"of {len(tested)} tested") for word, names in words.items()]
-    ranked = [r for r in found if r.is_baseline and r.trades]
-    if ranked:
+    ranked = [r for r in found if r.is_baseline and not r.is_control and r.trades]
+    if ranked:  # of most sessions first
         tiles.append(("strongest baseline", number(ranked[0].sharpe), f"Sharpe, {ranked[0].subject}"))
     tiles.append(("settings tried", f"{row['trials']:,}", f"as many as {number(row['effective_trials'], 0)} independent ones"))
     if row["overfitting_probability"] is not None:
-        tiles.append(("chance of overfitting", percent(row["overfitting_probability"], 0).lstrip("+"), "of the best of all"))
+        alike = [r for r in found if set(longest.sessions) <= set(r.sessions)]
+        of = f"of the {len(alike)} subjects with {blocks(row['folds'])}"
+        tiles.append(("PBO of picking the best", percent(row["overfitting_probability"], 0).lstrip("+"), of))
     return tiles
 
 
@@ -188,7 +196,8 @@ def _symbols(trades: pl.DataFrame, found: list[Record]) -> str:
     for record in found:
         cells = [gained.get((record.subject, name)) for name in names]
         if any(cells):
-            name = shell.subject(record.subject, "baseline" if record.is_baseline else record.kind, f"{record.subject}.html")
+            link = shell.subject(record.subject, record.role, f"{record.subject}.html")
+            name = f"{link} <small>{span(record, found)}</small>"
             shown = ((f"{number(c[0] / 1000, 1)} <small>{c[1]}</small>", c[0]) if c else (number(None), None) for c in cells)
             body.append((name, *shown))
     return table(("subject", *map(escape, names)), body, sortable=True)

@@ -111,9 +111,9 @@ def head(text: str, meaning: str) -> str:
 
 
 def subject(name: str, kind: str, link: str | None = None) -> str:
-    """A subject's name, in colour unless it is a baseline, and a link to its own page where there is one."""
+    """A subject's name, in colour unless it is a baseline or a control, and a link to its own page where there is one."""
     inner = escape(name) if link is None else f"<a href={_quoted(link)}>{escape(name)}</a>"
-    return f'<span class="{"them" if kind == "baseline" else "us"}">{inner}</span>'
+    return f'<span class="{"them" if kind in ("baseline", "control") else "us"}">{inner}</span>'
 
 
 Cell = str | tuple[str, float | str | None]

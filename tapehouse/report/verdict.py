@@ -23,8 +23,9 @@ class Record:
     """One subject over all its blocks, joined: positions are flattened, at cost, at the end of each.
 
     `ret` (sessions,) leaves out the first session of a block, on which nothing can have been earned. `sharpe` is 0 for a
-    subject that never traded: it held cash. `row` is its row of `reports.verdicts`. `is_baseline`: others are measured against
-    it, be it a rule, a model or a strategy such as a baseline scaled to a volatility.
+    subject that never traded: it held cash. `row` is its row of `reports.verdicts`. `is_baseline`: others are held against it,
+    be it a rule, a model or a strategy such as a baseline scaled to a volatility; so they are against a control (`is_control`),
+    which is no yardstick.
     """
 
     subject: str
@@ -33,6 +34,14 @@ class Record:
     sessions: tuple
     row: dict[str, Any]
     is_baseline: bool = False
+    is_control: bool = False
+
+    @property
+    def role(self) -> str:
+        """What it is, in a word: baseline or control, else its kind."""
+        if self.is_control:
+            return "control"
+        return "baseline" if self.is_baseline else self.kind
 
     @property
     def gained(self) -> float:
@@ -78,12 +87,14 @@ class Record:
         return f"{said}. {row['reason'][:1].upper()}{row['reason'][1:]}." if self.word == INCONCLUSIVE else f"{said}."
 
 
-def records(verdicts: pl.DataFrame, equity: pl.DataFrame, baselines: Collection[str] = ()) -> list[Record]:
-    """One record a subject, best Sharpe ratio first.
+def records(
+    verdicts: pl.DataFrame, equity: pl.DataFrame, baselines: Collection[str] = (), controls: Collection[str] = ()
+) -> list[Record]:
+    """One record a subject, most sessions first, then the best Sharpe ratio: ratios of other spans do not rank.
 
     Args:
         verdicts: rows of `reports.verdicts`. equity: rows of `reports.backtest_equity`: `subject`, `fold`, `session`, `ret`.
-        baselines: the declared ones, beside all that are of this kind.
+        baselines: the declared ones, beside all that are of this kind. controls: the declared ones.
 
     Raises:
         ValueError: a subject without an equity curve.
@@ -96,13 +107,21 @@ def records(verdicts: pl.DataFrame, equity: pl.DataFrame, baselines: Collection[
         name = row["subject"]
         if name not in by:
             raise ValueError(f"{name} has a verdict and no rows in reports.backtest_equity; make reports/verdicts again")
-        measure = row["kind"] == "baseline" or name in baselines
-        found.append(Record(name, row["kind"], by[name]["ret"].to_numpy(), tuple(by[name]["session"]), row, measure))
-    return sorted(found, key=lambda r: (-r.sharpe, r.subject))
+        control = name in controls
+        held_against = row["kind"] == "baseline" or name in baselines or control
+        ret, sessions = by[name]["ret"].to_numpy(), tuple(by[name]["session"])
+        found.append(Record(name, row["kind"], ret, sessions, row, held_against, control))
+    return sorted(found, key=lambda r: (-len(r.sessions), -r.sharpe, r.subject))
+
+
+def span(record: Record, found: Collection[Record]) -> str:
+    """How many blocks it was traded on, where another of `found` was on more; else nothing."""
+    most, own = max(r.row["folds"] for r in found), record.row["folds"]
+    return "" if own == most else f"{own} block{'s' if own != 1 else ''}"
 
 
 def headline(found: list[Record]) -> str:
-    """The outcome of all verdicts in one line; baselines are what the others are held against."""
+    """The outcome of all verdicts in one line; baselines and controls are what the others are held against."""
     judged = [r for r in found if not r.is_baseline]
     if not judged:
         return "Baselines only: no adapter, policy or strategy has been tested yet."

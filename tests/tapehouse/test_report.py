@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 
 from tapehouse.evaluations.core import EVALUATIONS
 from tapehouse.evaluations.reading import MEANING
+from tapehouse.report.answers import answers_table
 from tapehouse.report.board import board, groups
-from tapehouse.report.caveats import DETAILS, HINDSIGHT
+from tapehouse.report.caveats import DETAILS, HINDSIGHT, hindsight
 from tapehouse.report.figures import differences_figure, equity_figure, first_shown, styles
 from tapehouse.report.page import report_html
 from tapehouse.report.preview import preview_png
 from tapehouse.report.provenance import page_row, provenance
 from tapehouse.report.shell import chart, figures_of
-from tapehouse.report.verdict import Record, headline, number, percent, records
+from tapehouse.report.verdict import Record, headline, number, percent, records, span
 from tapehouse.subject_differences import difference_rows
 from tapehouse.trials import fit_trials
 from tapehouse.verdicts import BEATS, INCONCLUSIVE, LOSES, curves, verdicts
@@ -142,7 +143,7 @@ def render() -> str:
 def test_first_screen_says_it_in_words(page):
     head = page[: page.index("<section")]
     assert "snapshot 7" in head and "commit abc" in head
-    assert HINDSIGHT in head and "one window of one market" in head
+    assert HINDSIGHT in head and "one span of one market" in head
     # What the figures are worth comes before them.
     assert (
         head.index("None of the 2 subjects beats")
@@ -185,6 +186,40 @@ def test_who_was_traded_on_few_blocks_stands_beside_the_baselines_of_just_those(
     assert [r.word for r in later.found if r.subject == "momentum"] == [None] and len(later.found[0].ret) == 39
     assert headline(found) == "The one subject tested does not beat the strongest baseline over its sessions; 0 lose to it."
     assert board(later).count("badge") == 1
+
+
+def test_controls_are_not_counted_and_spans_do_not_mix():
+    """Over one block of two ours is ahead of all, and still comes after who was traded on both."""
+    board, equity = frames({"momentum": 0.001, "coin": 0.002, "even": 0.0, "ours": 0.004})
+    equity = equity.filter((pl.col("subject") != "ours") | (pl.col("fold") == "2024-06-03"))
+    rows = verdict_rows(board, equity).with_columns(overfitting_probability=pl.lit(0.25))
+    found = records(rows, equity, controls=["coin"])
+    assert [r.subject for r in found] == ["coin", "momentum", "even", "ours"]
+    assert [r.role for r in found] == ["control", "baseline", "adapter", "adapter"]
+    assert [span(r, found) for r in found] == ["", "", "", "1 block"]
+    assert "2 subjects" in headline(found) and "coin" not in headline(found)
+    whole, later = groups(found, equity, trades(["momentum", "coin", "even", "ours"]))
+    assert {r.subject for r in later.found} == {"momentum", "coin", "ours"} and "coin" in {r.subject for r in whole.found}
+    made = report_html(
+        rows, board, equity, trades(["coin", "ours"]), judged(["ours"]), difference_rows({}), {}, controls=["coin"]
+    )
+    assert "of 2 tested" in made and "Sharpe, momentum" in made and "of the 3 subjects with 2 test blocks" in made
+    gained = made[made.index('<section id="symbols">') :]
+    assert gained.index("coin.html") < gained.index("ours.html") < gained.index("<small>1 block</small>")
+
+
+def test_what_is_said_of_the_universe_is_of_the_shipped_one():
+    assert hindsight(["IBM", "AAPL", "MSFT", "GOOG", "FB"]) == HINDSIGHT
+    other, one = hindsight(["IBM", "KO"]), hindsight(["KO"])
+    assert other.startswith("2 instruments are traded") and one.startswith("One instrument is") and "five" not in other + one
+
+
+def test_only_answers_in_text_can_be_unparseable():
+    """Of two blocks of 5,564 answers each; a rule cannot fail to parse."""
+    board, equity = frames({"momentum": 0.0, "ours": 0.001})
+    many = pl.when(pl.col("metric") == "n").then(5_564.0).otherwise("value")
+    made = answers_table(judged(["ours", "momentum"]).with_columns(value=many), records(verdict_rows(board, equity), equity))
+    assert made.count("unparseable") == 1 and made.count("11,128") == 2 and made.index("ours.html") < made.index("unparseable")
 
 
 def test_what_speaks_against_the_figures_has_a_section(page):
@@ -236,7 +271,9 @@ def test_curves_are_chained_and_thinned():
     long = Record("ours", "adapter", np.full(2_000, 0.001), tuple(days[0] + timedelta(days=i) for i in range(2_000)), row)
     line = equity_figure([long])["data"][0]
     assert len(line["x"]) == len(line["y"]) < 800 and line["x"][-1] == long.sessions[-1].isoformat()
-    assert line["y"][-1] == pytest.approx((1.001**2_000 - 1) * 100, abs=0.01)
+    assert line["y"][-1] == pytest.approx(1.001**2_000 * 100, abs=0.01)  # the worth of 100
+    axes = [equity_figure([record])["layout"]["yaxis"].get("type") for record in (own, long)]
+    assert axes == [None, "log"]
 
 
 def test_only_pairs_that_can_be_told_apart_are_coloured():
