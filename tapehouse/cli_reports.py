@@ -34,15 +34,21 @@ def report(
     """Open a report in the browser, and print where it lies."""
     from tapehouse.cli import open_settings, out
     from tapehouse.comparison import unknown
+    from tapehouse.recipes import FOLDER as RECIPES
+    from tapehouse.strategies.schema import FOLDER as STRATEGIES
     from tapehouse.warehouse import Warehouse
 
     settings = open_settings()
     with Warehouse(settings).reading() as (cursor, _):
-        pages = dict(_rows(cursor, "reports.pages", "page, path").sort("page").iter_rows())
+        pages = {row[0]: settings.root / row[1] for row in _rows(cursor, "reports.pages", "page, path").iter_rows()}
+    # Other pages, such as those of preference pairs, have no row there: they lie beside the others.
+    pages = {page.stem: page for page in settings.reports_dir.glob("*.html")} | pages
     if name not in pages:
-        how = f"`tapehouse run --select reports/pages/{name}` makes that of a recipe or strategy"
-        raise TapehouseError(f"{name}: {unknown(name, sorted(pages), 'page')}. {how}")
-    page = settings.root / pages[name]
+        said = f"{name}: {unknown(name, sorted(pages), 'page')}"
+        if any((settings.home / folder / f"{name}.yaml").exists() for folder in (RECIPES, STRATEGIES)):
+            said = f"{name}: its page was not made yet; `tapehouse run --select reports/pages/{name}` makes it"
+        raise TapehouseError(said)
+    page = pages[name]
     if not page.exists():
         raise TapehouseError(f"{page} is gone; `tapehouse run --select reports/pages` makes it again")
     out.print(escape(str(page)), soft_wrap=True, highlight=False)
@@ -59,8 +65,10 @@ def compare(
     from tapehouse.cli import open_settings, out
     from tapehouse.comparison import compared
     from tapehouse.files import replace_file
+    from tapehouse.report.caveats import hindsight
     from tapehouse.report.comparison import comparison_html, statistics_cells
     from tapehouse.report.provenance import provenance
+    from tapehouse.report.verdict import number
     from tapehouse.training.manifest import git_state
     from tapehouse.warehouse import Warehouse
 
@@ -74,7 +82,8 @@ def compare(
     made = provenance(snapshot, git_state(settings.home), folds.filter(folds["fold"].is_in(both.folds)))
     page = settings.reports_dir / COMPARISONS / f"{a}--{b}.html"
     page.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(page, comparison_html(both, words, made).encode())
+    caveats = (hindsight(settings.universe.tradable),)
+    replace_file(page, comparison_html(both, words, made, caveats).encode())
 
     table = RichTable(
         title=f"{len(both.folds)} test block{'s' if len(both.folds) > 1 else ''} of both",
@@ -91,10 +100,11 @@ def compare(
     table.add_row("verdict", words.get(a, ""), "", words.get(b, ""), "")
     out.print(table)
     out.print(escape(f"{both.claim}. {both.evidence}"), soft_wrap=True, highlight=False)
-    same = sum(both.held[i][i] for i in range(len(both.held)))
-    alike = both.difference["correlation"]
-    told = "" if alike is None else f"; the correlation of their returns is {alike:.2f}"
-    out.print(f"They held the same at {same:.0%} of all closes{told}.", highlight=False)
+    told = [] if both.alike is None else [f"where either held something, both held the same at {both.alike:.0%} of closes"]
+    correlation = both.difference["correlation"]
+    told += [] if correlation is None else [f"the correlation of their returns is {number(correlation)}"]
+    if told:
+        out.print(f"{'; '.join(told).capitalize()}.", highlight=False)
     out.print(f"[bold]Page[/]      {escape(str(page))}", soft_wrap=True, highlight=False)
     out.print(f"[bold]Snapshot[/]  {snapshot}")
 

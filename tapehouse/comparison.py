@@ -51,6 +51,13 @@ class Comparison:
     farthest: pl.DataFrame
 
     @property
+    def alike(self) -> float | None:
+        """Share of the closes where either held something at which both held the same; None where neither ever did."""
+        flat = SIDES.index("flat")
+        some = sum(map(sum, self.held)) - self.held[flat][flat]
+        return sum(self.held[i][i] for i in range(len(SIDES)) if i != flat) / some if some > 0 else None
+
+    @property
     def claim(self) -> str:
         """What may be said of the two, for one question that was asked beforehand."""
         low, high = self.difference["low"], self.difference["high"]

@@ -5,6 +5,7 @@ import re
 import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import polars as pl
@@ -15,6 +16,9 @@ from rich.table import Table as RichTable
 from tapehouse.errors import TapehouseError
 from tapehouse.settings import Settings
 from tapehouse.warehouse import LAKE, Warehouse
+
+if TYPE_CHECKING:
+    from tapehouse.report.board import Group
 
 TABLE_ROWS = 100
 PIPE_WIDTH = 200
@@ -29,7 +33,8 @@ SUMMARY = {
     "max_drawdown": ("max dd", ".1%"),
     "trades": ("trades", "d"),
 }
-MARKS = {"baseline": " *", "strategy": " +"}
+BASELINE, MARKS = " *", {"strategy": " +"}
+ACCOUNTS = ("verdicts", "backtest_equity", "backtest_trades")
 NEXT = """[bold]Next[/]
   tapehouse report [NAME]                          the page of the run, or of a recipe or strategy, in the browser
   tapehouse compare A B                            two of them beside each other
@@ -98,16 +103,17 @@ def client_command(settings: Settings) -> list[str]:
 
 
 def print_summary(settings: Settings, out: Console) -> None:
-    """The leaderboard, where the report lies, and what to type next."""
+    """The leaderboard as on the page of the run, where that lies, and what to type next."""
+    from tapehouse.judging_rules import declared_baselines
+    from tapehouse.report.board import groups
+    from tapehouse.report.verdict import records
+
     with Warehouse(settings).reading() as (cursor, snapshot):
         known = {r[0] for r in cursor.execute("select schema_name || '.' || table_name from duckdb_tables()").fetchall()}
         if "reports.verdicts" in known:
-            columns = ", ".join(f'"{c}"' for c in SUMMARY)
-            order = "order by first_session, sharpe desc nulls last, subject"
-            span = "folds, sessions, first_session, last_session"
-            rows = cursor.execute(f"select kind, {span}, {columns} from reports.verdicts {order}").pl()
-            for (folds, _, first, last), part in rows.group_by(*span.split(", "), maintain_order=True):
-                out.print(_leaderboard(f"{folds} test blocks, {first} to {last}", part))
+            verdicts, equity, trades = (cursor.execute(f"select * from reports.{table}").pl() for table in ACCOUNTS)
+            for group in groups(records(verdicts, equity, declared_baselines(settings.home)), equity, trades):
+                out.print(_leaderboard(group))
     report = settings.reports_dir / "index.html"
     if report.exists():
         out.print(f"[bold]Report[/]    {report}", soft_wrap=True)
@@ -115,16 +121,17 @@ def print_summary(settings: Settings, out: Console) -> None:
     out.print(NEXT, highlight=False, soft_wrap=True)
 
 
-def _leaderboard(title: str, rows: pl.DataFrame) -> RichTable:
-    table = RichTable(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+def _leaderboard(group: "Group") -> RichTable:
+    table = RichTable(title=group.title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     for name, (heading, _) in SUMMARY.items():
         table.add_column(heading, justify="left" if name in ("subject", "verdict") else "right", no_wrap=True)
-    for row in rows.iter_rows(named=True):
-        values = [row["subject"] + MARKS.get(row["kind"], "")]
+    for record in group.found:
+        row = record.row
+        values = [row["subject"] + (BASELINE if record.is_baseline else MARKS.get(record.kind, ""))]
         for name, (_, form) in list(SUMMARY.items())[1:]:
-            values.append("–" if row[name] is None else format(row[name], form))
+            values.append("–" if row[name] is None else format(row[name], form).replace("-", "\N{MINUS SIGN}"))
         table.add_row(*values)
-    table.caption = "* classical, + strategy; less best: Sharpe ratio less the strongest baseline's over the same sessions"
+    table.caption = "* baseline, + strategy; less best: Sharpe ratio less the strongest baseline's over the same sessions"
     table.caption_justify = "left"
     return table
 

@@ -11,14 +11,15 @@ import polars as pl
 from tapehouse.comparison import ACTIONS, SIDES, Comparison
 from tapehouse.report import shell
 from tapehouse.report.caveats import HINDSIGHT
-from tapehouse.report.figures import ADAPTER_COLOURS, BASELINE_COLOUR
+from tapehouse.report.figures import ADAPTER_COLOURS, BASELINE_COLOUR, LONG, worth_axis
+from tapehouse.report.subject_limits import NAMES
 from tapehouse.report.verdict import number, percent
 from tapehouse.subject_statistics import MEANING
 
 COLOURS: Final = {"a": ADAPTER_COLOURS[0], "b": ADAPTER_COLOURS[1]}
 ASKED_BEFORE: Final = (
     "The interval is for one question asked beforehand. Who looks at many pairs and keeps the best of them will find one "
-    "that is ahead by luck: the verdicts are corrected for that, this page is not."
+    "that is ahead by luck: the verdict BEATS is corrected for that, LOSES and this page are not."
 )
 ENTRIES: Final = (
     "An entry is the same where both opened the same side of a symbol on the same session of a block; its gain is shown as the "
@@ -27,15 +28,19 @@ ENTRIES: Final = (
 FRACTIONS: Final = {"return", "annual_return", "max_drawdown", "mean_drawdown", "net_exposure"}  # per cent, with a sign
 SHARES: Final = {"exposure", "volatility", "hit_rate"}  # per cent
 COUNTS: Final = {"trades", "longest_drawdown", "mean_drawdown_length", "mean_trade_bps"}
+FIRST: Final = ("snapshot", "commit", "packages")  # of the provenance; the rest is a line for every block
 LEGEND: Final = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 
 
-def comparison_html(found: Comparison, words: Mapping[str, str], provenance: Mapping[str, str]) -> str:
+def comparison_html(
+    found: Comparison, words: Mapping[str, str], provenance: Mapping[str, str], caveats: Sequence[str] = (HINDSIGHT,)
+) -> str:
     """One self-contained HTML; the same input gives the same bytes.
 
     Args:
         words: of each of the two its verdict (`reports.verdicts`), where it has one.
         provenance: what the figures were made from, the snapshot and the commit first.
+        caveats: said before any figure.
     """
     origin = " · ".join(f"{k} {v}" for k, v in list(provenance.items())[:2])
     names = {"a": escape(found.a), "b": escape(found.b)}
@@ -43,7 +48,7 @@ def comparison_html(found: Comparison, words: Mapping[str, str], provenance: Map
         shell.over("two beside each other", origin, "../index.html"),
         f"<h1>{escape(found.claim)}</h1>",
         f"<p>{escape(found.evidence)}</p>",
-        shell.caveats((HINDSIGHT, ASKED_BEFORE)),
+        shell.caveats((*caveats, ASKED_BEFORE)),
         f'<ul class="verdicts">{_verdicts(found, words)}</ul>',
         shell.tiles(_tiles(found)),
         shell.section("Equity, and one over the other", shell.chart("equity"), note=_span(found)),
@@ -52,7 +57,7 @@ def comparison_html(found: Comparison, words: Mapping[str, str], provenance: Map
         shell.section(
             "What they held at the same closes",
             _crossed(found.held, SIDES, found),
-            note="Shares of the closes of what either traded in a block; off the diagonal they differed.",
+            note="Shares of the closes of what either traded in a block; off the diagonal they differ, at most both are flat.",
         ),
         "" if found.answered is None else shell.section(
             "What they answered to the same questions", _crossed(found.answered, ACTIONS, found), note="Shares of decisions."
@@ -62,7 +67,7 @@ def comparison_html(found: Comparison, words: Mapping[str, str], provenance: Map
         shell.section("Net gain by symbol", _symbols(found, names), note="Thousands of currency; small: number of trades."),
         "</div>",
         shell.section("Sessions on which they parted most", _farthest(found, names)),
-        shell.section("Provenance", shell.facts(provenance), note="From these the figures can be made again."),
+        shell.section("Provenance", _provenance(provenance), note="From these the figures can be made again."),
     )  # fmt: skip
     drawn = {"equity": equity_figure(found), "blocks": blocks_figure(found)}
     return shell.framed(f"Tapehouse: {found.a} and {found.b}", "\n".join(parts), drawn)
@@ -79,17 +84,19 @@ def statistics_cells(found: Comparison) -> list[tuple[str, str, str, str, str]]:
             low, high = row["low"], row["high"]
             within = "" if low is None or high is None else f"{_figure(metric, low)} to {_figure(metric, high)}"
             cells += [_figure(metric, row["value"]), within]
-        rows.append((metric.replace("_", " "), *cells))
+        rows.append((NAMES.get(metric, metric.replace("_", " ")), *cells))
     return rows
 
 
 def equity_figure(found: Comparison) -> dict[str, Any]:
-    """Both returns in per cent, chained over the blocks of both, and below them what one is worth in terms of the other."""
+    """Both chained over the blocks of both, and below them what one is worth in terms of the other."""
     days = [day.isoformat() for day in found.daily["session"]]
     level = {key: (1.0 + found.daily[key]).cum_prod() for key in "ab"}
+    long = len(days) > LONG
+    told = "%{y:.1f}" if long else "%{y:+.2f} %"
     data = [
-        {"type": "scatter", "mode": "lines", "name": name, "x": days, "y": [*((level[key] - 1.0) * 100).round(4)],
-         "line": {"color": COLOURS[key], "width": 2}, "hovertemplate": "%{y:+.2f} %"}
+        {"type": "scatter", "mode": "lines", "name": name, "x": days, "y": [*((level[key] - (not long)) * 100).round(4)],
+         "line": {"color": COLOURS[key], "width": 2}, "hovertemplate": told}
         for key, name in (("a", found.a), ("b", found.b))
     ]  # fmt: skip
     over = [*((level["a"] / level["b"] - 1.0) * 100).round(4)]
@@ -104,7 +111,7 @@ def equity_figure(found: Comparison) -> dict[str, Any]:
             "hovermode": "x unified",
             "legend": LEGEND,
             "xaxis": {"type": "date", "anchor": "y2"},
-            "yaxis": {"domain": [0.36, 1], "title": {"text": "return, %"}},
+            "yaxis": {"domain": [0.36, 1]} | worth_axis(long),
             "yaxis2": {"domain": [0, 0.28], "title": {"text": "one over the other, %"}},
         },
     }
@@ -141,14 +148,20 @@ def _verdicts(found: Comparison, words: Mapping[str, str]) -> str:
 def _tiles(found: Comparison) -> list[tuple[str, str, str]]:
     row = found.difference
     within = "fewer than 30 sessions" if row["low"] is None else f"{number(row['low'])} to {number(row['high'])}"
-    same = sum(found.held[i][i] for i in range(len(SIDES)))
     return [
         ("difference of Sharpe ratios", number(row["difference"]), within),
         ("p-value, one-sided", number(row["p_value"], 3), f"that {found.a} is not ahead"),
         ("correlation of returns", number(row["correlation"]), "daily"),
-        ("holding the same", percent(same, 0).lstrip("+"), "of all closes"),
+        ("holding the same", percent(found.alike, 0).lstrip("+"), "of closes where either held something"),
         ("sessions of both", f"{row['sessions']:,}", f"{len(found.folds)} test block{'s' if len(found.folds) > 1 else ''}"),
     ]
+
+
+def _provenance(entries: Mapping[str, str]) -> str:
+    shown = {name: told for name, told in entries.items() if name in FIRST}
+    folded = {name: told for name, told in entries.items() if name not in FIRST}
+    more = f"<details><summary>Every block</summary>{shell.facts(folded)}</details>" if folded else ""
+    return shell.facts(shown) + more
 
 
 def _span(found: Comparison) -> str:

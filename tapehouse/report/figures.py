@@ -20,9 +20,19 @@ ACTION_COLOURS = {"SELL": "#d1495b", "HOLD": "#9aa0a8", "BUY": "#2f9e77"}
 EXIT_COLOURS = {
     "take": "#2f9e77", "stop": "#d1495b", "vertical": "#9aa0a8", "end": "#c9a227", "signal": "#3a8fd6", "delisted": "#7a6fd0",
 }  # fmt: skip
+EXIT_WORDS: Final = {
+    "take": "take-profit",
+    "stop": "stop",
+    "vertical": "end of the horizon",
+    "end": "end of the block",
+    "signal": "opposite signal",
+    "delisted": "delisted",
+}
 VERDICT_COLOURS: Final = {BEATS: "var(--good)", LOSES: "var(--bad)"}
 POINTS = 600  # of a curve; with more sessions every so manieth is drawn, which a screen does not tell apart
 SHOWN = 5  # lines drawn at first beside the baselines that are; the others wait in the legend
+LONG = 750  # sessions from which on equity is drawn on a scale of ratios
+RATIO_SCALE: Final = {"type": "log", "tickvals": [k * 10**power for power in range(-1, 6) for k in (1, 2, 5)]}
 LARGEST_COLOURED = 20.0  # per cent in a block, from where the colour is full
 LARGEST_DIFFERENCE = 1.5  # of two Sharpe ratios, from where the colour is full
 MARGIN = {"l": 110, "r": 16, "t": 28, "b": 36}
@@ -51,12 +61,13 @@ def first_shown(found: Sequence[Record], named: Collection[str] = ()) -> set[str
 
 
 def equity_figure(found: Sequence[Record], edges: Sequence[Any] = (), named: Collection[str] = ()) -> dict[str, Any]:
-    """Return in per cent over all blocks joined, and below it the drawdown.
+    """Equity over all blocks joined, on the axis of :func:`worth_axis`, and below it the drawdown.
 
     Args:
         edges: first sessions of blocks, each marked by a line. named: subjects to be drawn at first in any case.
     """
     lines, shown = styles(found), first_shown(found, named)
+    long = any(len(record.ret) > LONG for record in found)
     data = []
     # Baselines are drawn first, and so lie below the others.
     for record in sorted(found, key=lambda r: (not r.is_baseline, r.subject)):
@@ -74,11 +85,13 @@ def equity_figure(found: Sequence[Record], edges: Sequence[Any] = (), named: Col
         }
         if record.subject not in shown:
             common["visible"] = "legendonly"
-        of = {"y": level - 1.0, "y2": fallen}
+        of = {"y": level if long else level - 1.0, "y2": fallen}
         for axis, values in of.items():
             below = {"yaxis": "y2", "showlegend": False} if axis == "y2" else {}
             y = [round(float(values[i]) * 100, 2) for i in kept]
-            data.append({**common, **below, "y": y, "hovertemplate": "%{y:+.1f} %"})
+            told = "%{y:.1f}" if long and axis == "y" else "%{y:+.1f} %"
+            data.append({**common, **below, "y": y, "hovertemplate": told})
+    worth = worth_axis(long)
     marks = [
         {"type": "line", "xref": "x", "yref": "paper", "x0": day.isoformat(), "x1": day.isoformat(), "y0": 0, "y1": 1,
          "layer": "below", "line": {"width": 1, "dash": "dot", "color": "var(--line)"}}
@@ -92,11 +105,18 @@ def equity_figure(found: Sequence[Record], edges: Sequence[Any] = (), named: Col
             "hovermode": "x unified",
             "legend": {"orientation": "h", "x": 0, "y": -0.07, "yanchor": "top", "font": {"size": 12}},
             "xaxis": {"type": "date", "anchor": "y2"},
-            "yaxis": {"domain": [0.36, 1], "title": {"text": "return, %"}, "zeroline": True},
+            "yaxis": {"domain": [0.36, 1]} | worth,
             "yaxis2": {"domain": [0, 0.28], "title": {"text": "drawdown, %"}, "zeroline": False},
             "shapes": marks,
         },
     }
+
+
+def worth_axis(long: bool) -> dict[str, Any]:
+    """The axis of equity: of returns in per cent, or where there are many sessions the worth of 100 on a scale of ratios."""
+    if long:
+        return {"title": {"text": "worth of 100"}, "zeroline": False} | RATIO_SCALE
+    return {"title": {"text": "return, %"}, "zeroline": True}
 
 
 def sharpe_figure(found: Sequence[Record]) -> dict[str, Any]:
@@ -233,7 +253,7 @@ def exits_figure(trades: pl.DataFrame, found: Sequence[Record]) -> dict[str, Any
         own = [counts.get((record.subject, reason), 0) for reason in EXIT_COLOURS]
         if sum(own):
             rows.append((record.subject, [n / sum(own) for n in own]))
-    return _stacked(rows, EXIT_COLOURS, "share of trades, %")
+    return _stacked(rows, {EXIT_WORDS[reason]: colour for reason, colour in EXIT_COLOURS.items()}, "share of trades, %")
 
 
 def weighted(rows: pl.DataFrame, share: str, weight: str) -> float:

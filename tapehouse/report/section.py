@@ -14,7 +14,7 @@ from tapehouse.adjustment import adjusted_prices
 from tapehouse.metrics import sharpe
 from tapehouse.report.verdict import Record, records
 
-STRATEGY = "strategy"
+ADAPTER, STRATEGY = "adapter", "strategy"
 PRICES: Final = {"symbol": pl.String, "session": pl.Date, "close": pl.Float64, "factor": pl.Float64}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from tapehouse.report.figures import ADAPTER_COLOURS, BASELINE_COLOUR
+from tapehouse.report.verdict import number, percent
 from tapehouse.sensitivity import CAPITAL, COST
 
 # Orange loses and blue gains: the colour-blind can tell them apart.
@@ -27,7 +28,7 @@ def cost_lag_figure(cells: pl.DataFrame) -> dict:
     ratios = [[_rounded(found.get("sharpe")) for found in row] for row in rows]
     far = max([LEAST_SPAN, *(abs(value) for row in ratios for value in row if value is not None)])
     told = [
-        [f"return {found['return'] * 100:+.1f} %, {found['trades']} trades" if found else "" for found in row] for row in rows
+        [f"return {percent(found['return'])}, {found['trades']:,} trades" if found else "" for found in row] for row in rows
     ]
     heat = {
         "type": "heatmap",
@@ -41,9 +42,10 @@ def cost_lag_figure(cells: pl.DataFrame) -> dict:
         "showscale": False,
         "xgap": 2,
         "ygap": 2,
-        "texttemplate": "%{z:.2f}",
+        "text": [["" if value is None else number(value) for value in row] for row in ratios],
+        "texttemplate": "%{text}",
         "hoverongaps": False,
-        "hovertemplate": "%{x} bps a side, %{y} sessions later<br>Sharpe ratio %{z:.2f}<br>%{customdata}<extra></extra>",
+        "hovertemplate": "%{x} bps a side, %{y} sessions later<br>Sharpe ratio %{text}<br>%{customdata}<extra></extra>",
     }
     drawn = any(value is not None for row in ratios for value in row)  # an axis without values has no place for a frame
     frame = [_frame(costs.index(at), 0)] if drawn and at is not None else []
@@ -110,7 +112,7 @@ def sensitivity_words(cells: pl.DataFrame) -> list[str]:
     declared = grid.filter("declared").select("cost_bps")
     late = grid.join(declared, on="cost_bps", how="semi").sort("lag")
     if late.height > 1 and late["sharpe"].null_count() == 0:
-        ratios = [f"{value:.2f}" for value in late["sharpe"]]
+        ratios = [number(value) for value in late["sharpe"]]
         later = f"{', '.join(ratios[1:])} where orders are sent 1 to {late['lag'][-1]} sessions later"
         said.append(f"Its Sharpe ratio of {ratios[0]} is {later}.")
     curve = cells.filter((pl.col("kind") == CAPITAL) & pl.col("sharpe").is_not_null()).sort("capital")
@@ -146,11 +148,11 @@ def _of_capital(curve: pl.DataFrame) -> str:
         return f"With impact it earns nothing even on {least:,.0f}."
     below = curve.filter(pl.col("sharpe") < first / 2)
     if below.is_empty():
-        return f"Of the Sharpe ratio of {first:.2f} on {least:,.0f}, more than half is left on {curve['capital'][-1]:,.0f}."
+        return f"Of the Sharpe ratio of {number(first)} on {least:,.0f}, more than half is left on {curve['capital'][-1]:,.0f}."
     at, left = below.select("capital", "sharpe").row(0)
     kept = curve.filter(pl.col("capital") < at)["capital"][-1]
-    half = f"more than half is left on {kept:,.0f}, and {left:.2f} on {at:,.0f}"
-    return f"Of the Sharpe ratio of {first:.2f} on {least:,.0f}, {half}."
+    half = f"more than half is left on {kept:,.0f}, and {number(left)} on {at:,.0f}"
+    return f"Of the Sharpe ratio of {number(first)} on {least:,.0f}, {half}."
 
 
 def _level(axis: str, height: float) -> dict:

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any, Final
 
 from tapehouse.report import shell
+from tapehouse.report.board import blocks
 from tapehouse.report.caveats import HINDSIGHT
 from tapehouse.report.section import STRATEGY, Section, Subject
 from tapehouse.report.subject_account import equity_section, months_section, rolling_section
@@ -35,6 +36,11 @@ SECTIONS: Final[tuple[Callable[[Subject], Section | None], ...]] = (
     tail_section,
     sensitivity_section,
     paths_section,
+)
+JUDGED = (
+    "The yardstick is the best of the declared baselines, picked on the same sessions. BEATS is corrected for all subjects and "
+    "for everything that was tried; LOSES is not: the 95 % interval of the difference lies below 0, as declared. The intervals "
+    "shown, of 95 %, are of this subject alone."
 )
 REMADE = "From these the figures can be made again."
 KINDS = {
@@ -101,9 +107,9 @@ def _scope(subject: Subject) -> tuple[str, ...]:
     if subject.record is None:
         return ()
     row = subject.record.row
+    universe = row["scope"].partition(", ")[2]
     return (
-        f"Of {row['scope']}, {row['first_session']:%Y-%m-%d} to {row['last_session']:%Y-%m-%d}. The verdict is corrected for "
-        "all subjects and for everything that was tried; the intervals shown, of 95 %, are of this subject alone.",
+        f"Of {blocks(row['folds'])}, {universe}, {row['first_session']:%Y-%m-%d} to {row['last_session']:%Y-%m-%d}. {JUDGED}",
     )
 
 

@@ -8,6 +8,7 @@ from datetime import date
 import numpy as np
 import polars as pl
 
+from tapehouse.report.figures import LONG, RATIO_SCALE
 from tapehouse.report.section import Section, Subject, heat_table
 from tapehouse.report.shell import chart
 from tapehouse.report.verdict import number
@@ -28,8 +29,6 @@ FEW_BLOCKS = 6  # up to so many, their edges are drawn
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 FULL_COLOUR = 0.10  # return of a month that is coloured as strongly as any
 HALF_YEAR, QUARTER = 120, 60  # sessions of the rolling ratio, and of one where there are few
-RATIO_TICKS = [factor * 10**power for power in range(-1, 6) for factor in (1, 2, 5)]
-LONG = 750  # sessions from which on equity is drawn on a scale of ratios
 HEIGHT = 400
 
 
@@ -38,7 +37,7 @@ def equity_section(subject: Subject) -> Section | None:
     if subject.record is None or not len(subject.record.ret):
         return None
     long = len(subject.record.ret) > LONG
-    scale = {"type": "log", "tickvals": RATIO_TICKS} if long else {}
+    scale = RATIO_SCALE if long else {}
     ours, days = subject.record.ret, [day.isoformat() for day in subject.record.sessions]
     data = []
     for place, (name, ret) in enumerate(_ordered(subject)):
@@ -85,11 +84,17 @@ def rolling_section(subject: Subject) -> Section | None:
             line = {"color": BASELINE_LINES[0]["color"], "width": 1.4}
             data.append(_line(strongest[0], days, rolling_sharpe(strongest[1].to_numpy(), window), line, unit=""))
         data.append(_line(subject.name, days, rolling_sharpe(record.ret, window), {"color": US, "width": 2}, unit=""))
+    long = len(record.ret) > LONG
+    if long:
+        held = held.group_by_dynamic("session", every="1w", label="datapoint").agg(
+            pl.col("gross_exposure", "net_exposure").mean()
+        )
+    weeks = [day.isoformat() for day in held["session"]]
     for name, column, style in (("gross", "gross_exposure", "var(--even)"), ("net", "net_exposure", US)):
         level = [round(100 * x, 2) for x in held[column]]
-        shape = {"color": style, "width": 1, "shape": "hv"}
+        shape = {"color": style, "width": 1, "shape": "linear" if long else "hv"}
         data.append(
-            {"type": "scatter", "mode": "lines", "name": f"{name} exposure", "x": days, "y": level, "yaxis": "y2",
+            {"type": "scatter", "mode": "lines", "name": f"{name} exposure", "x": weeks, "y": level, "yaxis": "y2",
              "line": shape, "fill": "tozeroy" if name == "gross" else "none", "hovertemplate": "%{y:.0f} %"}
         )  # fmt: skip
     layout = {
@@ -106,7 +111,7 @@ def rolling_section(subject: Subject) -> Section | None:
     note = (
         f"The ratio is of the last {window} sessions, across blocks, annualised; over so few its own error is about "
         f"{math.sqrt(PERIODS_A_YEAR / window):.1f} either way. Exposure is longs plus shorts (gross) and longs less shorts "
-        "(net) over equity, at the close."
+        f"(net) over equity, at the close{'; means of weeks' if long else ''}."
     )
     return Section("rolling", "Rolling Sharpe ratio and exposure", chart("rolling-chart"), note, figures)
 

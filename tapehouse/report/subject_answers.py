@@ -11,7 +11,7 @@ import polars as pl
 from tapehouse.evaluations.reading import COUNTED, MEANING, pooled
 from tapehouse.labels.forward import HORIZONS
 from tapehouse.predictions import ACTIONS
-from tapehouse.report.section import STRATEGY, Section, Subject, heat_table
+from tapehouse.report.section import ADAPTER, STRATEGY, Section, Subject, heat_table
 from tapehouse.report.shell import chart, choice, head, subject, table
 from tapehouse.report.verdict import number
 
@@ -19,17 +19,20 @@ EVALUATIONS: Final = "reports.evaluations"
 US, SOFT = "var(--us)", "var(--soft)"
 # Those that the first table shows, where they are known; all others are folded away below it.
 MAIN: Final = (
-    *("accuracy", "balanced_accuracy", "mcc", "f1_macro", "log_loss", "brier", "calibration_error"),
+    *("accuracy", "balanced_accuracy", "mcc", "f1_macro", "log_loss", "brier"),
+    *("calibration_error", "calibration_error_by_chance"),
     *("hit_rate", "mean_ret", "rank_ic", "reward_by_margin", "reward_by_confidence", "fill_rate"),
     *("implementation_shortfall_bps", "policy_agreement", "disagreement_ret", "preference_accuracy", "preference_margin"),
 )
-SLICED: Final = ("n_labelled", "accuracy", "mcc", "log_loss", "hit_rate", "mean_ret")
+SHARES: Final = {f"share_{action.lower()}": action for action in ACTIONS}
+SLICED: Final = ("n_labelled", *SHARES, "accuracy", "mcc", "log_loss", "hit_rate", "mean_ret")
 SLICES: Final = {"regime": "regime", "symbol": "symbol", "action": "answer", "objective": "objective"}
 HEADS: Final = {
     "n_labelled": "decisions",
     "mcc": "MCC",
     "f1_macro": "F1, mean of classes",
     "brier": "Brier score",
+    "calibration_error_by_chance": "the same by chance",
     "mean_ret": "mean return, bps",
     "rank_ic": "rank IC",
     "implementation_shortfall_bps": "shortfall, bps",
@@ -56,10 +59,12 @@ def answers_section(of: Subject) -> Section | None:
     found = {row["metric"]: row for row in pooled(rows).iter_rows(named=True)}
     main = [name for name in MAIN if name in found]
     apart = {name for name in COUNTED if name in found} | {f"{name}_{h}d" for name in BY_HORIZON for h in HORIZONS}
+    apart |= set() if of.kind == ADAPTER else {"unparseable"}
     others = [name for name in MEANING if name in found and name not in main and name not in apart]
     base = found.get("log_loss_base_rate")
     told = [f"{found['n']['value']:,.0f} answers"] if "n" in found else []
-    told += [f"{found['unparseable']['value'] * 100:.1f} % did not parse and acted as HOLD"] if "unparseable" in found else []
+    if of.kind == ADAPTER and "unparseable" in found:  # nothing else answers in text
+        told.append(f"{found['unparseable']['value'] * 100:.1f} % did not parse and acted as HOLD")
     told += [f"the blocks' own base rates have a log loss of {base['value']:.3f}"] if base is not None else []
     body = _figures(found, main or others)
     if main and others:
@@ -85,7 +90,8 @@ def calibration_section(of: Subject) -> Section | None:
         parts.append(f"<div><h3>Calibration</h3>{chart('reliability')}</div>")
         notes.append(
             "Each point is a bin of the probability given to the answered action, as large as it has answers; on the diagonal "
-            "what was stated came true as often. Hollow: too few for an interval. Crosses: against shuffled outcomes."
+            "what was stated came true as often. Hollow: too few in most blocks for an interval. Crosses: against shuffled "
+            "outcomes."
         )
     if confusion is not None:
         parts.append(f"<div>{'<h3>Confusion</h3>' if figure else ''}{confusion}</div>")
@@ -105,7 +111,7 @@ def reward_section(of: Subject) -> Section | None:
     note = (
         "Mean realised reward of BUY and SELL answers by how much more probable the answered side was held than the other, in "
         "deviations of the price over the window. Were the model's margins worth something, the points would rise to the "
-        "right; hollow ones are too few for an interval."
+        "right; hollow ones are too few in most blocks for an interval."
     )
     return Section("reward", "Reward against margin", chart("margin-chart"), note, {"margin-chart": figure})
 
@@ -122,7 +128,10 @@ def slices_section(of: Subject) -> Section | None:
             panels[f"by {title}"] = _sliced(found, title)
     if not panels:
         return None
-    note = "Regimes are those known at the decision (features.regime). Below 30 observations in a block there is no interval."
+    note = (
+        "Regimes are those known at the decision (features.regime). BUY, HOLD and SELL are shares of the answers: who follows "
+        "the regime alone shows it here. Below 30 observations in a block there is no interval."
+    )
     return Section("slices", "By regime, symbol and answer", choice(panels), note)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
@@ -14,6 +15,7 @@ from tapehouse.report.verdict import number, percent
 from tapehouse.sensitivity import CAPITAL, joined
 from tapehouse.strategies.log import MEANING as LOG
 from tapehouse.subject_statistics import MEANING
+from tapehouse.yaml_files import parse_yaml
 
 SHARES: Final = {
     *("annual_return", "return", "volatility", "max_drawdown", "mean_drawdown", "exposure", "net_exposure", "hit_rate"),
@@ -29,6 +31,7 @@ NAMES: Final = {
     "turnover": "turnover a year",
     "mean_trade_bps": "mean trade, bps",
 }
+CONFIDENCE, RANK = "confidence", "rank"  # a gate, and what its threshold is of unless it says otherwise
 TAIL: Final = {
     "tail_target": "target",
     "tail_realised": "realised",
@@ -63,7 +66,8 @@ def statistics_section(of: Subject) -> Section | None:
         text = f'<div class="two"><div>{text}</div>{beside}</div>'
     note = (
         "All blocks joined, after costs. Intervals by block bootstrap of sessions; those of trades draw them with the session "
-        "that they end in. Differences are paired, and each is one question by itself: the verdict alone is corrected for all."
+        "that they end in. Differences are paired, and each is one question by itself: "
+        "BEATS alone, of the verdicts, is corrected for all."
     )
     return Section("statistics", "Statistics", text, note)
 
@@ -81,7 +85,7 @@ def veto_section(of: Subject) -> Section | None:
     ]
     parts = [table(("what became of it", "signals", "share"), rows, words=("what became of it",))]
     if log is not None:
-        parts.append("<h3>Gates, vetoes and guards</h3>" + _vetoes(log))
+        parts.append("<h3>Gates, vetoes and guards</h3>" + _vetoes(log, _rank(of)))
     disagreed = int(decisions["disagreement"].sum())
     told = f"{wanted.height:,} decisions wanted a trade. "
     told += f"At {disagreed:,} one predictor would have bought what another would have sold. " if len(of.predictors) > 1 else ""
@@ -108,7 +112,7 @@ def tail_section(of: Subject) -> Section | None:
     body = (
         f"<p>Asked: at most {_percent(target)} of sessions lose more than {_percent(loss)} of equity. Realised: "
         f"{_percent(over_all('tail_realised'))}; at full size {_percent(over_all('tail_at_full_size'))}. Above the target in "
-        f"{over} of {by.height} blocks; entries were {number(over_all('tail_size'))} of full size on average.</p>"
+        f"{over} of {by.height} blocks; the size allowed was {number(over_all('tail_size'))} of full size on average.</p>"
     )
     lines = [
         (escape(row["fold"]), *(number(row[c]) if c == "tail_size" else _percent(row[c]) for c in TAIL))
@@ -152,13 +156,27 @@ def _differences(of: Subject, others: pl.DataFrame) -> str:
     return table(heads, rows)
 
 
-def _vetoes(log: pl.DataFrame) -> str:
+def _rank(of: Subject) -> float | None:
+    """The rank that its gate by confidence declares; None where it declares none."""
+    gate = (parse_yaml(of.declared).get("gates") or {}).get("confidence") or {}
+    return gate.get("least") if gate.get("of", RANK) == RANK else None
+
+
+def _threshold(row: Mapping[str, Any], rank: float | None) -> str:
+    """What was compared with: the range over blocks, where each has its own, and the rank that is declared for it."""
+    low, high = row["lowest"], row["highest"]
+    told = number(None) if low is None else f"{low:g}" if low == high else f"{low:.2f} to {high:.2f}"
+    return f"rank {rank:g}: {told}" if row["veto"] == CONFIDENCE and rank is not None else told
+
+
+def _vetoes(log: pl.DataFrame, rank: float | None) -> str:
     """The log over all blocks: counts add up, a state is given with the blocks that it held in."""
     by = (
         log.sort("stage", "veto", "fold")
         .group_by("stage", "veto", maintain_order=True)
         .agg(
-            pl.col("threshold").last(),
+            pl.col("threshold").min().alias("lowest"),
+            pl.col("threshold").max().alias("highest"),
             (pl.col("state") == "active").sum().alias("active"),
             pl.col("state").filter(pl.col("state") != "active").last().alias("otherwise"),
             pl.len().alias("blocks"),
@@ -172,8 +190,7 @@ def _vetoes(log: pl.DataFrame) -> str:
         state += f" in {r['blocks'] - r['active']} of {r['blocks']} blocks" if 0 < r["active"] < r["blocks"] else ""
         counts = [f"{r[c]:,}" for c in ("holds", "held_back", "missing")]
         pace = [number(None if r[c] is None else float(r[c]), 0) for c in ("window", "least", "cool_down")]
-        threshold = number(None) if r["threshold"] is None else f"{r['threshold']:g}"
-        rows.append((escape(r["veto"].replace("_", " ")), r["stage"], escape(state), threshold, *counts, *pace))
+        rows.append((escape(r["veto"].replace("_", " ")), r["stage"], escape(state), _threshold(r, rank), *counts, *pace))
     names = ("veto", "stage", "state")
     heads = (*names, "threshold", "held", "held back", "missing", "window", "sample", "cool-down")
     return table(heads, rows, words=names)

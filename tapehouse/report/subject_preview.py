@@ -33,7 +33,7 @@ def subject_png(subject: Subject) -> bytes:
         label = f"{subject.name} {percent(record.gained)}, Sharpe {number(record.sharpe if record.trades else None)}"
         upper.plot(days, (level - 1.0) * 100, color=US, linewidth=2, label=label)
         lower.fill_between(days, (level / np.maximum(np.maximum.accumulate(level), 1.0) - 1.0) * 100, color=US, alpha=0.5, lw=0)
-        upper.legend(fontsize=8, frameon=False, loc="upper left")
+        upper.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)  # above, off the curves
         locator = AutoDateLocator(minticks=3, maxticks=10)
         lower.xaxis.set_major_locator(locator)
         lower.xaxis.set_major_formatter(ConciseDateFormatter(locator))

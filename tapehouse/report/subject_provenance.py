@@ -9,8 +9,11 @@ from typing import Any
 import polars as pl
 
 from tapehouse.report import shell
+from tapehouse.report.board import blocks
 from tapehouse.report.provenance import commit_text, packages_text
 from tapehouse.report.section import STRATEGY, Subject
+
+COUNTS = {"examples": "rows", "tokens": "tokens"}
 
 
 def subject_provenance(subject: Subject, snapshot: int, commit: dict[str, Any]) -> dict[str, str]:
@@ -39,6 +42,7 @@ def provenance_body(subject: Subject, provenance: Mapping[str, str]) -> str:
     models = subject.rows("models.adapters")
     if models is not None:
         count = "1 fitted model" if models.height == 1 else f"{models.height} fitted models"
+        count = count if models["rows"].sum() else f"Nothing fitted, in {blocks(models.height)}"
         parts.append(f"<details><summary>{count}</summary>{_models(models)}</details>")
     return "".join(parts)
 
@@ -52,12 +56,13 @@ def _links(subject: Subject) -> str:
 
 
 def _models(models: pl.DataFrame) -> str:
+    counts = {head: column for head, column in COUNTS.items() if models[column].sum()}  # a rule learns of nothing
     rows = []
     for row in models.sort("fold").iter_rows(named=True):
         # Only what is trained on a base has a card beside its weights.
         folder = escape(row["path"])
         card = f'<a href="../{folder}/README.md">{folder}</a>' if row["kind"] == "adapter" else folder
-        counts = (f"{row['rows']:,}", f"{row['tokens']:,}")
-        rows.append((escape(row["fold"]), *counts, str(row["snapshot"]), escape(row["digest"][:12]), card))
-    heads = ("block", "examples", "tokens", "read at snapshot", "digest", "files")
+        learnt = (f"{row[column]:,}" for column in counts.values())
+        rows.append((escape(row["fold"]), *learnt, str(row["snapshot"]), escape(row["digest"][:12]), card))
+    heads = ("block", *counts, "read at snapshot", "digest", "files")
     return shell.table(heads, rows, words=("block", "digest", "files"))

@@ -7,6 +7,7 @@ from html import escape
 
 import polars as pl
 
+from tapehouse.report.figures import EXIT_WORDS
 from tapehouse.report.section import Section, Subject
 from tapehouse.report.shell import chart, choice, table
 from tapehouse.report.verdict import number, percent
@@ -14,14 +15,6 @@ from tapehouse.report.verdict import number, percent
 GOOD, BAD, INK = "var(--good)", "var(--bad)", "var(--soft)"
 CHART_HEIGHT = 340
 SIDES = {"BUY": ("long", "triangle-up"), "SELL": ("short", "triangle-down")}
-REASONS = {
-    "take": "take-profit",
-    "stop": "stop",
-    "vertical": "end of the horizon",
-    "end": "end of the block",
-    "signal": "opposite signal",
-    "delisted": "delisted",
-}
 
 
 def price_section(subject: Subject) -> Section | None:
@@ -42,7 +35,7 @@ def price_section(subject: Subject) -> Section | None:
             name = f"trades-{len(symbols)}-{len(blocks)}"
             figures[name] = _price_figure(price.sort("session"), own.sort("trade_id"))
             gained = number(own["pnl"].sum() / 1000, 1) if own.height else number(None)
-            told = f'<p class="note">{escape(symbol)}, block {escape(fold)}: {own.height} trades, net {gained} thousand.</p>'
+            told = f'<p class="note">{escape(symbol)}, block {escape(fold)}: {_trades(own.height)}, net {gained} thousand.</p>'
             blocks[fold] = told + chart(name)
         symbols[symbol] = choice(blocks)
     note = (
@@ -65,7 +58,7 @@ def outcome_section(subject: Subject) -> Section | None:
     told = trades.with_columns(
         bps=pl.col("pnl") / (pl.col("shares") * pl.col("entry_price")) * 1e4,
         side=pl.col("side").replace_strict({k: v[0] for k, v in SIDES.items()}),
-        exit_reason=pl.col("exit_reason").replace_strict(REASONS),
+        exit_reason=pl.col("exit_reason").replace_strict(EXIT_WORDS),
         all=pl.lit("all"),
     )
     parts = []
@@ -87,6 +80,10 @@ def _outcomes(told: pl.DataFrame, column: str) -> Sequence[tuple[str, ...]]:
         (escape(str(level)), f"{count:,}", percent(won, 0).lstrip("+"), number(bps, 0), number(pnl / 1000, 1))
         for level, count, won, bps, pnl in by.sort(column).iter_rows()
     ]
+
+
+def _trades(count: int) -> str:
+    return "1 trade" if count == 1 else f"{count:,} trades"
 
 
 def _in_one_basis(trades: pl.DataFrame, prices: pl.DataFrame) -> pl.DataFrame:
@@ -111,7 +108,7 @@ def _price_figure(price: pl.DataFrame, trades: pl.DataFrame) -> dict:
         days_of, at, symbols, texts, sizes = [], [], [], [], []
         for t in own.iter_rows(named=True):
             word, mark = SIDES[t["side"]]
-            out = f"{t['exit_session']:%Y-%m-%d}: {REASONS[t['exit_reason']]}, net {number(t['pnl'], 0)}"
+            out = f"{t['exit_session']:%Y-%m-%d}: {EXIT_WORDS[t['exit_reason']]}, net {number(t['pnl'], 0)}"
             days_of += [t["entry_session"].isoformat(), t["exit_session"].isoformat(), None]
             at += [round(t["entry_at"], 4), round(t["exit_at"], 4), None]
             symbols += [mark, "x-thin-open", mark]

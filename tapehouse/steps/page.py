@@ -9,6 +9,7 @@ def run(b, name: str, source: Path, predictors: tuple[str, ...]) -> pl.DataFrame
     """The row of `reports.pages`; the page and its preview lie in the reports' folder, named after the subject."""
     from tapehouse.files import replace_file
     from tapehouse.judging_rules import load_rules
+    from tapehouse.report.caveats import hindsight
     from tapehouse.report.provenance import page_row
     from tapehouse.report.section import subject_of
     from tapehouse.report.subject import headline, subject_html
@@ -35,7 +36,8 @@ def run(b, name: str, source: Path, predictors: tuple[str, ...]) -> pl.DataFrame
         b.end,
     )
     page, preview = (b.settings.reports_dir / f"{name}{suffix}" for suffix in (".html", ".png"))
-    replace_file(page, subject_html(subject, subject_provenance(subject, b.snapshot, commit)).encode())
+    made, caveats = subject_provenance(subject, b.snapshot, commit), (hindsight(b.settings.universe.tradable),)
+    replace_file(page, subject_html(subject, made, caveats).encode())
     replace_file(preview, subject_png(subject))
     b.note(says=headline(subject), report=page, preview=preview)
     return pl.DataFrame([page_row(name, page, b.settings.root, b.snapshot, commit)])

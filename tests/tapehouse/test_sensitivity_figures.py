@@ -33,6 +33,7 @@ def test_the_grid_is_a_table_with_the_declared_cell_framed():
     assert heat["x"] == ["5", "15", "50"] and heat["y"] == ["0", "1"]
     assert heat["z"][0] == pytest.approx([0.75, 0.25, -1.5]) and heat["z"][1] == pytest.approx([0.55, 0.05, -1.7])
     assert heat["zmax"] == -heat["zmin"] == pytest.approx(1.7)
+    assert heat["text"][0] == ["0.75", "0.25", "\N{MINUS SIGN}1.50"]
     frame = figure["layout"]["shapes"][0]
     assert (frame["x0"] + frame["x1"]) / 2 == 1 and (frame["y0"] + frame["y1"]) / 2 == 0
     assert json.dumps(figure, allow_nan=False) == json.dumps(cost_lag_figure(cells()), allow_nan=False)
@@ -61,7 +62,7 @@ def test_the_sentences():
     assert "of 0.25 on 100,000, more than half is left on 10,000,000" in capital
     # With impact of half the gain for each million nothing is left on two.
     dear = sensitivity_words(cells(impact=1.25e-10))[2]
-    assert "0.24 on 100,000, more than half is left on 1,000,000, and -1.00 on 10,000,000" in dear
+    assert "0.24 on 100,000, more than half is left on 1,000,000, and \N{MINUS SIGN}1.00 on 10,000,000" in dear
     assert "Even at 5 bps" in sensitivity_words(cells(0.0))[0] and "nothing even on 100,000" in sensitivity_words(cells(0.0))[2]
     assert "up to 50 bps" in sensitivity_words(cells(0.01))[0]
 

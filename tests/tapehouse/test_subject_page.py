@@ -133,7 +133,8 @@ def page() -> str:
 def test_the_first_screen_says_verdict_and_hindsight_before_any_figure(page):
     first = page[: page.index('id="equity-chart"')]
     assert "ours loses to momentum." in first and ">LOSES<" in first
-    assert HINDSIGHT in first and "2 windows, one universe of 5 instruments" in first
+    assert HINDSIGHT in first and "2 test blocks, one universe of 5 instruments" in first
+    assert "BEATS is corrected for all subjects" in first and "LOSES is not" in first
     assert first.index(HINDSIGHT) < first.index('class="tiles"') < first.index('class="contents"')
     assert "snapshot 7 · commit 0123456789ab" in first
 
