@@ -17,9 +17,10 @@ from typing import Final, Literal
 import numpy as np
 import polars as pl
 
-from tapehouse.bootstrap import BLOCK_SESSIONS, FEWEST, tail
-from tapehouse.evaluations.drawing import Blocks, draw_sums, grouped_sums, intervals
+from tapehouse.bootstrap import BLOCK_SESSIONS, FEWEST
+from tapehouse.evaluations.drawing import Blocks, draw_sums, grouped_sums, intervals, tails
 from tapehouse.evaluations.rows import Rows
+from tapehouse.statistics.panels import fewest_spanned, spanned
 
 PERMUTED: Final = "permuted"
 PERMUTATIONS = 10
@@ -136,7 +137,8 @@ def measure(rows: Rows, parts: Sequence[Part], slices: Sequence[Slice] = (), mai
     Args:
         main: the term whose daily sums set the length of blocks, by Politis and White's rule; without one it is the horizon's.
 
-    Figures of a slice with no observation are left out; of the whole they are null. No interval stands on fewer than 30.
+    Figures of a slice with no observation are left out; of the whole they are null. No interval stands on fewer than 30, or
+    on such that span fewer than 30 sessions or four horizons (`panels.spanned`).
     """
     whole = Slice(ALL, ("",), np.zeros(len(rows), np.int64))
     blocks = Blocks(rows.sessions, _main_series(rows, parts, main))
@@ -155,9 +157,7 @@ def measure(rows: Rows, parts: Sequence[Part], slices: Sequence[Slice] = (), mai
 
 def evaluation_frame(subject: str, fold: str, split: str, figures: pl.DataFrame) -> pl.DataFrame:
     """Rows of `reports.evaluations` of one subject, fold and split from what `measure` gave."""
-    return figures.select(
-        pl.lit(subject).alias("subject"), pl.lit(fold).alias("fold"), pl.lit(split).alias("split"), *FIGURES
-    )
+    return figures.select(pl.lit(subject).alias("subject"), pl.lit(fold).alias("fold"), pl.lit(split).alias("split"), *FIGURES)
 
 
 def _main_series(rows: Rows, parts: Sequence[Part], main: str | None) -> np.ndarray | None:
@@ -261,19 +261,23 @@ def _family(
 def _ends(
     placed: Sequence[_Placed], daily: np.ndarray, observed: Mapping[str, np.ndarray], blocks: Blocks
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Lower and upper ends of the interval of each figure that has one, (groups,); NaN below 30 observations."""
+    """Lower and upper ends of the interval of each figure that has one, (groups,); NaN where too few sessions carry it."""
     asked = [p for p in placed if p.metric.interval and (observed[p.metric.name] >= FEWEST).any()]
     low, high = ({p.metric.name: np.full(len(daily), np.nan) for p in asked} for _ in range(2))
     for horizon in sorted({p.metric.horizon for p in asked}):
         some, resamples = [p for p in asked if p.metric.horizon == horizon], blocks.of(horizon)
+        # (figures, groups): what sessions without observations do not add to.
+        spans = spanned(daily[:, :, [p.observed + daily.shape[2] // 2 for p in some]], horizon).T
+        sure = (np.stack([observed[p.metric.name] for p in some]) >= FEWEST) & (spans >= fewest_spanned(horizon))
         used = sorted({column for p in some for column in p.columns})
-        for first in range(0, len(daily), TOGETHER):
-            groups = np.arange(first, min(first + TOGETHER, len(daily)))
+        measured = np.flatnonzero(sure.any(axis=0))
+        for first in range(0, len(measured), TOGETHER):
+            groups = measured[first : first + TOGETHER]
             drawn = np.stack([draw_sums(daily[group][:, used], resamples) for group in groups], axis=1)
             totals = dict(zip(used, drawn, strict=True))
-            enough = [observed[p.metric.name][groups] >= FEWEST for p in some]
+            enough = sure[:, groups]
             drawn = np.concatenate([p.of(totals)[kept] for p, kept in zip(some, enough, strict=True)])
-            ends = intervals(drawn, tail(resamples))
+            ends = intervals(drawn, tails(resamples, spans[:, groups][enough]))
             after = np.cumsum([kept.sum() for kept in enough])
             for p, kept, stop in zip(some, enough, after, strict=True):
                 for found, end in zip((low, high), ends, strict=True):

@@ -6,10 +6,12 @@ blocks, not sessions, and leaves an exact zero where nothing was drawn. The orde
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numba import njit
 
-from tapehouse.bootstrap import LEVEL, Resamples, block_length, resample
+from tapehouse.bootstrap import LEVEL, Resamples, block_length, resample, tail
 
 
 def grouped_sums(terms: np.ndarray, groups: np.ndarray, group_count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -69,25 +71,31 @@ def _draws(daily, starts, block):
     return found
 
 
-def intervals(draws: np.ndarray, beyond: float) -> tuple[np.ndarray, np.ndarray]:
-    """Ends that leave the share `beyond` of each row of `draws` (figures, draws) on either side.
+def tails(drawn: Resamples, sessions: np.ndarray) -> np.ndarray:
+    """`bootstrap.tail` of figures that so many sessions carry, an array of any shape: as if no other were drawn from."""
+    some, place = np.unique(sessions, return_inverse=True)
+    return np.array([tail(replace(drawn, sessions=int(count))) for count in some])[place.reshape(sessions.shape)]
+
+
+def intervals(draws: np.ndarray, beyond: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+    """Ends that leave the share `beyond`, one or of each figure, of each row of `draws` (figures, draws) on either side.
 
     Returns:
         lower and upper ends, both (figures,), linearly between neighbours; NaN where more than 2.5 % of the draws leave the
         figure undefined (NaN): it hangs on so few rows that they say nothing about its interval. Fewer are left out.
     """
-    ends = (beyond, 1 - beyond)
+    beyond = np.broadcast_to(beyond, len(draws))
     low, high = np.full(len(draws), np.nan), np.full(len(draws), np.nan)
     defined = draws.shape[1] - np.isnan(draws).sum(axis=1)
     fewest = draws.shape[1] * (1 + LEVEL) / 2
     for count in np.unique(defined[defined >= fewest]):
         rows = np.flatnonzero(defined == count)
-        places = [(count - 1) * end for end in ends]
-        near = sorted({int(f(p)) for p in places for f in (np.floor, np.ceil)})
+        places = [(count - 1) * beyond[rows], (count - 1) * (1 - beyond[rows])]
+        near = np.unique([f(place).astype(np.int64) for place in places for f in (np.floor, np.ceil)])
         sorted_there = np.partition(draws[rows], near, axis=1)  # NaN goes to the end
         for found, place in zip((low, high), places, strict=True):
-            below, above = int(np.floor(place)), int(np.ceil(place))
-            lower, upper = sorted_there[:, below], sorted_there[:, above]
+            below, above = (f(place).astype(np.int64) for f in (np.floor, np.ceil))
+            lower, upper = (sorted_there[np.arange(len(rows)), at] for at in (below, above))
             found[rows] = lower + (upper - lower) * (place - below)
     return low, high
 
@@ -102,7 +110,10 @@ class Blocks:
         self.made: dict[int, Resamples] = {}
 
     def of(self, horizon: int) -> Resamples:
-        """Draws of blocks at least as long as the horizon in sessions, and at most a third of all."""
+        """Draws of blocks at least as long as the horizon in sessions, and at most a third of all.
+
+        A horizon is above that third only where there are too few sessions for an interval (`panels.fewest_spanned`).
+        """
         longest = max(self.sessions // 3, 1)
         length = min(max(self.best, horizon), longest)
         if length not in self.made:

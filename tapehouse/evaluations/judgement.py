@@ -10,14 +10,16 @@ from tapehouse.evaluations.core import EVALUATIONS, Derived, Part, Ratio, Slice,
 from tapehouse.evaluations.rows import Rows
 from tapehouse.predictions import TEST
 
+MAIN = "right"  # the daily number of right pairs sets the length of blocks, of answers too
 # What each metric means. In reports.evaluations beside those of predictions.
 MEANING = {
     "n_pairs": "Pairs of answers decided in the test block.",
-    "pair_accuracy": "Share of pairs whose better paid answer has the higher score; one half is chance.",
+    "pair_accuracy": "Share of pairs whose better paid answer has the higher score; one half is chance, and a tie a half.",
     "reward_rank_ic": "Spearman correlation of score and realised reward over all answers: prompts and placements, pooled.",
     "margin_rank_ic": "Spearman correlation of the pair's difference of scores with that of its rewards, near less far limit.",
 }
 SLICES = ("symbol", "objective")
+RIGHT = ((pl.col("chosen_score") - pl.col("rejected_score")).sign() + 1) / 2  # a tie is a half
 
 
 def judgement_rows(subject: str, fold: str, pairs: pl.DataFrame) -> pl.DataFrame:
@@ -30,7 +32,7 @@ def judgement_rows(subject: str, fold: str, pairs: pl.DataFrame) -> pl.DataFrame
     pairs = pairs.sort("decision_at", "symbol", "objective")
     slices = [slice_of(name, pairs[name]) for name in SLICES]
     twice = [Slice(s.name, s.levels, np.tile(s.codes, 2)) for s in slices]
-    figures = pl.concat([measure(_pairs(pairs), (PAIRS,), slices), measure(_answers(pairs), (ANSWERS,), twice)])
+    figures = pl.concat([measure(_pairs(pairs), (PAIRS,), slices, MAIN), measure(_answers(pairs), (ANSWERS,), twice, MAIN)])
     return evaluation_frame(subject, fold, TEST, figures).match_to_schema(EVALUATIONS)
 
 
@@ -46,7 +48,7 @@ def _pairs(pairs: pl.DataFrame) -> Rows:
     """
     nearer = pl.when(pl.col("chosen_offset_atr").abs() <= pl.col("rejected_offset_atr").abs()).then(1.0).otherwise(-1.0)
     columns = pairs.select(
-        right=(pl.col("chosen_score") > pl.col("rejected_score")).cast(pl.Float64),
+        right=RIGHT,
         score=(pl.col("chosen_score") - pl.col("rejected_score")) * nearer,
         reward=(pl.col("chosen_reward") - pl.col("rejected_reward")) * nearer,
     )
@@ -55,7 +57,7 @@ def _pairs(pairs: pl.DataFrame) -> Rows:
 
 def _answers(pairs: pl.DataFrame) -> Rows:
     """One row an answer: those that were paid better, and then the others."""
-    sides = [pairs.select(score=f"{side}_score", reward=f"{side}_reward") for side in ("chosen", "rejected")]
+    sides = [pairs.select(score=f"{side}_score", reward=f"{side}_reward", right=RIGHT) for side in ("chosen", "rejected")]
     return _rows(pl.concat(sides), np.tile(_dates(pairs), 2))
 
 
@@ -81,6 +83,6 @@ PAIRS = Part(
     ),
 )
 ANSWERS = Part(
-    lambda rows: correlation_terms(rows, rows["score"], rows["reward"]),
+    lambda rows: [Term("right", rows["right"]), *correlation_terms(rows, rows["score"], rows["reward"])],
     (Derived("reward_rank_ic", correlation_of(), correlation, chance=0.0),),
 )

@@ -24,6 +24,7 @@ MEANING = {
 }
 SIDES: Final = ("chosen", "rejected")
 SLICES: Final = ("regime", "symbol", "objective")
+MAIN: Final = "raw_right"  # the daily number of right pairs sets the length of blocks
 
 
 def preference_figures(preferences: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
@@ -36,7 +37,7 @@ def preference_figures(preferences: pl.DataFrame, points: pl.DataFrame) -> pl.Da
     pairs = preferences.join(points.select(*KEYS, "regime"), on=list(KEYS), how="left", validate="m:1")
     pairs = pairs.sort("decision_at", "symbol", "interval", "objective", "placement")
     rows = _rows(pairs)
-    return measure(rows, (PREFERENCES,), [slice_of(name, pairs[name]) for name in SLICES])
+    return measure(rows, (PREFERENCES,), [slice_of(name, pairs[name]) for name in SLICES], MAIN)
 
 
 def _rows(pairs: pl.DataFrame) -> Rows:

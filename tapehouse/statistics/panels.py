@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numba import njit
 
 from tapehouse.bootstrap import FEWEST
 
@@ -35,7 +36,7 @@ def overlapping_t(sums: np.ndarray, counts: np.ndarray, overlap: int) -> np.ndar
         overlap: sessions that a return runs over, at least 1.
 
     Returns:
-        (columns,), NaN below 30 observations, where they span fewer sessions than four returns, and where nothing varies.
+        (columns,), NaN below 30 observations, where they span fewer than 30 sessions or four returns, and where nothing varies.
     """
     if overlap < 1:
         raise ValueError(f"overlapping_t: a return runs over one session at least, got overlap {overlap}")
@@ -48,11 +49,43 @@ def overlapping_t(sums: np.ndarray, counts: np.ndarray, overlap: int) -> np.ndar
     window = min(2 * overlap, len(away))
     for lag in range(1, window):
         variance = variance + 2.0 * (1.0 - lag / window) * (away[lag:] * away[:-lag]).sum(axis=0)
-    some = counts > 0
-    span = len(away) - some.argmax(axis=0) - some[::-1].argmax(axis=0)
-    told = varies & (variance > least) & (observed >= FEWEST) & (span >= FEWEST_SPANS * overlap)
+    span = spanned(counts[None], overlap)[0]
+    told = varies & (variance > least) & (observed >= FEWEST) & (span >= fewest_spanned(overlap))
     scale = CRITICAL[0] / critical(window / np.maximum(span, window))
     return np.where(told, scale * mean * observed / np.sqrt(np.where(told, variance, 1.0)), np.nan)
+
+
+def spanned(counts: np.ndarray, horizon: int) -> np.ndarray:
+    """Sessions from the first observation to the last, of which a gap counts for one horizon at most.
+
+    Spells that lie far apart say no more than their own sessions do, however long it is from the first to the last.
+
+    Args:
+        counts: (groups, sessions, columns) of the observations that a session brings. horizon: sessions that one runs over.
+
+    Returns:
+        (groups, columns), 0 without an observation.
+    """
+    return _spanned(counts, horizon)
+
+
+@njit(cache=True)
+def _spanned(counts, horizon):
+    groups, sessions, columns = counts.shape
+    found = np.zeros((groups, columns), np.int64)
+    for group in range(groups):
+        for k in range(columns):
+            last = -1
+            for session in range(sessions):
+                if counts[group, session, k] > 0:
+                    found[group, k] += 1 if last < 0 else min(session - last, horizon)
+                    last = session
+    return found
+
+
+def fewest_spanned(horizon: int) -> int:
+    """Sessions that observations must span (`spanned`) to say how sure they are: 30, and four horizons."""
+    return max(FEWEST, FEWEST_SPANS * horizon)
 
 
 def critical(share: np.ndarray | float) -> np.ndarray | float:

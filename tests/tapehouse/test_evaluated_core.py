@@ -62,13 +62,12 @@ def test_by_hand():
 
 
 @settings(max_examples=12, deadline=None)
-@given(st.integers(0, 10**6), st.integers(31, 60), st.integers(1, 4), st.sampled_from([10, 20]))
+@given(st.integers(0, 10**6), st.integers(75, 110), st.integers(1, 3), st.sampled_from([10, 20, 25]))
 def test_intervals_are_those_of_resampling_the_rows_themselves(seed, sessions, a_day, horizon):
     rows = random_rows(seed, sessions, a_day)
     part = Part(terms, tuple(replace(m, horizon=horizon) for m in (RATIO, MEAN, COVERED)))
     figures = measure(rows, [part])
-    resamples = resample(sessions, min(horizon, sessions // 3))
-    ends = [tail(resamples), 1 - tail(resamples)]
+    resamples = resample(sessions, horizon)
     drawn = resamples.indices[:, :, None] * a_day + np.arange(a_day)
     x, y = (rows[name][drawn.reshape(len(drawn), -1)] for name in "xy")
     known = ~np.isnan(x)
@@ -77,10 +76,13 @@ def test_intervals_are_those_of_resampling_the_rows_themselves(seed, sessions, a
         "mean": np.nansum(x, axis=1) / known.sum(axis=1),
         "product_over_x": np.nansum(x * y, axis=1) / np.nansum(x, axis=1),
     }
-    counted = by_metric(figures, "n")
+    (there,) = np.nonzero(~np.isnan(rows["x"]).reshape(sessions, a_day).all(axis=1))
+    carried = {"ratio": sessions, "mean": int(np.ptp(there)) + 1, "product_over_x": int(np.ptp(there)) + 1}
     for name, low, high in figures.select("metric", "low", "high").rows():
-        if counted[name] >= 30:
-            assert (low, high) == pytest.approx(np.quantile(expected[name], ends), rel=1e-9, abs=1e-12)
+        if carried[name] >= 4 * horizon:
+            beyond = tail(replace(resamples, sessions=carried[name]))
+            expected_ends = np.quantile(expected[name], [beyond, 1 - beyond])
+            assert (low, high) == pytest.approx(expected_ends, rel=1e-9, abs=1e-12)
         else:
             assert low is None and high is None
 
@@ -111,6 +113,55 @@ def test_intervals_cover_what_is_true_as_often_as_they_say():
         low, high = measure(rows, [Part(terms, (MEAN,))]).select("low", "high").row(0)
         covered += low <= 0.5 <= high
     assert 183 <= covered <= 197
+
+
+def fresh_means(observed: np.ndarray, horizon: int, worlds: int = 100) -> tuple[int, int]:
+    """Worlds in which the mean of what five names alike return over `horizon` sessions has an interval, and covers 0."""
+    told = covered = 0
+    for world in range(worlds):
+        rng = np.random.default_rng(world)
+        daily = rng.normal(size=(150, 1)) + rng.normal(size=(150, 5))
+        ret = np.stack([daily[i : i + horizon].sum(axis=0) for i in range(120)])
+        x = np.where(observed[:, None], ret, NAN).ravel()
+        rows = rows_of(x, np.ones(600), np.repeat(np.arange(120), 5), outcomes=frozenset())
+        mean = replace(MEAN, chance=None, horizon=horizon)
+        low, high = measure(rows, [Part(terms, (mean,))]).select("low", "high").row(0)
+        told += low is not None
+        covered += low is not None and low <= 0 <= high
+    return told, covered
+
+
+def test_spells_far_apart_are_not_as_sure_as_what_lies_between_them():
+    """Of two spells of eight sessions an interval would cover 0 too seldom; of three of fifteen it does."""
+    two, three, seldom = np.zeros((3, 120), bool)
+    for first, spell, sessions in ((10, two, 8), (70, two, 8), (5, three, 15), (50, three, 15), (100, three, 15)):
+        spell[first : first + sessions] = True
+    seldom[::11] = True
+    assert fresh_means(two, 10) == (0, 0)  # 80 observations in 25 sessions
+    for observed in (three, seldom):
+        told, covered = fresh_means(observed, 10)
+        assert told == 100 and covered >= 90
+
+
+def test_an_interval_of_a_slice_is_as_wide_as_its_own_sessions_make_it():
+    """Sessions 10 to 59 alone are five blocks of ten, whether 60 others without an observation surround them or none."""
+    rng = np.random.default_rng(2)
+    rows = rows_of(rng.normal(size=600), np.ones(600), np.repeat(np.arange(120), 5))
+    inside = Slice("spell", ("a",), np.where((rows.dates >= 10) & (rows.dates < 60), 0, -1))
+    (row,) = measure(rows, [Part(terms, (MEAN,))], [inside]).filter(slice="spell").rows(named=True)
+    resamples = resample(120, 10)
+    kept = (inside.codes == 0).astype(float)
+    sums, counts = (np.bincount(rows.dates, of * kept) for of in (rows["x"], np.ones(600)))
+    drawn = resamples.sums(sums) / np.where(resamples.sums(counts) > 0, resamples.sums(counts), NAN)  # few draw none of it
+    beyond = tail(resample(50, 10))
+    assert (row["low"], row["high"]) == pytest.approx(np.nanquantile(drawn, [beyond, 1 - beyond]), rel=1e-9)
+
+
+@pytest.mark.parametrize(("sessions", "horizon", "some"), [(39, 10, False), (40, 10, True), (119, 30, False), (120, 30, True)])
+def test_no_interval_stands_on_fewer_than_four_horizons(sessions, horizon, some):
+    rows = rows_of(np.random.default_rng(4).normal(size=sessions), np.ones(sessions), np.arange(sessions))
+    (row,) = measure(rows, [Part(terms, (replace(MEAN, horizon=horizon),))]).rows(named=True)
+    assert row["n"] == sessions >= 30 and (row["low"] is not None) == some == (row["high"] is not None)
 
 
 def test_few_blocks_widen_an_interval():
@@ -185,6 +236,8 @@ def test_few_draws_without_a_value_are_left_out_and_many_leave_no_interval():
     low, high = intervals(draws, 0.025)
     assert low[:2] == pytest.approx([1, 1 + 39 * 0.025]) and high[:2] == pytest.approx([39, 40 - 39 * 0.025])
     assert np.isnan([low[2:], high[2:]]).all()
+    each = intervals(np.array([values, values]), np.array([0.025, 0.1]))
+    assert np.array(each) == pytest.approx(np.array([[1, 4], [39, 36]]))
 
 
 def test_what_cannot_be_measured_is_refused():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapehouse.statistics.panels import critical, overlapping_t
+from tapehouse.statistics.panels import critical, overlapping_t, spanned
 
 
 def column(values) -> np.ndarray:
@@ -57,6 +57,49 @@ def test_sessions_without_an_observation_keep_their_place():
     sums, counts = column([1.5, 0, -0.5] * 40), column([1, 0, 1] * 40)
     squeezed = overlapping_t(sums[counts > 0][:, None], column(np.ones(80)), 2)[0]
     assert overlapping_t(sums, counts, 2)[0] != pytest.approx(squeezed)  # neighbours in time are others
+
+
+def test_spans_by_hand():
+    """From the first observation to the last, a gap as one horizon at most: 1 + 1 + 3 + 1, and less where that is shorter."""
+    counts = np.zeros((2, 12, 2))
+    counts[0, [2, 3, 9, 10], 0] = 5
+    counts[1, [0, 4, 8], 1] = 1
+    assert spanned(counts, 3).tolist() == [[6, 0], [0, 7]]
+    assert spanned(counts, 1).tolist() == [[4, 0], [0, 3]] and spanned(counts, 20).tolist() == [[9, 0], [0, 9]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(1, 12))
+def test_spans_are_what_returns_run_over_together(observed, horizon):
+    """All sessions that any of the returns runs over, less what the last one has beyond its first."""
+    covered = {session + step for session, there in enumerate(observed) if there for step in range(horizon)}
+    expected = max(len(covered) - (horizon - 1), 0)
+    assert spanned(np.array(observed, float)[None, :, None], horizon).item() == expected
+
+
+def test_spells_far_apart_are_no_long_sample():
+    """Returns of five names over ten sessions, in worlds without skill: of two spells of eight sessions |t| was above 1.96 in a
+    quarter, when the sessions between them counted; of three of 15 it is as rare as of any sample of 45 sessions."""
+    rng = np.random.default_rng(7)
+    daily = rng.normal(size=(129, 400))
+    ret = np.apply_along_axis(lambda r: np.convolve(r, np.ones(10), "valid"), 0, daily)
+    two, three = np.zeros((2, 120, 1))
+    two[10:18] = two[70:78] = 5
+    three[5:20] = three[50:65] = three[100:115] = 5
+    assert np.isnan(overlapping_t(ret * two, two + np.zeros(400), 10)).all()
+    found = overlapping_t(ret * three, three + np.zeros(400), 10)
+    assert not np.isnan(found).any() and (np.abs(found) > 1.96).mean() < 0.13
+    # A window of two sessions is 2/45 of what was observed, not 2/120; the spells have no neighbour in each other.
+    spells = np.r_[5:20, 50:65, 100:115]
+    sums = column(np.where(np.isin(np.arange(120), spells), daily[:120, 0], 0))
+    away = np.where(sums != 0, sums - sums.sum() / 45, 0)
+    long_run = (away**2).sum() + (away[1:] * away[:-1]).sum()
+    by_hand = sums.sum() / np.sqrt(long_run) * 1.96 / critical(2 / 45)
+    assert overlapping_t(sums, (sums != 0).astype(float), 1)[0] == pytest.approx(by_hand)
+    # Six sessions are too few, whatever they bring.
+    ends = np.zeros((120, 1))
+    ends[:3] = ends[117:] = 5
+    assert np.isnan(overlapping_t(ret * ends, ends + np.zeros(400), 1)).all()
 
 
 def test_what_says_nothing_has_no_statistic():

@@ -2,11 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tapehouse.bootstrap import block_length, resample, tail
 from tapehouse.evaluations.core import FIGURES
 from tapehouse.evaluations.preferences import MEANING, preference_figures
 
@@ -63,6 +65,16 @@ def test_to_exchange_all_answers_turns_every_figure_around(rows):
     figures = preference_figures(*pairs(rows)).filter(slice="all")
     assert figures.select((pl.col("low") <= pl.col("value") + 1e-12).all()).item()
     assert figures.select((pl.col("value") <= pl.col("high") + 1e-12).all()).item()
+
+
+def test_blocks_are_as_long_as_right_pairs_keep_together():
+    """Runs of 60 days right or wrong alike ask for blocks longer than a label's horizon."""
+    right = np.arange(180) // 60 % 2
+    found = preference_figures(*pairs([(-2 + 2 * r, -1, -1, -1, 3, 3) for r in right]))
+    ends = found.filter(slice="all", metric="preference_accuracy").select("low", "high").row(0)
+    drawn = resample(180, block_length(right))
+    assert drawn.block > 10
+    assert ends == pytest.approx(np.quantile(drawn.sums(right.astype(float)) / 180, [tail(drawn), 1 - tail(drawn)]))
 
 
 def test_a_block_without_pairs_has_no_values():
