@@ -1,6 +1,7 @@
 """What pages say of importance, paths and blocks that differ: the numbers of the tables, and nothing where there are none."""
 
 import json
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -50,7 +51,9 @@ def adversarial() -> pl.DataFrame:
 
 
 def subject(**tables: pl.DataFrame) -> Subject:
-    named = {f"reports.{name}": rows for name, rows in tables.items()}
+    """A recipe that was fitted on 500 rows."""
+    fitted = pl.DataFrame({"adapter": ["gbm"], "rows": [500]})
+    named = {"models.adapters": fitted} | {f"reports.{name}": rows for name, rows in tables.items()}
     return Subject("gbm", "baseline", "d", "y", "s", (), None, {}, named, pl.DataFrame())
 
 
@@ -81,6 +84,9 @@ def test_blocks_stand_beside_stretches_of_their_windows():
     assert tells_apart(adversarial()) == [("vol", 0.75), ("ret", 0.25)]
     said = adversarial_section(subject(adversarial=adversarial()))
     assert "1 of 2 blocks" in said.body and "vol (75\u00a0%), ret (25\u00a0%)" in said.body
+    rule = {"models.adapters": pl.DataFrame({"adapter": ["gbm"], "rows": [0]})}  # nothing was fitted, so nothing was known
+    known = subject(adversarial=adversarial())
+    assert adversarial_section(replace(known, tables=known.tables | rule)) is None
 
 
 def test_without_rows_there_is_no_section_and_figures_are_json():
