@@ -173,7 +173,9 @@ def verdicts(
 
 
 def judged(curve: Curve, pair: Paired | None, p_holm: float | None, deflated: float | None) -> tuple[str, str]:
-    """The word, and why it is not a better one."""
+    """The word, and why it is not a better one; of who never traded there is no ratio to judge."""
+    if not curve.trades:
+        return INCONCLUSIVE, "no trades"
     if pair is None:
         return INCONCLUSIVE, "there is no other baseline over these sessions"
     if pair.low is None or pair.high is None:
@@ -182,7 +184,7 @@ def judged(curve: Curve, pair: Paired | None, p_holm: float | None, deflated: fl
         return LOSES, f"the difference from {pair.baseline} is below 0 with 95 % confidence"
     lacking = []
     if curve.trades < FEWEST_TRADES:
-        lacking.append(f"{curve.trades} trades, of {FEWEST_TRADES}" if curve.trades else "no trades")
+        lacking.append(f"{curve.trades} trades, of {FEWEST_TRADES}")
     if p_holm is None or p_holm > ONE_SIDED:
         what = "the interval of the difference" if pair.low <= 0 else "the difference, corrected for all subjects,"
         lacking.append(f"{what} from {pair.baseline} includes 0")

@@ -65,6 +65,12 @@ def test_a_true_edge_beats_and_a_true_loss_loses():
     assert rows["good"]["scope"] == "2 windows, one universe of 5 instruments"
 
 
+def test_who_never_traded_is_not_judged_however_good_the_others_are():
+    cash = Curve("cash", np.zeros(1000), DAYS, 2, 0)
+    row = judged([cash, curve("held", 0.003)], ["cash", "held"])["cash"]
+    assert row["difference_high"] < 0 and (row["verdict"], row["reason"]) == (INCONCLUSIVE, "no trades")
+
+
 def test_few_trades_and_many_trials_prove_nothing():
     cash = Curve("cash", np.zeros(1000), DAYS, 2, 0)
     noise = curve("noise", 0.0, seed=9)
