@@ -48,6 +48,10 @@ CONTENTS = (
     ("apart", "Told apart"), ("blocks-of-time", "By block"), ("answers", "Answers"), ("symbols", "Symbols"),
     ("against", "What speaks against"), ("provenance", "Provenance"),
 )  # fmt: skip
+PBO = (
+    "Probability of backtest overfitting: over all choices of half of the span, how often the best on it is no better than the "
+    "median on the other half."
+)
 GAINS = "Thousands of currency on an opening equity of a million a block; small: number of trades."
 
 
@@ -198,7 +202,7 @@ def _symbols(trades: pl.DataFrame, found: list[Record]) -> str:
         if any(cells):
             link = shell.subject(record.subject, record.role, f"{record.subject}.html")
             name = f"{link} <small>{span(record, found)}</small>"
-            shown = ((f"{number(c[0] / 1000, 1)} <small>{c[1]}</small>", c[0]) if c else (number(None), None) for c in cells)
+            shown = ((f"{number(c[0] / 1000, 1)} <small>{c[1]:,}</small>", c[0]) if c else (number(None), None) for c in cells)
             body.append((name, *shown))
     return table(("subject", *map(escape, names)), body, sortable=True)
 
@@ -240,5 +244,6 @@ def _provenance(entries: dict[str, str]) -> str:
 
 
 def _glossary() -> str:
-    entries = [f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in {**metrics.MEANING, **reading.MEANING}.items()]
+    meaning = {"PBO": PBO, **metrics.MEANING, **reading.MEANING}
+    entries = [f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in meaning.items()]
     return f"<dl>{''.join(entries)}</dl>"
