@@ -33,8 +33,8 @@ SUMMARY = {
     "max_drawdown": ("max dd", ".1%"),
     "trades": ("trades", "d"),
 }
-BASELINE, MARKS = " *", {"strategy": " +"}
-ACCOUNTS = ("verdicts", "backtest_equity", "backtest_trades")
+MARKS = {"baseline": " *", "control": " °", "strategy": " +"}
+ACCOUNTS = ("reports.verdicts", "reports.backtest_equity", "reports.backtest_trades")
 NEXT = """[bold]Next[/]
   tapehouse report [NAME]                          the page of the run, or of a recipe or strategy, in the browser
   tapehouse compare A B                            two of them beside each other
@@ -104,15 +104,16 @@ def client_command(settings: Settings) -> list[str]:
 
 def print_summary(settings: Settings, out: Console) -> None:
     """The leaderboard as on the page of the run, where that lies, and what to type next."""
-    from tapehouse.judging_rules import declared_baselines
+    from tapehouse.judging_rules import load_rules
     from tapehouse.report.board import groups
     from tapehouse.report.verdict import records
 
     with Warehouse(settings).reading() as (cursor, snapshot):
         known = {r[0] for r in cursor.execute("select schema_name || '.' || table_name from duckdb_tables()").fetchall()}
-        if "reports.verdicts" in known:
-            verdicts, equity, trades = (cursor.execute(f"select * from reports.{table}").pl() for table in ACCOUNTS)
-            for group in groups(records(verdicts, equity, declared_baselines(settings.home)), equity, trades):
+        if known.issuperset(ACCOUNTS):
+            rules = load_rules(settings.home)
+            verdicts, equity, trades = (cursor.execute(f"select * from {table}").pl() for table in ACCOUNTS)
+            for group in groups(records(verdicts, equity, rules.baselines, rules.controls), equity, trades):
                 out.print(_leaderboard(group))
     report = settings.reports_dir / "index.html"
     if report.exists():
@@ -127,11 +128,11 @@ def _leaderboard(group: "Group") -> RichTable:
         table.add_column(heading, justify="left" if name in ("subject", "verdict") else "right", no_wrap=True)
     for record in group.found:
         row = record.row
-        values = [row["subject"] + (BASELINE if record.is_baseline else MARKS.get(record.kind, ""))]
+        values = [row["subject"] + MARKS.get(record.role, "")]
         for name, (_, form) in list(SUMMARY.items())[1:]:
             values.append("–" if row[name] is None else format(row[name], form).replace("-", "\N{MINUS SIGN}"))
         table.add_row(*values)
-    table.caption = "* baseline, + strategy; less best: Sharpe ratio less the strongest baseline's over the same sessions"
+    table.caption = "* baseline, ° control, + strategy; less best: Sharpe ratio less the strongest baseline's"
     table.caption_justify = "left"
     return table
 

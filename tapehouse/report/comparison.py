@@ -57,7 +57,7 @@ def comparison_html(
         shell.section(
             "What they held at the same closes",
             _crossed(found.held, SIDES, found),
-            note="Shares of the closes of what either traded in a block; off the diagonal they differ, at most both are flat.",
+            note="Shares of the closes of what either traded in a block; off the diagonal they differ.",
         ),
         "" if found.answered is None else shell.section(
             "What they answered to the same questions", _crossed(found.answered, ACTIONS, found), note="Shares of decisions."
@@ -187,7 +187,7 @@ def _figure(metric: str, value: float | None) -> str:
         return percent(value)
     if metric in SHARES:
         return percent(value).lstrip("+")
-    return number(value, 0 if metric in COUNTS else 2)
+    return f"{value:,.0f}".replace("-", "\N{MINUS SIGN}") if metric in COUNTS and value is not None else number(value)
 
 
 def _blocks(found: Comparison, names: Mapping[str, str]) -> str:

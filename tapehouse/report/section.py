@@ -75,6 +75,7 @@ def subject_of(
     market: tuple[pl.DataFrame, pl.DataFrame],
     baselines: Sequence[str],
     until: datetime,
+    controls: Sequence[str] = (),
 ) -> Subject:
     """A subject out of the rows of its warehouse.
 
@@ -82,14 +83,14 @@ def subject_of(
         name, description, declared, source, predictors: as of :class:`Subject`.
         tables: table name to rows, its own or those of all subjects; all in `reports.verdicts` and `reports.backtest_equity`.
         market: rows of `staging.bars` and `raw.corporate_actions`.
-        baselines: names of the declared ones. until: the time whose basis prices are shown in.
+        baselines, controls: names of the declared ones. until: the time whose basis prices are shown in.
 
     Raises:
         ValueError: the subject has a verdict and no equity curve.
     """
     equity, verdicts = tables["reports.backtest_equity"], tables["reports.verdicts"].filter(subject=name)
     own = equity.filter(subject=name)
-    record = next(iter(records(verdicts, own)), None)
+    record = next(iter(records(verdicts, own, baselines, controls)), None)
     kind = record.kind if record else _kind(tables.get("models.adapters"))
     trades = tables.get("reports.backtest_trades")
     symbols = trades["symbol"].unique() if trades is not None else pl.Series([], dtype=pl.String)

@@ -43,11 +43,13 @@ JUDGED = (
     "shown, of 95 %, are of this subject alone."
 )
 REMADE = "From these the figures can be made again."
+CONTROL = "control"
 KINDS = {
     "adapter": "an adapter, a language model trained on the base",
     "policy": "a policy, a network on features",
     "baseline": "a baseline, that others are held against",
     STRATEGY: "a strategy",
+    CONTROL: "a control, not a yardstick",
 }
 
 
@@ -63,7 +65,7 @@ def subject_html(subject: Subject, provenance: Mapping[str, str], caveats: Seque
     named = [(s.name, s.title) for s in sections]
     origin = " · ".join(f"{k} {v}" for k, v in list(provenance.items())[:2])
     body = [
-        shell.over(f"{subject.kind} {subject.name}", origin),
+        shell.over(f"{_kind(subject)} {subject.name}", origin),
         f"<h1>{_headline(subject)}</h1>",
         f"<p>{_said(subject)}</p>",
         shell.caveats((*caveats, *_scope(subject))),
@@ -94,13 +96,17 @@ def _headline(subject: Subject) -> str:
 
 def _said(subject: Subject) -> str:
     """What it is, and the verdict with its figures."""
-    kind = escape(KINDS[subject.kind])
+    kind = escape(KINDS[_kind(subject)])
     follows = ""
     if subject.predictors:
         links = ", ".join(shell.subject(name, STRATEGY, f"{name}.html") for name in subject.predictors)
         follows = f" that trades on {links}"
     verdict = "" if subject.record is None else f" {escape(subject.record.sentence)}"
     return f"{escape(subject.description)} It is {kind}{follows}.{verdict}"
+
+
+def _kind(subject: Subject) -> str:
+    return CONTROL if subject.record is not None and subject.record.role == CONTROL else subject.kind
 
 
 def _scope(subject: Subject) -> tuple[str, ...]:

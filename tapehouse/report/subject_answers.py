@@ -13,7 +13,7 @@ from tapehouse.labels.forward import HORIZONS
 from tapehouse.predictions import ACTIONS
 from tapehouse.report.section import ADAPTER, STRATEGY, Section, Subject, heat_table
 from tapehouse.report.shell import chart, choice, head, subject, table
-from tapehouse.report.verdict import number
+from tapehouse.report.verdict import number, percent
 
 EVALUATIONS: Final = "reports.evaluations"
 US, SOFT = "var(--us)", "var(--soft)"
@@ -24,7 +24,7 @@ MAIN: Final = (
     *("hit_rate", "mean_ret", "rank_ic", "reward_by_margin", "reward_by_confidence", "fill_rate"),
     *("implementation_shortfall_bps", "policy_agreement", "disagreement_ret", "preference_accuracy", "preference_margin"),
 )
-SHARES: Final = {f"share_{action.lower()}": action for action in ACTIONS}
+SHARES: Final = {f"share_{action.lower()}": action for action in ACTIONS}  # shown without interval, as heads
 SLICED: Final = ("n_labelled", *SHARES, "accuracy", "mcc", "log_loss", "hit_rate", "mean_ret")
 SLICES: Final = {"regime": "regime", "symbol": "symbol", "action": "answer", "objective": "objective"}
 HEADS: Final = {
@@ -262,7 +262,7 @@ def _horizons(found: Mapping[str, Mapping[str, Any]]) -> str:
 def _with_interval(name: str, row: Mapping[str, Any] | None) -> str:
     if row is None:
         return number(None)
-    if row["low"] is None or row["high"] is None:
+    if name in SHARES or row["low"] is None or row["high"] is None:
         return _shown(name, row["value"])
     return f"{_shown(name, row['value'])} <small>{_shown(name, row['low'])} to {_shown(name, row['high'])}</small>"
 
@@ -291,7 +291,7 @@ def _by_level(found: pl.DataFrame, metric: str) -> dict[str, dict[str, Any]]:
 
 
 def _title(name: str) -> str:
-    return HEADS.get(name, name.replace("_", " "))
+    return SHARES.get(name) or HEADS.get(name, name.replace("_", " "))
 
 
 def _shown(name: str, value: float | None) -> str:
@@ -299,6 +299,8 @@ def _shown(name: str, value: float | None) -> str:
         return number(None)
     if name in COUNTED:
         return f"{value:,.0f}"
+    if name in SHARES:
+        return percent(value, 0).lstrip("+")
     if name.startswith(IN_BPS):
         return number(value * 1e4, 1)
     return number(value, 1 if name.endswith("_bps") else 3)

@@ -34,8 +34,8 @@ def price_section(subject: Subject) -> Section | None:
                 continue
             name = f"trades-{len(symbols)}-{len(blocks)}"
             figures[name] = _price_figure(price.sort("session"), own.sort("trade_id"))
-            gained = number(own["pnl"].sum() / 1000, 1) if own.height else number(None)
-            told = f'<p class="note">{escape(symbol)}, block {escape(fold)}: {_trades(own.height)}, net {gained} thousand.</p>'
+            gained = f", net {number(own['pnl'].sum() / 1000, 1)} thousand" if own.height else ""
+            told = f'<p class="note">{escape(symbol)}, block {escape(fold)}: {_trades(own.height)}{gained}.</p>'
             blocks[fold] = told + chart(name)
         symbols[symbol] = choice(blocks)
     note = (

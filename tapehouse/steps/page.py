@@ -19,6 +19,7 @@ def run(b, name: str, source: Path, predictors: tuple[str, ...]) -> pl.DataFrame
     from tapehouse.yaml_files import parse_yaml
 
     home, commit = b.settings.home, git_state(b.settings.home)
+    rules = load_rules(home)
     declared = source.read_text(encoding="utf-8")
     written: dict[str, list[pl.DataFrame]] = {}
     for read in b.asset.reads:  # equity curves of several writers
@@ -32,8 +33,9 @@ def run(b, name: str, source: Path, predictors: tuple[str, ...]) -> pl.DataFrame
         predictors,
         tables,
         (tables.pop("staging.bars"), tables.pop("raw.corporate_actions")),
-        load_rules(home).baselines,
+        rules.baselines,
         b.end,
+        rules.controls,
     )
     page, preview = (b.settings.reports_dir / f"{name}{suffix}" for suffix in (".html", ".png"))
     made, caveats = subject_provenance(subject, b.snapshot, commit), (hindsight(b.settings.universe.tradable),)

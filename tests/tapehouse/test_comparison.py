@@ -79,6 +79,7 @@ def test_two_accounts_on_paper():
     assert found.symbols.rows() == [("X", 50.0, -20.0, 1, 1), ("Y", 0.0, 30.0, 0, 1)]
     # Eight closes, X and Y on four sessions: X on 1 long and short, on 2 long and flat; Y on 2 flat and long.
     assert found.held == [[0.0, 1 / 8, 1 / 8], [1 / 8, 5 / 8, 0.0], [0.0, 0.0, 0.0]]
+    assert found.alike == 0.0  # of the three closes where either held something
     both, a, b = found.entries.rows()
     assert both == ("both", 0, 0.0, None, None)  # same session and symbol, other side
     assert a == ("a", 1, 50.0, 1.0, pytest.approx(500.0)) and b == ("b", 2, 10.0, 0.5, pytest.approx(50.0))

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
@@ -14,12 +15,13 @@ from tapehouse.evaluations.core import EVALUATIONS
 from tapehouse.evaluations.reading import MEANING
 from tapehouse.predictions import ACTIONS
 from tapehouse.report.caveats import HINDSIGHT
+from tapehouse.report.figures import LONG
 from tapehouse.report.section import Subject, heat_table, subject_of
 from tapehouse.report.shell import figures_of
 from tapehouse.report.subject import headline, subject_html
-from tapehouse.report.subject_account import monthly_returns, months_section, rolling_sharpe
-from tapehouse.report.subject_answers import answers_section, margin_figure, reliability_figure
-from tapehouse.report.subject_limits import tail_section, veto_section
+from tapehouse.report.subject_account import monthly_returns, months_section, rolling_section, rolling_sharpe
+from tapehouse.report.subject_answers import answers_section, margin_figure, reliability_figure, slices_section
+from tapehouse.report.subject_limits import _rank, _threshold, tail_section, veto_section
 from tapehouse.report.subject_preview import subject_png
 from tapehouse.report.subject_provenance import subject_provenance
 from tapehouse.report.subject_trades import outcome_section, price_section
@@ -215,6 +217,39 @@ def test_the_table_of_months_has_a_row_a_year():
     section = months_section(made())
     assert section is not None and section.body.count("<tr>") == 2 and "2024" in section.body
     assert months_section(made(reports__backtest_trades=None, reports__verdicts=idle())) is None
+
+
+def test_shares_of_answers_show_who_follows_the_regime():
+    rows = [("regime", level, "share_buy", share) for level, share in (("bullish", 1.0), ("bearish", 0.0))]
+    shares = evaluations("ours").head(1).drop("slice", "level", "metric", "value").join(
+        pl.DataFrame(rows, schema=["slice", "level", "metric", "value"], orient="row"), how="cross"
+    )  # fmt: skip
+    section = slices_section(made(reports__evaluations=shares.select(list(EVALUATIONS))))
+    assert section is not None
+    said = section.body.replace("\N{NO-BREAK SPACE}", " ")
+    assert '<td class="word">bullish</td><td>100 %</td>' in said and '<td class="word">bearish</td><td>0 %</td>' in said
+
+
+def test_exposure_of_many_sessions_is_the_mean_of_weeks():
+    days = [date(2020, 1, 6) + timedelta(days=i) for i in range(LONG + 2)]  # a Monday first
+    curve = pl.DataFrame({"subject": "ours", "fold": "2020-01-06", "session": days, "ret": 0.0}).with_columns(
+        gross_exposure=pl.Series([0.0] * 4 + [1.0] * 4 + [0.5] * (LONG - 6)), net_exposure=pl.lit(0.0)
+    )
+    subject = made()
+    record = replace(subject.record, ret=np.zeros(LONG + 1), sessions=tuple(days[1:]))
+    section = rolling_section(replace(subject, record=record, baselines={}, tables={"reports.backtest_equity": curve}))
+    assert section is not None and "means of weeks" in section.note
+    gross = section.figures["rolling-chart"]["data"][-2]
+    assert gross["y"][:2] == [50.0, 57.14] and gross["line"]["shape"] == "linear"  # 3 of 6 from the Tuesday; 1 and six halves
+
+
+def test_a_gate_by_rank_shows_it_and_its_thresholds_over_blocks():
+    row = {"veto": "confidence", "lowest": 0.4412, "highest": 0.63}
+    assert _threshold(row, 0.95) == "rank 0.95: 0.44 to 0.63"
+    assert _threshold(row | {"highest": 0.4412}, None) == "0.4412" and _threshold(row | {"lowest": None}, None) == "–"
+    gated = replace(made(), declared="gates: {confidence: {least: 0.9}}")
+    assert _rank(gated) == 0.9 and _rank(made()) is None
+    assert _rank(replace(made(), declared="gates: {confidence: {least: 0.6, of: probability}}")) is None
 
 
 def idle() -> pl.DataFrame:
