@@ -2,6 +2,7 @@ import json
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -9,8 +10,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from tapehouse.errors import TapehouseError
+from tapehouse.report.board import Group
+from tapehouse.report.verdict import Record
 from tapehouse.settings import Settings, load_settings
-from tapehouse.show import client_command, run_query, write_rows
+from tapehouse.show import SUMMARY, _leaderboard, client_command, run_query, write_rows
 from tapehouse.warehouse import Warehouse
 
 HOME = Path(__file__).parents[2]
@@ -109,3 +112,18 @@ def test_the_client_needs_a_warehouse(lake, tmp_path):
     assert "READ_ONLY" in opening and str(lake.root) in opening
     with pytest.raises(TapehouseError, match="no warehouse here yet"):
         client_command(load_settings(HOME, warehouse=tmp_path / "none", catalog="sqlite"))
+
+
+def test_the_board_names_roles_as_the_pages_do():
+    row = dict.fromkeys(SUMMARY) | {"verdict": "LOSES", "return": -0.123, "sharpe": -0.5, "max_drawdown": -0.2, "trades": 7}
+    days = dict.fromkeys(("first_session", "last_session"), date(2020, 1, 2))
+    roles = {"rule": (True, False), "toss": (True, True), "ours": (False, False)}
+    found = tuple(
+        Record(name, "strategy", np.zeros(1), (date(2020, 1, 2),), row | days | {"subject": name}, *role)
+        for name, role in roles.items()
+    )
+    console = Console(width=100, record=True)
+    console.print(_leaderboard(Group(found, ("2020-01-02",))))
+    said = console.export_text()
+    assert all(name in said for name in ("rule * ", "toss ° ", "ours + ", "1 test block, 2020-01-02"))
+    assert "\N{MINUS SIGN}12.3%" in said and "-12.3%" not in said
