@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import polars as pl
@@ -27,13 +27,18 @@ def newest(models: pl.DataFrame) -> pl.DataFrame:
 
 
 def champions(
-    models: pl.DataFrame, verdicts: pl.DataFrame, predictions: pl.DataFrame, quality: Sequence[dict], gates: Gates
+    models: pl.DataFrame,
+    verdicts: pl.DataFrame,
+    predictions: pl.DataFrame,
+    quality: Sequence[dict],
+    gates: Gates,
+    controls: Collection[str] = (),
 ) -> pl.DataFrame:
     """One row of `CHAMPIONS` a recipe.
 
     Args:
         models: of :func:`newest`. verdicts: rows of `reports.verdicts`. predictions: rows of `models.predictions`.
-        quality: the expectations of predictions that warn. gates: what has to hold.
+        quality: the expectations of predictions that warn. gates: what has to hold. controls: who never can, such as a coin.
     """
     words = dict(verdicts.select("subject", "verdict").iter_rows())
     rows = []
@@ -41,6 +46,8 @@ def champions(
         said = predictions.filter(adapter=name, fold=fold)
         failed = [r.expectation for r in evaluate(said, quality, "checks/models/predictions.yaml") if not r.success]
         word, lacking = words.get(name), []
+        if name in controls:
+            lacking.append("it is a control")
         if word not in gates.verdict:
             lacking.append(f"its verdict is {word}" if word else "it has no verdict")
         if failed and gates.checks == "pass":

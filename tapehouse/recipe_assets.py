@@ -141,7 +141,7 @@ def _preferences(recipe: LanguageRecipe, source: Path, home: Path) -> Asset:
 
 def _policy(home: Path, recipes: dict[str, Recipe]) -> str | None:
     """The recipe that `judging.yaml` names for comparison; of all folds, since each evaluation reads it."""
-    policy = policy_of_reference(home)
+    policy = policy_of_reference(home) if recipes else None
     if policy is not None and not (policy in recipes and recipes[policy].predicts and not recipes[policy].apart):
         fit = ", ".join(name for name, recipe in recipes.items() if recipe.predicts and not recipe.apart)
         raise TapehouseError(f"{home / RULES}: policy: {policy!r} is no recipe that decides on all folds; name one of {fit}")

@@ -22,8 +22,9 @@ def build(b):
 
     models = newest(b.read("models.adapters"))
     quality = load_doc(b.settings.home / "checks/models/predictions.yaml").quality
-    gates = load_rules(b.settings.home).champion
-    rows = champions(models, b.read("reports.verdicts"), b.read("models.predictions"), quality, gates)
+    rules = load_rules(b.settings.home)
+    predictions = b.read("models.predictions")
+    rows = champions(models, b.read("reports.verdicts"), predictions, quality, rules.champion, rules.controls)
     for name, digest, champion in rows.select("adapter", "digest", "champion").iter_rows():
         if champion and promote(b.settings.tracking_uri, name, digest) is None:
             raise TapehouseError(

@@ -191,6 +191,8 @@ def test_gates_by_hand():
     assert champions(newest(models), words, torn, quality, Gates())["failed_checks"].to_list() == [1, 1, 0]
     assert not champions(newest(models), words, torn, quality, Gates())["champion"][0]
     assert champions(newest(models), words, torn, quality, Gates(checks="any"))["champion"][0]
+    control = champions(newest(models), words, said, quality, Gates(), ["a"])
+    assert not control["champion"][0] and control["reason"][0] == "it is a control"
 
 
 def test_a_card_is_what_the_hub_reads(fitted):
