@@ -15,12 +15,15 @@ from tapehouse.declarations import load_project
 from tapehouse.project import Project
 from tapehouse.settings import load_settings
 
+LOADED: dict[Path, Project] = {}  # by home: a project that whoever loads the definitions next has just loaded himself
+
 
 def build_definitions(home: Path) -> dg.Definitions:
     """Everything that the project at `home` declares."""
     # Partition mappings that allow missing upstream months are marked beta; said once for each dependency, it drowns the log.
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
-    return definitions_of(load_project(load_settings(home)))
+    settings, loaded = load_settings(home), LOADED.pop(home, None)
+    return definitions_of(loaded if loaded is not None and loaded.settings == settings else load_project(settings))
 
 
 def definitions_of(project: Project) -> dg.Definitions:

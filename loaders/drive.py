@@ -15,6 +15,7 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 
 from loaders.assets import asset_key
 from loaders.crew import Crew
+from loaders.definitions import LOADED
 from resources.event_log import BATCH
 from resources.warehouse import open_warehouse
 from tapehouse.declarations import load_project
@@ -52,6 +53,7 @@ class Driver:
         self.settings = settings
         self.instance = dg.DagsterInstance.get()
         self.project: Project = load_project(settings)
+        LOADED[settings.home] = self.project
         self.lake = open_warehouse(settings.home, settings.root)
         self.lake.initialise()
         self.repository = ReconstructableRepository.for_file(

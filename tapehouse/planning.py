@@ -10,7 +10,7 @@ from tapehouse.project import ONCE, Asset, Project
 from tapehouse.tables import Cadence
 
 # Small things first, models last: what is made once is often read by all months, and a fold reads every month before it.
-ORDER: dict[Cadence, int] = {"once": 0, "days": 1, "months": 2, "folds": 3, "adapter_folds": 4}
+ORDER: dict[Cadence, int] = {"once": 0, "months": 1, "days": 2, "folds": 3, "adapter_folds": 4}
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ def next_wave(
     with partitions that were never made: whether others are stale is known once their inputs have been made again. A fold waits
     for what it reads of other tables by fold, and not for their other folds.
 
+    What training waits for is made before anything else, and the rest beside it: training takes longest.
+
     Args:
         busy: (asset, partition) pairs that are in the making. room: whether training may begin; it goes first and in a run of
             its own, so that the others need not wait for it.
@@ -52,7 +54,8 @@ def next_wave(
     ready = {name: found for name in allowed if (found := _open(project, name, waiting[name], pending))}
     if not ready:
         return None
-    lead = min(ready, key=lambda name: (not project.assets[name].trains, ORDER[project.assets[name].by]))
+    urgent = set().union(*(project.ancestors(name) for name in waiting if project.assets[name].trains))
+    lead = min(ready, key=lambda n: (not project.assets[n].trains, n not in urgent, ORDER[project.assets[n].by]))
     by = project.assets[lead].by
     first, last = _ranges(project, project.assets[lead], ready[lead])[0]
     if project.assets[lead].trains:
@@ -62,7 +65,7 @@ def next_wave(
     left = pending  # to be made outside this run
     for name in allowed:
         asset, mine = project.assets[name], waiting[name]
-        if asset.by != by or asset.trains:
+        if asset.by != by or asset.trains or (lead in urgent and name not in urgent):
             continue
         opened = _open(project, name, mine, left)
         if not opened or (first, last) not in _ranges(project, asset, opened):

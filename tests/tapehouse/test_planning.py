@@ -172,6 +172,20 @@ def test_a_fold_waits_for_its_own_fold_alone(toy):
     assert next_wave(toy.project, [s for s in todo if s.asset == "reports.all_folds"], busy) is None
 
 
+def test_what_training_waits_for_goes_first(toy):
+    for name, text in {"dearest": TRAINED, "following": FOLLOWING}.items():
+        toy.write(f"assets/models/{name}.py", text)
+        toy.write(f"checks/models/{name}.yaml", TRAINED_CHECKS)
+    toy.reload()
+    todo = plan(toy.project, {})
+    assert next_wave(toy.project, todo) == Wave("months", ("raw.ticks", "staging.ticks"), JAN, TOY_MONTHS[-1])
+    rest = [s for s in todo if s.asset not in ("raw.ticks", "staging.ticks")]
+    training = next_wave(toy.project, rest)
+    assert training is not None and training.assets == ("models.dearest",)
+    beside = next_wave(toy.project, rest, {("models.dearest", fold) for fold in toy.project.folds})
+    assert beside is not None and "features.change" in beside.assets
+
+
 def test_within_and_names_restrict_a_plan(toy):
     todo = plan(toy.project, {}, {"staging.ticks"}, {FEB})
     assert todo == [Stale("staging.ticks", FEB, "missing")]
