@@ -6,6 +6,7 @@ each: 20,000 commits for the tables by month of a fresh warehouse. Dagster hands
 """
 
 import os
+import tempfile
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -28,7 +29,9 @@ class BatchedEventLog(SqliteEventLogStorage):
 
     @classmethod
     def from_config_value(cls, inst_data: Any, config_value: Any) -> "BatchedEventLog":
-        return cls(base_dir=str(Path(os.environ["DAGSTER_HOME"]) / "history" / "runs"), inst_data=inst_data)
+        # Without a home (`dg check defs`) there is no history to keep.
+        home = os.environ.get("DAGSTER_HOME") or tempfile.mkdtemp(prefix="dagster-")
+        return cls(base_dir=str(Path(home) / "history" / "runs"), inst_data=inst_data)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store events of one run: those about assets together, any other as they come."""

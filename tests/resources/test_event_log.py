@@ -79,3 +79,17 @@ def test_half_a_batch_is_none(tmp_path, monkeypatch):
         log.store_event_batch(list(events()))
     assert not log.get_event_records(dg.EventRecordsFilter(dg.DagsterEventType.ASSET_MATERIALIZATION))
     log.dispose()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_its_files_lie_in_the_instance_and_without_one_aside(tmp_path, monkeypatch, named):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "aside"))
+    (tmp_path / "aside").mkdir()
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    if named:
+        monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    log = BatchedEventLog.from_config_value(None, {})
+    log.store_event_batch(list(events()))
+    log.dispose()
+    assert bool(list((tmp_path / "home").glob("history/runs/*.db"))) == named
+    assert bool(list((tmp_path / "aside").glob("*/history/runs/*.db"))) != named
