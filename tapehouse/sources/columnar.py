@@ -42,7 +42,7 @@ def read_parquet(
             if table.num_rows != count:
                 raise ValueError(f"it holds {table.num_rows} rows")
             _texts(pl.DataFrame(table))
-        except Exception as error:
+        except (Exception, pl.exceptions.PanicException) as error:  # a date beyond all calendars is a panic
             lost.append((first, f"rows {first} to {first + count - 1} cannot be read ({_said(error)})"))
         else:
             tables.append((first, table))

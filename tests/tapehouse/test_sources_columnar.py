@@ -96,6 +96,17 @@ def test_no_damage_crashes_the_reader(tmp_path_factory, seed, damages):
     assert found.height == 3 or bad.height, "rows are missing without a word"
 
 
+def test_a_date_beyond_all_calendars_is_a_row_group_that_cannot_be_read(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    days = pa.array([0, 2**31 - 1], pa.int32()).cast(pa.date32())
+    pq.write_table(pa.table({"Date": days, "Note": ["a", "b"]}), tmp_path / "far.parquet", row_group_size=1)
+    found = read(tmp_path / "far.parquet")
+    assert found["origin"].to_list() == ["far.parquet:1", "far.parquet:2"]
+    assert found["fault"][0] is None and "rows 2 to 2 cannot be read (out-of-range date)" in found["fault"][1]
+
+
 def test_names_of_files(tmp_path):
     for name in ("b.csv", "a.csv.gz", "c.txt", "deep/d.parquet", "deep/e.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
