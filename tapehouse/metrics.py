@@ -125,14 +125,6 @@ def sharpe_interval(ret: np.ndarray) -> tuple[float, float] | tuple[None, None]:
     return quantiles(sharpe_draws(ret, drawn) * math.sqrt(PERIODS_A_YEAR), drawn)
 
 
-def sharpe_difference_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float] | tuple[None, None]:
-    """95 % interval of the difference of two Sharpe ratios over the same sessions, resampled in pairs; none below 30."""
-    if len(ours) < FEWEST:
-        return None, None
-    drawn = resample(len(ours), max(block_length(ours), block_length(theirs)))
-    return quantiles((sharpe_draws(ours, drawn) - sharpe_draws(theirs, drawn)) * math.sqrt(PERIODS_A_YEAR), drawn)
-
-
 def _mean(trades: pl.DataFrame, value: pl.Expr) -> float | None:
     return float(np.mean(trades.select(value).to_series().to_numpy())) if trades.height else None
 

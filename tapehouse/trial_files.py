@@ -6,11 +6,12 @@ later is not.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+
+from tapehouse.json_lines import append_line
 
 FIT, SWEEP, TUNING = KINDS = ("fit", "sweep", "tuning")
 COMPLETE, PRUNED, FAILED = STATES = ("complete", "pruned", "failed")
@@ -30,10 +31,7 @@ def record_trial(root: Path, name: str, trial: Mapping[str, Any]) -> None:
     """
     if trial.get("kind") not in KINDS or trial.get("state") not in STATES or not (trial.get("subject") and trial.get("fold")):
         raise ValueError(f"a trial has subject, fold, a kind of {KINDS} and a state of {STATES}; got {dict(trial)}")
-    file = root / FOLDER / f"{name}.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as lines:
-        lines.write(json.dumps(dict(trial), sort_keys=True) + "\n")
+    append_line(root / FOLDER / f"{name}.jsonl", trial)
 
 
 @contextmanager

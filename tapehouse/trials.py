@@ -19,6 +19,7 @@ import polars as pl
 
 from tapehouse.account_trials import traded_trial
 from tapehouse.hashing import text_hash
+from tapehouse.json_lines import read_lines
 from tapehouse.trial_files import COMPLETE, FIT, FOLDER
 
 TRIALS: Final = {
@@ -42,7 +43,7 @@ def stored_trials(root: Path) -> pl.DataFrame:
     """Rows of `TRIALS` out of the files of `tapehouse.trial_files`, each line once, in the order of their files."""
     rows = []
     for file in sorted((root / FOLDER).glob("*.jsonl")):
-        rows += [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]  # a torn last line is none
+        rows += read_lines(file)
     return trial_rows(rows)
 
 

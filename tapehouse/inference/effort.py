@@ -6,7 +6,6 @@ appends one line to `answers/<adapter>.jsonl` in the warehouse folder.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
+
+from tapehouse.json_lines import append_line, read_lines
 
 FOLDER: Final = "answers"
 EFFORTS: Final = {
@@ -79,10 +80,7 @@ def record_effort(root: Path, adapter: str, fold: str, figures: dict[str, Any], 
         figures: of :meth:`Effort.figures`. said: other columns of `EFFORTS`: run_id, mode, device, threads.
     """
     line = {"adapter": adapter, "fold": fold, "made_at": datetime.now(UTC).isoformat(), **figures, **said}
-    file = root / FOLDER / f"{adapter}.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as lines:
-        lines.write(json.dumps(line, sort_keys=True) + "\n")
+    append_line(root / FOLDER / f"{adapter}.jsonl", line)
 
 
 def efforts(root: Path, adapter: str | None = None) -> pl.DataFrame:
@@ -93,7 +91,7 @@ def efforts(root: Path, adapter: str | None = None) -> pl.DataFrame:
     """
     rows = []
     for file in sorted((root / FOLDER).glob(f"{adapter or '*'}.jsonl")):
-        rows += [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]  # a torn last line is none
+        rows += read_lines(file)
     for row in rows:
         row["made_at"] = datetime.fromisoformat(row["made_at"])
     found = pl.DataFrame([{name: row.get(name) for name in EFFORTS} for row in rows], EFFORTS)

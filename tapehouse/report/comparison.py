@@ -28,7 +28,6 @@ ENTRIES: Final = (
 FRACTIONS: Final = {"return", "annual_return", "max_drawdown", "mean_drawdown", "net_exposure"}  # per cent, with a sign
 SHARES: Final = {"exposure", "volatility", "hit_rate"}  # per cent
 COUNTS: Final = {"trades", "longest_drawdown", "mean_drawdown_length", "mean_trade_bps"}
-FIRST: Final = ("snapshot", "commit", "packages")  # of the provenance; the rest is a line for every block
 LEGEND: Final = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 
 
@@ -67,7 +66,7 @@ def comparison_html(
         shell.section("Net gain by symbol", _symbols(found, names), note="Thousands of currency; small: number of trades."),
         "</div>",
         shell.section("Sessions on which they parted most", _farthest(found, names)),
-        shell.section("Provenance", _provenance(provenance), note="From these the figures can be made again."),
+        shell.section("Provenance", shell.provenance(provenance), note="From these the figures can be made again."),
     )  # fmt: skip
     drawn = {"equity": equity_figure(found), "blocks": blocks_figure(found)}
     return shell.framed(f"Tapehouse: {found.a} and {found.b}", "\n".join(parts), drawn)
@@ -155,13 +154,6 @@ def _tiles(found: Comparison) -> list[tuple[str, str, str]]:
         ("holding the same", percent(found.alike, 0).lstrip("+"), "of closes where either held something"),
         ("sessions of both", f"{row['sessions']:,}", f"{len(found.folds)} test block{'s' if len(found.folds) > 1 else ''}"),
     ]
-
-
-def _provenance(entries: Mapping[str, str]) -> str:
-    shown = {name: told for name, told in entries.items() if name in FIRST}
-    folded = {name: told for name, told in entries.items() if name not in FIRST}
-    more = f"<details><summary>Every block</summary>{shell.facts(folded)}</details>" if folded else ""
-    return shell.facts(shown) + more
 
 
 def _span(found: Comparison) -> str:

@@ -18,7 +18,6 @@ from tapehouse.report.shell import chart, section, table
 from tapehouse.report.verdict import Record, headline, number, percent, records, span
 from tapehouse.verdicts import BEATS, INCONCLUSIVE, LOSES
 
-FIRST = ("snapshot", "commit", "packages")  # of the provenance; the rest is a line for every model of every block
 ORIGIN = 2  # entries of the provenance at the head of the page
 AGAINST = (
     '<p>The blocks are not wholly unseen, and adapters and baselines execute differently: <a href="#against">what speaks '
@@ -121,7 +120,7 @@ def report_html(
         section("Net gain by symbol", _symbols(trades, found), "symbols", GAINS + last),
         _pairs(pairs),
         section("What speaks against these figures", told, "against"),
-        section("Provenance", _provenance(provenance), "provenance", "From these the figures can be made again."),
+        section("Provenance", shell.provenance(provenance), "provenance", "From these the figures can be made again."),
         f"<details><summary>What every figure means</summary>{_glossary()}</details>",
     )
     return shell.framed("Tapehouse: models against simple rules", "\n".join(parts), drawn)
@@ -233,14 +232,6 @@ def _pairs(pairs: pl.DataFrame | None) -> str:
         "without their prompt</a>."
     )
     return section("Preference pairs", table(heads, body), "pairs", note)
-
-
-def _provenance(entries: dict[str, str]) -> str:
-    shown = {name: told for name, told in entries.items() if name in FIRST}
-    folded = {name: told for name, told in entries.items() if name not in FIRST}
-    if not folded:
-        return shell.facts(shown)
-    return f"{shell.facts(shown)}<details><summary>Every block and model</summary>{shell.facts(folded)}</details>"
 
 
 def _glossary() -> str:

@@ -18,6 +18,7 @@ from string import Template
 from typing import Any
 
 PAGE = "page.html"
+FIRST = ("snapshot", "commit", "packages")  # of the provenance; the rest is a line for every block or model
 # Heads of columns of text, set to the left.
 WORDS = {"subject", "objective", "rule", "level", "tested on", "verdict", "what", "metric", "symbol", "regime", "side"}
 BADGES = {"BEATS": "good", "LOSES": "bad"}
@@ -139,6 +140,13 @@ def facts(entries: Mapping[str, str]) -> str:
     """A table of names and texts: what a page was made from."""
     rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in entries.items())
     return f'<table class="facts">{rows}</table>'
+
+
+def provenance(entries: Mapping[str, str]) -> str:
+    """What a page was made from: snapshot, commit and packages, and folded below them a line for every block or model."""
+    shown = {name: told for name, told in entries.items() if name in FIRST}
+    folded = {name: told for name, told in entries.items() if name not in FIRST}
+    return facts(shown) + (f"<details><summary>Every block and model</summary>{facts(folded)}</details>" if folded else "")
 
 
 def _cell(cell: Cell, word: bool) -> str:

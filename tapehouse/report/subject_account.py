@@ -30,6 +30,14 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 FULL_COLOUR = 0.10  # return of a month that is coloured as strongly as any
 HALF_YEAR, QUARTER = 120, 60  # sessions of the rolling ratio, and of one where there are few
 HEIGHT = 400
+# Two panes over one axis of time.
+PANES = {
+    "height": HEIGHT,
+    "margin": {"l": 58, "r": 12, "t": 8, "b": 30},
+    "hovermode": "x unified",
+    "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+    "xaxis": {"type": "date", "anchor": "y2"},
+}
 
 
 def equity_section(subject: Subject) -> Section | None:
@@ -49,12 +57,7 @@ def equity_section(subject: Subject) -> Section | None:
         {"type": "scatter", "mode": "lines", "x": days, "y": fallen, "yaxis": "y2", "fill": "tozeroy", "showlegend": False,
          "name": "drawdown", "line": {"color": US, "width": 1}, "hovertemplate": "%{y:.1f} %"}
     )  # fmt: skip
-    layout = {
-        "height": HEIGHT,
-        "margin": {"l": 58, "r": 12, "t": 8, "b": 30},
-        "hovermode": "x unified",
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "xaxis": {"type": "date", "anchor": "y2"},
+    layout = PANES | {
         "yaxis": {"domain": [0.33, 1], "title": {"text": "worth of 100"}, "zeroline": False} | scale,
         "yaxis2": {"domain": [0, 0.26], "title": {"text": "drawdown, %"}, "zeroline": False},
         "shapes": _edges(subject),
@@ -97,12 +100,7 @@ def rolling_section(subject: Subject) -> Section | None:
             {"type": "scatter", "mode": "lines", "name": f"{name} exposure", "x": weeks, "y": level, "yaxis": "y2",
              "line": shape, "fill": "tozeroy" if name == "gross" else "none", "hovertemplate": "%{y:.0f} %"}
         )  # fmt: skip
-    layout = {
-        "height": HEIGHT,
-        "margin": {"l": 58, "r": 12, "t": 8, "b": 30},
-        "hovermode": "x unified",
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "xaxis": {"type": "date", "anchor": "y2"},
+    layout = PANES | {
         "yaxis": {"domain": [0.5, 1], "title": {"text": f"Sharpe, {window} sessions"}, "zeroline": True},
         "yaxis2": {"domain": [0, 0.42], "title": {"text": "exposure, %"}, "zeroline": True},
         "shapes": _edges(subject),

@@ -141,11 +141,9 @@ def reliability_figure(bins: pl.DataFrame) -> dict[str, Any] | None:
     Args:
         bins: pooled figures `said` and `happened` of slice `confidence`.
     """
-    said = _by_level(bins, "said")
-    points = [(said[level]["value"], row) for level, row in _by_level(bins, "happened").items() if level in said]
+    points = _bin_points(bins, "said", "happened")
     if not points:
         return None
-    points.sort(key=lambda point: point[0])
     layout = {
         "height": 340,
         "margin": {"l": 54, "r": 12, "t": 8, "b": 44},
@@ -170,11 +168,9 @@ def margin_figure(bins: pl.DataFrame) -> dict[str, Any] | None:
     Args:
         bins: pooled figures `margin` and `mean_reward` of slice `margin`.
     """
-    margin = _by_level(bins, "margin")
-    points = [(margin[level]["value"], row) for level, row in _by_level(bins, "mean_reward").items() if level in margin]
+    points = _bin_points(bins, "margin", "mean_reward")
     if not points:
         return None
-    points.sort(key=lambda point: point[0])
     layout = {
         "height": 320,
         "margin": {"l": 58, "r": 12, "t": 8, "b": 44},
@@ -183,6 +179,12 @@ def margin_figure(bins: pl.DataFrame) -> dict[str, Any] | None:
         "showlegend": False,
     }
     return {"data": [_points(points, "margin %{x:.2f}: reward %{y:.3f}", 1.0)], "layout": layout}
+
+
+def _bin_points(bins: pl.DataFrame, across: str, up: str) -> list[tuple[float, dict[str, Any]]]:
+    """Value of the figure `across` and row of the figure `up` of each bin that has both, in the order of the first."""
+    at = _by_level(bins, across)
+    return sorted(((at[k]["value"], row) for k, row in _by_level(bins, up).items() if k in at), key=lambda point: point[0])
 
 
 def _points(points: Sequence[tuple[float, Mapping[str, Any]]], told: str, factor: float) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from tapehouse.metrics import (
     backtest_rows,
     performance,
     sharpe,
-    sharpe_difference_interval,
     sharpe_interval,
 )
 from tapehouse.statistics.drawdowns import annual_return, drawdowns_of, sortino
+from tapehouse.verdicts import paired
 
 COUNTS = dict.fromkeys(("signals", "filled", "skipped", "expired", "unexecuted", "scaled", "refused", "vetoed"), 0)
 
@@ -112,9 +112,9 @@ def test_intervals_hold_their_estimate_and_repeat():
     low, high = sharpe_interval(ret)
     assert low < sharpe(ret) < high
     assert (low, high) == sharpe_interval(ret)
-    assert sharpe_difference_interval(ret, ret) == (0.0, 0.0)
-    better = sharpe_difference_interval(ret + 0.002, ret)
-    assert 0 < better[0] < better[1]
+    same, better = paired(ret, ret, "same"), paired(ret + 0.002, ret, "better")
+    assert (same.low, same.high) == (0.0, 0.0)
+    assert 0 < better.low < better.high
 
 
 def test_interval_covers_zero_in_about_95_of_100_worlds_without_skill():

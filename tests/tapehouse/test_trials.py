@@ -50,6 +50,9 @@ def test_searches_and_failures_come_out_of_their_files(tmp_path):
     assert dict(rows.schema) == TRIALS and rows["state"].to_list() == ["complete", "failed"]
     assert rows.row(1, named=True)["sharpe"] is None and "not finite" in rows["reason"][1]
     assert trials_fingerprint(tmp_path) != before
+    # The search that goes on after it writes a line of its own.
+    record_trial(tmp_path, "gbm-f", tuning | {"state": "pruned"})
+    assert stored_trials(tmp_path)["state"].to_list() == ["complete", "failed", "pruned"]
 
 
 def test_a_trial_without_a_fold_or_of_no_kind_is_refused(tmp_path):
