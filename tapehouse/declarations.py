@@ -9,7 +9,7 @@ from tapehouse.errors import TapehouseError
 from tapehouse.examination_assets import examination_assets
 from tapehouse.folds import FOLDS_FILE, load_folds, read_spec
 from tapehouse.hashing import text_hash
-from tapehouse.judging_rules import declared_baselines
+from tapehouse.judging_rules import declared_roles
 from tapehouse.page_assets import page_assets
 from tapehouse.project import Asset, Output, Project
 from tapehouse.recipe_assets import recipe_assets
@@ -44,7 +44,7 @@ def load_project(settings: Settings) -> Project:
         *strategy_assets(home),
         *examination_assets(home),
     ]
-    assets += page_assets(assets, declared_baselines(home))
+    assets += page_assets(assets, *declared_roles(home))
     _check_names(assets)
     return Project(settings, [_versioned(a, docs, settings.threads) for a in assets], docs, folds, late)
 

@@ -44,9 +44,12 @@ def policy_of_reference(home: Path) -> str | None:
     return load_rules(home).policy if (home / FILE).exists() else None
 
 
-def declared_baselines(home: Path) -> list[str]:
-    """The baselines of the project at `home`; none where it has no rules of judging."""
-    return load_rules(home).baselines if (home / FILE).exists() else []
+def declared_roles(home: Path) -> tuple[list[str], list[str]]:
+    """The baselines and the controls of the project at `home`; none where it has no rules of judging."""
+    if not (home / FILE).exists():
+        return [], []
+    rules = load_rules(home)
+    return rules.baselines, rules.controls
 
 
 def load_rules(home: Path) -> JudgingRules:

@@ -24,11 +24,15 @@ WHOLE = (
 )
 
 
-def page_assets(assets: list[Asset], baselines: Collection[str]) -> list[Asset]:
+def page_assets(assets: list[Asset], baselines: Collection[str], controls: Collection[str] = ()) -> list[Asset]:
     """The pages of all subjects among `assets`: each reads every table that holds rows of its subject.
 
     Args:
         baselines: names of the subjects whose curves stand beside every other; those that are made by name alone are left out.
+        controls: names of the subjects that are told to be no yardstick.
+
+    What a page shows of these two is part of its version: its reads name the curves, and its subject's own role is in its code
+    version. Who else is a control, or in which order baselines are declared, is on no page of a subject.
 
     Raises:
         TapehouseError: a subject has the name of another page.
@@ -52,27 +56,31 @@ def page_assets(assets: list[Asset], baselines: Collection[str]) -> list[Asset]:
             if name in TAKEN:
                 raise TapehouseError(f"{main.source}: its page would replace reports/{name}.html; give it another name")
             models = {MODELS: f"models.{name}"} if f"models.{name}" in named else {}
-            beside = [(EQUITY, writer) for other, writer in curves.items() if other != name]
+            beside = [(EQUITY, writer) for other, writer in sorted(curves.items()) if other != name]
             written = (Read(table, window="all", writer=writer) for table, writer in [*(tables | models).items(), *beside])
-            found.append(_asset(name, main, (*written, *shared), code))
+            shown = tuple(sorted({*curves, *({name} & set(baselines))}))
+            found.append(_asset(name, main, (*written, *shared), code, shown, tuple({name} & set(controls))))
     return found
 
 
-def _asset(name: str, main: Asset, reads: tuple[Read, ...], code: str) -> Asset:
+def _asset(
+    name: str, main: Asset, reads: tuple[Read, ...], code: str, baselines: tuple[str, ...], controls: tuple[str, ...]
+) -> Asset:
     source = main.source
     assert source is not None
     strategy = all(read.table != MODELS for read in reads)
     # What a recipe's account follows are its own answers.
     asked = [read.writer for read in main.reads if read.table == ANSWERS and read.writer] if strategy else []
     predictors = tuple(writer.removeprefix(f"{ANSWERS}.") for writer in asked)
+    role = f"baseline={name in baselines} control={name in controls}"
     return Asset(
         name=f"{PAGES}.{name}",
         doc=f"One row per (page): the page of {name}: what it earned and how, and what speaks against it.",
         by="once",
         reads=reads,
         outputs=(Output(f"{PAGES}.{name}", PAGES, (("page", name),)),),
-        build=lambda b: import_module(STEP).run(b, name, source, predictors),
-        code_version=text_hash(code, source.read_text(encoding="utf-8")),
+        build=lambda b: import_module(STEP).run(b, name, source, predictors, baselines, controls),
+        code_version=text_hash(code, source.read_text(encoding="utf-8"), role),
         source=source,
         optional=main.optional,
     )

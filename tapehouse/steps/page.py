@@ -5,10 +5,11 @@ from pathlib import Path
 import polars as pl
 
 
-def run(b, name: str, source: Path, predictors: tuple[str, ...]) -> pl.DataFrame:
+def run(
+    b, name: str, source: Path, predictors: tuple[str, ...], baselines: tuple[str, ...], controls: tuple[str, ...]
+) -> pl.DataFrame:
     """The row of `reports.pages`; the page and its preview lie in the reports' folder, named after the subject."""
     from tapehouse.files import replace_file
-    from tapehouse.judging_rules import load_rules
     from tapehouse.report.caveats import hindsight
     from tapehouse.report.provenance import page_row
     from tapehouse.report.section import subject_of
@@ -19,7 +20,6 @@ def run(b, name: str, source: Path, predictors: tuple[str, ...]) -> pl.DataFrame
     from tapehouse.yaml_files import parse_yaml
 
     home, commit = b.settings.home, git_state(b.settings.home)
-    rules = load_rules(home)
     declared = source.read_text(encoding="utf-8")
     written: dict[str, list[pl.DataFrame]] = {}
     for read in b.asset.reads:  # equity curves of several writers
@@ -33,9 +33,9 @@ def run(b, name: str, source: Path, predictors: tuple[str, ...]) -> pl.DataFrame
         predictors,
         tables,
         (tables.pop("staging.bars"), tables.pop("raw.corporate_actions")),
-        rules.baselines,
+        baselines,
         b.end,
-        rules.controls,
+        controls,
     )
     page, preview = (b.settings.reports_dir / f"{name}{suffix}" for suffix in (".html", ".png"))
     made, caveats = subject_provenance(subject, b.snapshot, commit), (hindsight(b.settings.universe.tradable),)

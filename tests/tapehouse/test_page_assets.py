@@ -1,5 +1,8 @@
 """Which subjects have pages, what a page reads, and that a declaration alone makes one."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 
 from tapehouse.declarations import load_project
@@ -60,6 +63,41 @@ def test_a_declaration_is_enough_and_without_verdicts_there_is_no_page(tmp_path)
     assert page_assets([told[1], verdicts], []) == []
     source.write_text("description: Others.\n")
     assert page_assets([*told, verdicts], [])[0].code_version != page.code_version
+
+
+def test_a_page_follows_what_it_shows_of_the_rules_of_judging_and_no_more(tmp_path):
+    """The role of its own subject and the curves beside it; neither who else is a control nor the order of baselines."""
+    assets = []
+    for name in ("ours", "one", "two"):
+        source = tmp_path / f"{name}.yaml"
+        source.write_text("description: It.\n")
+        table = of_subject(name, "reports.backtests", source)
+        curve = Output(f"reports.backtest_equity.{name}", "reports.backtest_equity", (("subject", name),))
+        assets.append(replace(table, outputs=(*table.outputs, curve)))
+    verdicts = Asset("reports.verdicts", "One row.", "once", (), (Output("reports.verdicts", "reports.verdicts"),), build=len)
+
+    def versions(baselines, controls=()):
+        pages = page_assets([*assets, verdicts], baselines, controls)
+        return {page.name.removeprefix("reports.pages."): (page.code_version, page.reads) for page in pages}
+
+    def changed(*rules) -> set[str]:
+        return {name for name, version in versions(*rules).items() if version != versions(["one", "two"])[name]}
+
+    assert changed(["two", "one"]) == set()
+    assert changed(["one", "two"], ["ours"]) == {"ours"}
+    assert changed(["one"]) == {"ours", "one", "two"}  # "two" itself is no baseline any more
+    assert changed(["one", "two", "ours"]) == {"ours", "one", "two"}
+
+
+def test_a_page_is_given_the_roles_that_are_in_its_version(tmp_path, monkeypatch):
+    source = tmp_path / "ours.yaml"
+    source.write_text("description: Ours.\n")
+    verdicts = Asset("reports.verdicts", "One row.", "once", (), (Output("reports.verdicts", "reports.verdicts"),), build=len)
+    given = []
+    monkeypatch.setattr("tapehouse.page_assets.import_module", lambda _: SimpleNamespace(run=lambda b, *a: given.append(a)))
+    (page,) = page_assets([of_subject("ours", "reports.backtests", source), verdicts], ["absent"], ["ours", "other"])
+    page.build(None)
+    assert given == [("ours", source, ("asked",), (), ("ours",))]
 
 
 def test_a_subject_cannot_take_the_page_of_the_run(tmp_path):
