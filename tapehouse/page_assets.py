@@ -15,6 +15,7 @@ VERDICTS = "reports.verdicts"
 TAKEN = ("index", "preference_pairs", "book_pairs")  # pages that are of no subject
 JUDGED = ("reports.backtests", "reports.evaluations")
 ANSWERS, MODELS = "models.predictions", "models.adapters"
+ANSWERED = ("reports.evaluations", "reports.importance")  # what a strategy's page shows of the answers that it trades on
 EQUITY = "reports.backtest_equity"  # its own and the baselines’: what everybody earned is thousands of edges
 # Read whole beside a subject's own rows: what is made of all subjects together, and the market. A project that lacks one has
 # pages without it.
@@ -26,6 +27,8 @@ WHOLE = (
 
 def page_assets(assets: list[Asset], baselines: Collection[str], controls: Collection[str] = ()) -> list[Asset]:
     """The pages of all subjects among `assets`: each reads every table that holds rows of its subject.
+
+    That of a strategy reads what is told of its predictors' answers, too.
 
     Args:
         baselines: names of the subjects whose curves stand beside every other; those that are made by name alone are left out.
@@ -56,22 +59,27 @@ def page_assets(assets: list[Asset], baselines: Collection[str], controls: Colle
             if name in TAKEN:
                 raise TapehouseError(f"{main.source}: its page would replace reports/{name}.html; give it another name")
             models = {MODELS: f"models.{name}"} if f"models.{name}" in named else {}
+            predictors = () if models else _predictors(main)  # what a recipe's account follows are its own answers
             beside = [(EQUITY, writer) for other, writer in sorted(curves.items()) if other != name]
+            beside += [(t, own[p][t]) for p in predictors for t in ANSWERED if t in own.get(p, {})]
             written = (Read(table, window="all", writer=writer) for table, writer in [*(tables | models).items(), *beside])
             shown = tuple(sorted({*curves, *({name} & set(baselines))}))
-            found.append(_asset(name, main, (*written, *shared), code, shown, tuple({name} & set(controls))))
+            roles = (shown, tuple({name} & set(controls)))
+            found.append(_asset(name, main, (*written, *shared), code, predictors, *roles))
     return found
 
 
 def _asset(
-    name: str, main: Asset, reads: tuple[Read, ...], code: str, baselines: tuple[str, ...], controls: tuple[str, ...]
+    name: str,
+    main: Asset,
+    reads: tuple[Read, ...],
+    code: str,
+    predictors: tuple[str, ...],
+    baselines: tuple[str, ...],
+    controls: tuple[str, ...],
 ) -> Asset:
     source = main.source
     assert source is not None
-    strategy = all(read.table != MODELS for read in reads)
-    # What a recipe's account follows are its own answers.
-    asked = [read.writer for read in main.reads if read.table == ANSWERS and read.writer] if strategy else []
-    predictors = tuple(writer.removeprefix(f"{ANSWERS}.") for writer in asked)
     role = f"baseline={name in baselines} control={name in controls}"
     return Asset(
         name=f"{PAGES}.{name}",
@@ -84,3 +92,8 @@ def _asset(
         source=source,
         optional=main.optional,
     )
+
+
+def _predictors(strategy: Asset) -> tuple[str, ...]:
+    """Names of the recipes whose answers it reads."""
+    return tuple(r.writer.removeprefix(f"{ANSWERS}.") for r in strategy.reads if r.table == ANSWERS and r.writer)

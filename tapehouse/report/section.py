@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from html import escape
 from typing import Any, Final
@@ -41,7 +41,8 @@ class Subject:
     Attributes:
         kind: adapter, policy, baseline or strategy.
         declared: the YAML that declares it, as text. source: where that lies, from the project folder.
-        predictors: recipes whose answers a strategy trades on; empty for a recipe, which has answers of its own.
+        predictors: recipes whose answers a strategy trades on, each with its own rows of the tables over the blocks that the
+            strategy was traded on; empty for a recipe, which has answers of its own.
         record: its verdict and its returns over all blocks joined; None for what trades nothing.
         baselines: the declared baselines that cover its sessions, and their returns over those, strongest first.
         tables: table name to its own rows of it; of `reports.backtest_equity`, `reports.evaluations` and so on.
@@ -53,7 +54,7 @@ class Subject:
     description: str
     declared: str
     source: str
-    predictors: tuple[str, ...]
+    predictors: Mapping[str, Mapping[str, pl.DataFrame]]
     record: Record | None
     baselines: Mapping[str, pl.Series]
     tables: Mapping[str, pl.DataFrame]
@@ -64,13 +65,18 @@ class Subject:
         found = self.tables.get(table)
         return None if found is None or found.is_empty() else found
 
+    def predictor(self, name: str) -> Subject:
+        """One of its predictors by what it answered alone: no account, no verdict."""
+        answered = {"tables": self.predictors[name], "predictors": {}, "record": None, "baselines": {}}
+        return replace(self, name=name, prices=self.prices.clear(), **answered)
+
 
 def subject_of(
     name: str,
     description: str,
     declared: str,
     source: str,
-    predictors: tuple[str, ...],
+    predictors: Sequence[str],
     tables: Mapping[str, pl.DataFrame],
     market: tuple[pl.DataFrame, pl.DataFrame],
     baselines: Sequence[str],
@@ -80,8 +86,9 @@ def subject_of(
     """A subject out of the rows of its warehouse.
 
     Args:
-        name, description, declared, source, predictors: as of :class:`Subject`.
-        tables: table name to rows, its own or those of all subjects; all in `reports.verdicts` and `reports.backtest_equity`.
+        name, description, declared, source: as of :class:`Subject`. predictors: their names.
+        tables: table name to rows, its own and its predictors' or those of all subjects; all in `reports.verdicts` and
+            `reports.backtest_equity`.
         market: rows of `staging.bars` and `raw.corporate_actions`.
         baselines, controls: names of the declared ones. until: the time whose basis prices are shown in.
 
@@ -104,7 +111,7 @@ def subject_of(
         description,
         declared,
         source,
-        predictors,
+        {other: _of_predictor(other, tables, own["fold"]) for other in predictors},
         record,
         _baselines(name, record, equity, baselines),
         {table: _own(rows, name, own["fold"]) for table, rows in tables.items()},
@@ -117,6 +124,12 @@ def _own(rows: pl.DataFrame, name: str, folds: pl.Series) -> pl.DataFrame:
     if "subject" in rows.columns:
         return rows.filter(subject=name)
     return rows.filter(pl.col("fold").is_in(folds.unique().implode())) if "fold" in rows.columns and len(folds) else rows
+
+
+def _of_predictor(name: str, tables: Mapping[str, pl.DataFrame], folds: pl.Series) -> dict[str, pl.DataFrame]:
+    """A predictor's rows of what is told of subjects fold by fold, in the folds that were traded."""
+    traded = pl.col("fold").is_in(folds.unique().implode())
+    return {t: rows.filter(traded, subject=name) for t, rows in tables.items() if {"subject", "fold"} <= set(rows.columns)}
 
 
 def _kind(adapters: pl.DataFrame | None) -> str:

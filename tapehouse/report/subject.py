@@ -14,24 +14,30 @@ from tapehouse.report.subject_account import equity_section, months_section, rol
 from tapehouse.report.subject_answers import answers_section, calibration_section, reward_section, slices_section
 from tapehouse.report.subject_examined import adversarial_section, importance_section, paths_section
 from tapehouse.report.subject_limits import sensitivity_section, statistics_section, tail_section, veto_section
+from tapehouse.report.subject_predictors import predictor_sections
 from tapehouse.report.subject_provenance import provenance_body
 from tapehouse.report.subject_trades import outcome_section, price_section
 from tapehouse.report.verdict import CLAIMS, number, percent
 
-# In the order of the page. Each gives None where its tables say nothing of the subject.
-SECTIONS: Final[tuple[Callable[[Subject], Section | None], ...]] = (
+Maker = Callable[[Subject], Section | None]  # None where the subject's tables say nothing of it
+# In the order of the page; the answers that a strategy trades on stand where a recipe has its own.
+ACCOUNT: Final[tuple[Maker, ...]] = (
     equity_section,
     statistics_section,
     rolling_section,
     months_section,
     price_section,
     outcome_section,
+)
+ANSWERS: Final[tuple[Maker, ...]] = (
     answers_section,
     calibration_section,
     reward_section,
     slices_section,
     importance_section,
     adversarial_section,
+)
+LIMITS: Final[tuple[Maker, ...]] = (
     veto_section,
     tail_section,
     sensitivity_section,
@@ -61,7 +67,7 @@ def subject_html(subject: Subject, provenance: Mapping[str, str], caveats: Seque
             at the head of the page too.
         caveats: said on the first screen, before any figure.
     """
-    sections = [found for make in SECTIONS if (found := make(subject)) is not None]
+    sections = [*_made(ACCOUNT, subject), *_made(ANSWERS, subject), *predictor_sections(subject), *_made(LIMITS, subject)]
     named = [(s.name, s.title) for s in sections]
     origin = " · ".join(f"{k} {v}" for k, v in list(provenance.items())[:2])
     body = [
@@ -76,6 +82,10 @@ def subject_html(subject: Subject, provenance: Mapping[str, str], caveats: Seque
     ]
     figures: dict[str, Any] = {name: figure for s in sections for name, figure in s.figures.items()}
     return shell.framed(f"{subject.name} · Tapehouse", "\n".join(body), figures)
+
+
+def _made(makers: Sequence[Maker], subject: Subject) -> list[Section]:
+    return [found for make in makers if (found := make(subject)) is not None]
 
 
 def headline(subject: Subject) -> str:

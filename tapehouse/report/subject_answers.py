@@ -11,8 +11,8 @@ import polars as pl
 from tapehouse.evaluations.reading import COUNTED, MEANING, pooled
 from tapehouse.labels.forward import HORIZONS
 from tapehouse.predictions import ACTIONS
-from tapehouse.report.section import ADAPTER, STRATEGY, Section, Subject, heat_table
-from tapehouse.report.shell import chart, choice, head, subject, table
+from tapehouse.report.section import ADAPTER, Section, Subject, heat_table
+from tapehouse.report.shell import chart, choice, head, table
 from tapehouse.report.verdict import number, percent
 
 EVALUATIONS: Final = "reports.evaluations"
@@ -55,7 +55,7 @@ def answers_section(of: Subject) -> Section | None:
     """Every figure of its answers over all test blocks, beside what the same answers score against shuffled outcomes."""
     rows = of.rows(EVALUATIONS)
     if rows is None:
-        return _of_others(of)
+        return None
     found = {row["metric"]: row for row in pooled(rows).iter_rows(named=True)}
     main = [name for name in MAIN if name in found]
     apart = {name for name in COUNTED if name in found} | {f"{name}_{h}d" for name in BY_HORIZON for h in HORIZONS}
@@ -277,15 +277,6 @@ def _sliced(found: pl.DataFrame, title: str) -> str:
         by = {row["metric"]: row for row in found.filter(level=level).iter_rows(named=True)}
         rows.append((escape(level), *(_with_interval(name, by.get(name)) for name in names)))
     return table((title, *(head(_title(n), MEANING[n]) for n in names)), rows, words=(title,))
-
-
-def _of_others(of: Subject) -> Section | None:
-    """A strategy answers nothing: whose answers it trades on."""
-    if not of.predictors:
-        return None
-    links = ", ".join(subject(name, STRATEGY, f"{name}.html#answers") for name in of.predictors)
-    body = f"<p>A strategy has no answers of its own: calibration, confusion and all that stands on the pages of {links}.</p>"
-    return Section("answers", "Answers against what happened", body)
 
 
 def _by_level(found: pl.DataFrame, metric: str) -> dict[str, dict[str, Any]]:

@@ -20,8 +20,9 @@ def importance_section(subject: Subject) -> Section | None:
     fold = rows["fold"].max()
     whole = rows.filter(fold=fold, kind=ALL).row(0, named=True)
     body = (
-        f"<p>On rows that it was not fitted on its log loss was {_against(whole['log_loss'], whole['base_log_loss'])} what the "
-        f"shares of the labels score by themselves{_of_side(whole)}. What rises below is what it rests on, right or wrong.</p>"
+        f"<p>On rows that it was not fitted on, its log loss was {_against(whole['log_loss'], whole['base_log_loss'])} what "
+        f"the shares of the labels score by themselves{_of_side(whole)}. What rises below is what it rests on, right or "
+        "wrong.</p>"
     )
     note = (
         f"The training window of {fold} in {whole['blocks']} purged blocks: fitted on the others, asked on each, before and "

@@ -207,8 +207,9 @@ def test_a_recipe_and_a_strategy_have_pages_of_their_own(house):
     for name, page in pages.items():
         assert rows[name]["digest"] == hashlib.sha256(page).hexdigest() and rows[name]["bytes"] == len(page) < 3_000_000
         assert (house.settings.reports_dir / f"{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    sections = {name: set(re.findall(r'<section id="(\w+)"', page.decode())) for name, page in pages.items()}
-    account = {"equity", "statistics", "rolling", "months", "trades", "outcomes", "answers", "sensitivity", "provenance"}
-    assert sections["gbm"] >= account | {"calibration", "reward", "slices", "importance", "adversarial", "paths"}
-    assert sections["audited"] >= account | {"vetoes"} and "calibration" not in sections["audited"]
+    sections = {name: set(re.findall(r'<section id="([\w-]+)"', page.decode())) for name, page in pages.items()}
+    account = {"equity", "statistics", "rolling", "months", "trades", "outcomes", "sensitivity", "provenance"}
+    assert sections["gbm"] >= account | {"answers", "calibration", "reward", "slices", "importance", "adversarial", "paths"}
+    assert sections["audited"] >= account | {"vetoes", "answers-gbm", "answers-auditor"}
+    assert b'id="gbm-reliability"' in pages["audited"] and b'id="gbm-importance-chart"' in pages["audited"]
     assert b'href="gbm.html"' in pages["audited"]

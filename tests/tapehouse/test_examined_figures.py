@@ -54,7 +54,7 @@ def subject(**tables: pl.DataFrame) -> Subject:
     """A recipe that was fitted on 500 rows."""
     fitted = pl.DataFrame({"adapter": ["gbm"], "rows": [500]})
     named = {"models.adapters": fitted} | {f"reports.{name}": rows for name, rows in tables.items()}
-    return Subject("gbm", "baseline", "d", "y", "s", (), None, {}, named, pl.DataFrame())
+    return Subject("gbm", "baseline", "d", "y", "s", {}, None, {}, named, pl.DataFrame())
 
 
 def test_importance_is_of_the_last_fold_in_thousandths():

@@ -48,6 +48,20 @@ def test_a_page_reads_its_own_rows_the_baselines_and_what_is_of_all(project):
     assert "models.adapters" not in {table for table, _ in guarded}
 
 
+def test_the_page_of_a_strategy_reads_what_it_shows_of_its_predictors(project):
+    def told(name: str) -> set[tuple[str, str | None]]:
+        reads = project.assets[f"reports.pages.{name}"].reads
+        return {(r.table, r.writer) for r in reads if r.table in ("reports.evaluations", "reports.importance")}
+
+    both = {(f"reports.{table}", f"reports.{table}.gbm") for table in ("evaluations", "importance")}
+    assert told("gbm") == told("tail_target") == both
+    assert told("audited") == both | {("reports.evaluations", "reports.evaluations.auditor")}
+    assert told("momentum_guarded") == {("reports.evaluations", "reports.evaluations.momentum")}  # a rule is not fitted
+    assert told("dpo_orders_guarded") == {("reports.evaluations", "reports.evaluations.dpo_orders")}
+    # The auditor reads the answers of the trees, and its own page is of its own.
+    assert told("auditor") == {("reports.evaluations", "reports.evaluations.auditor")}
+
+
 def test_a_declaration_is_enough_and_without_verdicts_there_is_no_page(tmp_path):
     source = tmp_path / "ours.yaml"
     source.write_text("description: Ours.\n")

@@ -22,6 +22,7 @@ from tapehouse.report.subject import headline, subject_html
 from tapehouse.report.subject_account import monthly_returns, months_section, rolling_section, rolling_sharpe
 from tapehouse.report.subject_answers import answers_section, margin_figure, reliability_figure, slices_section
 from tapehouse.report.subject_limits import _rank, _threshold, tail_section, veto_section
+from tapehouse.report.subject_predictors import PANELS, predictor_sections
 from tapehouse.report.subject_preview import subject_png
 from tapehouse.report.subject_provenance import subject_provenance
 from tapehouse.report.subject_trades import outcome_section, price_section
@@ -106,11 +107,20 @@ def evaluations(name: str) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=EVALUATIONS, orient="row")
 
 
+def importance(name: str) -> pl.DataFrame:
+    """All features at once, on the first block's training window."""
+    return pl.DataFrame(
+        {"subject": [name], "fold": [min(FOLDS)], "kind": ["all"], "level": [""], "value": [0.004], "low": [0.003],
+         "high": [0.007], "log_loss": [1.02], "base_log_loss": [1.03], "side_log_loss": [None], "base_side_log_loss": [None],
+         "blocks": [5]}
+    )  # fmt: skip
+
+
 def made(name: str = "ours", predictors: tuple[str, ...] = (), **tables: pl.DataFrame | None) -> Subject:
     """A subject with every table but those that are given as None."""
-    curve = equity()
-    counts = {"momentum": 40, "partial": 40, "ours": 2}
-    kinds = dict.fromkeys(BASELINES, "baseline") | {"ours": "strategy" if predictors else "adapter"}
+    curve = equity().with_columns(pl.col("subject").replace("ours", name))
+    counts = {"momentum": 40, "partial": 40, name: 2}
+    kinds = dict.fromkeys(BASELINES, "baseline") | {name: "strategy" if predictors else "adapter"}
     judged = verdicts(curves(curve, counts), kinds, BASELINES, fit_trials(curve, dict.fromkeys(kinds, "h"), {}), 5)
     found = {
         "reports.verdicts": judged,
@@ -169,7 +179,39 @@ def test_what_is_absent_is_left_out(page):
 
 def test_a_strategy_points_at_the_answers_that_it_trades_on():
     text = render(made(predictors=("gbm", "sft"), reports__evaluations=None))
-    assert "has no answers of its own" in text and 'href="gbm.html#answers"' in text and 'href="sft.html"' in text
+    assert "Answers of gbm" in text and 'href="gbm.html#answers"' in text and 'href="sft.html"' in text
+    assert 'id="answers"' not in text and "Over the blocks of this page" not in text
+
+
+def test_a_strategy_shows_the_panels_of_each_predictor_as_they_are_on_the_predictors_own_page():
+    rule = evaluations("rule").filter(pl.col("slice").is_in(["all", "regime"]))  # states no probability
+    rows = pl.concat([evaluations("ours"), rule, evaluations("other")])
+    strategy = made("strategy", ("ours", "rule"), reports__evaluations=rows, reports__importance=importance("ours"))
+    shown, alone = predictor_sections(strategy), made(reports__importance=importance("ours"))
+    assert [(s.name, s.title) for s in shown] == [
+        ("answers-ours", "Answers of ours"), ("answers-rule", "Answers of rule")
+    ]  # fmt: skip
+    for panel in PANELS:
+        own = panel(alone)
+        assert own is not None and f"<h3>{own.title}</h3>" in shown[0].body and own.note in shown[0].body
+        for name, figure in own.figures.items():
+            assert shown[0].figures[f"ours-{name}"] == figure
+    assert len(shown[0].figures) == 3 and not shown[1].figures
+    assert "<h3>Confusion</h3>" in shown[1].body and "bullish" in shown[1].body and "Reward against" not in shown[1].body
+    text = render(strategy)
+    charts = re.findall(r'id="([^"]+)" class="chart"', text)
+    assert {"ours-reliability", "ours-margin-chart", "ours-importance-chart"} <= set(charts)
+    assert len(charts) == len(set(charts)) == len(figures_of(text)) and len(text.encode()) < 3_000_000
+    assert text.index('id="answers-ours"') < text.index('id="answers-rule"') and 'href="#answers-rule"' in text
+
+
+def test_answers_of_blocks_that_the_strategy_was_not_traded_on_are_left_out():
+    other = evaluations("gbm").with_columns(fold=pl.lit("2030-01-02"))
+    rows = pl.concat([evaluations("gbm"), other])
+    strategy = made("strategy", ("gbm",), reports__evaluations=rows)
+    assert strategy.predictors["gbm"]["reports.evaluations"].equals(evaluations("gbm"))
+    assert predictor_sections(strategy)[0].body == predictor_sections(made("strategy", ("gbm",),
+        reports__evaluations=evaluations("gbm")))[0].body  # fmt: skip
 
 
 def test_who_trades_nothing_has_answers_and_no_account():
