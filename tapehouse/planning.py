@@ -112,18 +112,23 @@ def plan(
     What is optional is kept up to date once it has been made, also where its books were dropped because a table of many writers
     has changed its columns; with `optional` it is made, too.
     """
+    made_of: dict[str, list[str]] = {}  # what reads rows of one writer
+    for asset in project.assets.values():
+        for read in asset.reads:
+            if read.writer:
+                made_of.setdefault(read.writer, []).append(asset.name)
+
+    def was_made(item: Stale) -> bool:
+        """Whether another output of a missing partition is in the books, or what was made of it."""
+        names = [item.asset, *made_of.get(item.asset, ())]
+        return any((o.asset, item.partition) in state for name in names for o in project.assets[name].outputs)
+
     return [
         s
         for s in stale(project, state, names)
         if (within is None or s.partition in within)
-        and (optional or s.why != "missing" or not project.assets[s.asset].optional or _was_made(project, state, s))
+        and (optional or s.why != "missing" or not project.assets[s.asset].optional or was_made(s))
     ]
-
-
-def _was_made(project: Project, state: State, item: Stale) -> bool:
-    """Whether another output of a missing partition is in the books, or what was made of it."""
-    names = [item.asset, *(a.name for a in project.assets.values() if any(read.writer == item.asset for read in a.reads))]
-    return any((o.asset, item.partition) in state for name in names for o in project.assets[name].outputs)
 
 
 def select(project: Project, selection: str | None) -> set[str]:

@@ -16,6 +16,7 @@ Sessions come from `exchange_calendars`, so a rule that is no longer in force st
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
@@ -199,13 +200,13 @@ def _of_session(name: str, slot: Slot, lead: timedelta, known: "_Announced") -> 
 
 def _of_expiries(name: str, slots: list[Slot], lead: timedelta, known: "_Announced") -> Iterator[tuple]:
     """The third Friday of each month, or the last scheduled session before it."""
-    by_day = {slot.day: slot for slot in slots}
-    for year, month in sorted({(slot.day.year, slot.day.month) for slot in slots}):
+    days = [slot.day for slot in slots]  # in order
+    for year, month in sorted({(day.year, day.month) for day in days}):
         friday = _by_rule("third friday", year, month)
-        before = [slot.day for slot in slots if friday - timedelta(days=7) < slot.day <= friday]
-        if friday > slots[-1].day or not before:
+        last = bisect_right(days, friday) - 1
+        if friday > days[-1] or last < 0 or days[last] <= friday - timedelta(days=7):
             continue  # the calendar ends, or begins, before it
-        slot = by_day[before[-1]]
+        slot = slots[last]
         yield (name, "expiry", EXPIRY, slot.close_at, slot.close_at, slot.day, slot.close_at - lead, True)
         if slot.opened_at is None:
             shut = known.at(name, slot, slot.open_at)
