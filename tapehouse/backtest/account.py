@@ -20,13 +20,15 @@ import numpy as np
 
 from tapehouse.backtest.fills import (
     charged,
+    down,
     exit_of_bar,
     fill_of_order,
     in_lots,
     moved_stop,
-    on_worse_tick,
+    paid_price,
     restate_lot,
     restate_order,
+    up,
 )
 from tapehouse.backtest.guards import GUARDED, guard_after, guard_of, guard_trade, new_guard
 from tapehouse.backtest.layout import (
@@ -38,8 +40,10 @@ from tapehouse.backtest.layout import (
     DELISTED,
     END,
     ENTRY_LEVEL,
+    ENTRY_PRICE,
     EXIT_LONGS,
     EXIT_NOW,
+    EXIT_PRICE,
     EXIT_SHORTS,
     EXPIRED,
     FILLED,
@@ -98,6 +102,8 @@ def simulate(
         volume, volatility: average daily volume (shares) and daily volatility as known before the session; where the volume is
             NaN there is neither a cap nor impact.
         elapsed, rate: (sessions,) years since the last close, and what cash earns a year. tick, lot: (symbols,) 0 for none.
+            Where there is a tick, bars and limits are whole numbers of it, dividends and widths are in ticks, and `fx` is for
+            one (`tapehouse.backtest.ticks`).
         signal: -1, 0, 1 decided after the session's close. limit, valid: limit price (NaN for a market order) and the
             sessions that it rests. width: the unit of stops (an ATR) at the decision, in its basis; weight: notional
             over equity. command: bits that act on the open position. blocked_long, blocked_short: number of the veto that
@@ -164,8 +170,8 @@ def simulate(
                         cash += payment
                         dividends += payment
                         numbers[int(held[s, k, TRADE]), 7] += payment
-                    restate_lot(held[s, k], d, r)
-                restate_order(order[s], d, r, mark[s])
+                    restate_lot(held[s, k], d, r, tick[s] > 0.0)
+                restate_order(order[s], d, r, mark[s], tick[s] > 0.0)
                 mark[s] = (mark[s] - d) / r
 
         # Which orders fill, and at what price.
@@ -199,7 +205,7 @@ def simulate(
                 pushed += impact * volatility[t, s] * np.sqrt(taken / volume[t, s])
             dearest = max(dearest, pushed)
             when, fill[s], executed[s] = fill_of_order(
-                side, order[s, LIMIT], price, low[t, s], high[t, s], order[s, FIRST] == t, pushed, tick[s]
+                side, order[s, LIMIT], price, low[t, s], high[t, s], order[s, FIRST] == t, pushed, tick[s] > 0.0
             )
             entered[s] = when
             if when == NOT_NOW:
@@ -256,8 +262,8 @@ def simulate(
             lot_state[ENTRY_LEVEL] = fill[s]
             lot_state[BEST] = fill[s]
             gain = risk * take_multiple if risk < np.inf else np.inf
-            lot_state[UPPER] = centre + (gain if side > 0.0 else risk)
-            lot_state[LOWER] = centre - (risk if side > 0.0 else gain)
+            lot_state[UPPER] = up(centre + (gain if side > 0.0 else risk), tick[s] > 0.0)
+            lot_state[LOWER] = down(centre - (risk if side > 0.0 else gain), tick[s] > 0.0)
             lot_state[TRAILING] = 1.0 if trail_width < np.inf and trail_from <= 0.0 else 0.0
             lot_state[DEADLINE] = order[s, FIRST] + vertical - 1 if vertical > 0 else np.inf
             lot_state[TRADE] = trades
@@ -265,7 +271,7 @@ def simulate(
             if trades == len(numbers):
                 numbers = np.concatenate((numbers, np.zeros_like(numbers)))
                 indices = np.concatenate((indices, np.zeros_like(indices)))
-            numbers[trades, 0] = executed[s]
+            numbers[trades, ENTRY_PRICE] = executed[s]
             numbers[trades, 2] = quantity
             numbers[trades, 5] = fee
             numbers[trades, 6] = slip
@@ -318,7 +324,7 @@ def simulate(
                 side = 1.0 if quantity > 0.0 else -1.0
                 exit_price = price * (1.0 - side * pushed)
                 if reason != DELISTED:
-                    exit_price = on_worse_tick(exit_price, -side, tick[s])
+                    exit_price = paid_price(exit_price, -side, tick[s] > 0.0)
                 fee, slip = charged(abs(quantity), exit_price, price, commission, fx[t, s])
                 gain = quantity * (price * fx[t, s] - held[s, k, REFERENCE] * held[s, k, REFERENCE_FX])
                 cash += quantity * exit_price * fx[t, s] - fee
@@ -327,7 +333,7 @@ def simulate(
                 slippages += slip
                 traded += abs(quantity) * exit_price * fx[t, s]
                 j = int(held[s, k, TRADE])
-                numbers[j, 1] = exit_price
+                numbers[j, EXIT_PRICE] = exit_price
                 numbers[j, 3] = abs(quantity)
                 numbers[j, 5] += fee
                 numbers[j, 6] += slip
@@ -374,7 +380,7 @@ def simulate(
                         continue
                     if said & EXIT_NOW or said & (EXIT_LONGS if held[s, k, SHARES] > 0.0 else EXIT_SHORTS):
                         held[s, k, LEAVING] = 1.0
-                    moved_stop(held[s, k], close[t, s], said, break_even, trail_width / stop_width, trail_from)
+                    moved_stop(held[s, k], close[t, s], said, break_even, trail_width / stop_width, trail_from, tick[s] > 0.0)
             if signal[t, s] == 0:
                 continue
             counts[SIGNALS] += 1

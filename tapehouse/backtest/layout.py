@@ -28,6 +28,7 @@ TRADE_NUMBERS = (
     "dividends",
     "borrow",
 )
+ENTRY_PRICE, EXIT_PRICE = range(2)
 TRADE_INDICES = ("symbol", "side", "decision", "entry", "exit", "reason")
 COUNTS = ("signals", "filled", "skipped", "expired", "unexecuted", "scaled", "refused", "vetoed")
 SIGNALS, FILLED, SKIPPED, EXPIRED, UNEXECUTED, SCALED, REFUSED, VETOED = range(8)

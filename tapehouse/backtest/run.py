@@ -10,6 +10,7 @@ from tapehouse.backtest.account import simulate
 from tapehouse.backtest.config import BPS, BacktestConfig
 from tapehouse.backtest.layout import COUNTS, EXIT_REASONS, LEDGER, TRADE_INDICES, TRADE_NUMBERS
 from tapehouse.backtest.panel import Orders, Panel, build_orders, build_panel
+from tapehouse.backtest.ticks import in_currency, in_ticks
 
 TRADES = {
     "trade_id": pl.Int64,
@@ -138,10 +139,15 @@ def simulate_orders(panel: Panel, orders: Orders, config: BacktestConfig) -> Bac
 def account(panel: Panel, orders: Orders, config: BacktestConfig) -> tuple[np.ndarray, ...]:
     """The kernel's own arrays (`tapehouse.backtest.account.simulate`): ledger, trade numbers, trade indices, counts, fate.
 
-    For what runs many accounts over one panel, where naming what comes out would take longer than the account.
+    For what runs many accounts over one panel, where naming what comes out would take longer than the account. Prices are in
+    currency on either side of it, and whole ticks within where a tick is declared (`tapehouse.backtest.ticks`).
+
+    Raises:
+        ValueError: see `in_ticks`.
     """
     hold = config.exit_rule == "hold"
-    return simulate(
+    panel, orders = in_ticks(panel, orders)
+    ledger, numbers, indices, counts, fate = simulate(
         panel.open,
         panel.high,
         panel.low,
@@ -184,6 +190,8 @@ def account(panel: Panel, orders: Orders, config: BacktestConfig) -> tuple[np.nd
         config.centre == "fill",
         config.guards.array,
     )
+    in_currency(numbers, indices[:, TRADE_INDICES.index("symbol")], panel.tick)
+    return ledger, numbers, indices, counts, fate
 
 
 def _or_none(limit: float | None) -> float:
