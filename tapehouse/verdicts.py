@@ -268,7 +268,7 @@ def _generations(trials: pl.DataFrame) -> Iterator[list[np.ndarray]]:
 
 def scope(folds: int, universe: int) -> str:
     """What the figures are of, so that nobody takes them for more."""
-    blocks = "one window" if folds == 1 else f"{folds} windows"
+    blocks = "1 test block" if folds == 1 else f"{folds} test blocks"
     return f"{blocks}, one universe of {universe} instruments"
 
 

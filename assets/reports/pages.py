@@ -25,6 +25,7 @@ def build(b):
     from tapehouse.files import replace_file
     from tapehouse.judging_rules import load_rules
     from tapehouse.report.caveats import hindsight
+    from tapehouse.report.links import pageless
     from tapehouse.report.page import report_html
     from tapehouse.report.preview import preview_png
     from tapehouse.report.provenance import page_row, provenance
@@ -45,6 +46,7 @@ def build(b):
         caveats=(hindsight(b.settings.universe.tradable),),
         baselines=rules.baselines,
         controls=rules.controls,
+        pageless=pageless(b),
     )
     picture = preview_png(verdicts, equity, rules.baselines, rules.controls)
     page, preview = (b.settings.reports_dir / name for name in ("index.html", "index.png"))

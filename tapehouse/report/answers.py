@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import polars as pl
@@ -36,19 +36,23 @@ def answers_table(evaluations: pl.DataFrame, found: Sequence[Record]) -> str:
     for record in found:
         counted = rows.get((record.subject, "n"))
         if counted is not None:
-            name = shell.subject(record.subject, record.role, f"{record.subject}.html")
+            name = shell.subject(record.subject, record.role, record.link)
             measured = (_cell(rows, record.subject, metric) for metric in COLUMNS)
             body.append((name, (str(counted["folds"]), counted["folds"]), _asked(rows, record), *measured))
     return shell.table(heads, body, sortable=True)
 
 
-def pairs_table(evaluations: pl.DataFrame) -> str:
-    """How often the better paid answer of a pair is told from the other; empty where nobody was asked."""
+def pairs_table(evaluations: pl.DataFrame, pageless: Collection[str] = ()) -> str:
+    """How often the better paid answer of a pair is told from the other; empty where nobody was asked.
+
+    Args:
+        evaluations: rows of `reports.evaluations`. pageless: subjects without a page of their own.
+    """
     pooled = reading.pooled(evaluations).filter(pl.col("metric").is_in(list(PAIRS))).sort("subject", "metric")
     body = []
     for row in pooled.iter_rows(named=True):
         cell = _told(row, 100.0, 1, True)
-        link = shell.subject(row["subject"], "adapter", f"{row['subject']}.html")
+        link = shell.subject(row["subject"], "adapter", None if row["subject"] in pageless else f"{row['subject']}.html")
         body.append((link, PAIRS[row["metric"]], number(row["n"], 0), (cell, row["value"])))
     return shell.table(("subject", "told by", "pairs", "accuracy, %"), body, words=("told by",)) if body else ""
 

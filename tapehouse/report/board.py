@@ -72,7 +72,7 @@ def board(group: Group) -> str:
         rows.append(
             (
                 (number(place, 0), place),
-                shell.subject(record.subject, record.role, f"{record.subject}.html"),
+                shell.subject(record.subject, record.role, record.link),
                 shell.badge(record.word) if record.word else "",
                 (percent(record.gained), record.gained),
                 _told(record.sharpe if traded else None, *record.interval),
@@ -110,7 +110,7 @@ def _over(record: Record, sessions: Sequence, trades: int) -> Record:
         "sharpe_low": low,
         "sharpe_high": high,
     }
-    return Record(record.subject, record.kind, ret, tuple(sessions), row, is_baseline=True, is_control=record.is_control)
+    return Record(record.subject, record.kind, ret, tuple(sessions), row, True, record.is_control, record.has_page)
 
 
 def _told(value: float | None, low: float | None, high: float | None) -> tuple[str, float | None]:

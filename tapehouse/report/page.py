@@ -66,6 +66,7 @@ def report_html(
     caveats: Sequence[str] = (HINDSIGHT,),
     baselines: Collection[str] = (),
     controls: Collection[str] = (),
+    pageless: Collection[str] = (),
 ) -> str:
     """One self-contained HTML of a run; the same input gives the same bytes.
 
@@ -78,13 +79,14 @@ def report_html(
         pairs: rows of `datasets.preference_pairs`, for the diagnostics of what adapters learnt from.
         caveats: said on the first screen, before any figure.
         baselines: the declared ones (`models_registry/judging.yaml`), beside all recipes of this kind. controls: likewise.
+        pageless: subjects without a page of their own; their names are plain text.
 
     Raises:
         ValueError: no rows, or a subject without an equity curve.
     """
     if leaderboard.is_empty():
         raise ValueError("the leaderboard is empty: materialise the backtests of at least one recipe")
-    found = records(verdicts, equity, baselines, controls)
+    found = records(verdicts, equity, baselines, controls, pageless)
     together = groups(found, equity, trades)
     drawn = {"actions": figures.actions_figure(evaluations, found), "exits": figures.exits_figure(trades, found)}
     drawn |= {
@@ -98,7 +100,7 @@ def report_html(
         drawn[f"equity_{place}"] = figures.equity_figure(group.found, list(starts))
         drawn[f"sharpe_{place}"] = figures.sharpe_figure(group.found)
     told = "".join(f"<p><b>{escape(head)}</b> {escape(text)}</p>" for head, text in DETAILS)
-    paired = pairs_table(evaluations)
+    paired = pairs_table(evaluations, pageless)
     last = LAST if len(together) > 1 else ""
     parts = (
         shell.over("out-of-sample results", " · ".join(f"{k} {v}" for k, v in list(provenance.items())[:ORIGIN]), index=None),
@@ -199,7 +201,7 @@ def _symbols(trades: pl.DataFrame, found: list[Record]) -> str:
     for record in found:
         cells = [gained.get((record.subject, name)) for name in names]
         if any(cells):
-            link = shell.subject(record.subject, record.role, f"{record.subject}.html")
+            link = shell.subject(record.subject, record.role, record.link)
             name = f"{link} <small>{span(record, found)}</small>"
             shown = ((f"{number(c[0] / 1000, 1)} <small>{c[1]:,}</small>", c[0]) if c else (number(None), None) for c in cells)
             body.append((name, *shown))

@@ -7,7 +7,6 @@ from html import escape
 from typing import Any, Final
 
 from tapehouse.report import shell
-from tapehouse.report.board import blocks
 from tapehouse.report.caveats import HINDSIGHT
 from tapehouse.report.section import STRATEGY, Section, Subject
 from tapehouse.report.subject_account import equity_section, months_section, rolling_section
@@ -123,10 +122,7 @@ def _scope(subject: Subject) -> tuple[str, ...]:
     if subject.record is None:
         return ()
     row = subject.record.row
-    universe = row["scope"].partition(", ")[2]
-    return (
-        f"Of {blocks(row['folds'])}, {universe}, {row['first_session']:%Y-%m-%d} to {row['last_session']:%Y-%m-%d}. {JUDGED}",
-    )
+    return (f"Of {row['scope']}, {row['first_session']:%Y-%m-%d} to {row['last_session']:%Y-%m-%d}. {JUDGED}",)
 
 
 def _tiles(subject: Subject) -> list[tuple[str, str, str]]:

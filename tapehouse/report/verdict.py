@@ -25,7 +25,7 @@ class Record:
     `ret` (sessions,) leaves out the first session of a block, on which nothing can have been earned. `sharpe` is 0 for a
     subject that never traded: it held cash. `row` is its row of `reports.verdicts`. `is_baseline`: others are held against it,
     be it a rule, a model or a strategy such as a baseline scaled to a volatility; so they are against a control (`is_control`),
-    which is no yardstick.
+    which is no yardstick. `has_page`: whether there is a page of its own to be linked.
     """
 
     subject: str
@@ -35,6 +35,12 @@ class Record:
     row: dict[str, Any]
     is_baseline: bool = False
     is_control: bool = False
+    has_page: bool = True
+
+    @property
+    def link(self) -> str | None:
+        """Address of its own page, beside that of the run; None where it has none."""
+        return f"{self.subject}.html" if self.has_page else None
 
     @property
     def role(self) -> str:
@@ -88,13 +94,18 @@ class Record:
 
 
 def records(
-    verdicts: pl.DataFrame, equity: pl.DataFrame, baselines: Collection[str] = (), controls: Collection[str] = ()
+    verdicts: pl.DataFrame,
+    equity: pl.DataFrame,
+    baselines: Collection[str] = (),
+    controls: Collection[str] = (),
+    pageless: Collection[str] = (),
 ) -> list[Record]:
     """One record a subject, most sessions first, then the best Sharpe ratio: ratios of other spans do not rank.
 
     Args:
         verdicts: rows of `reports.verdicts`. equity: rows of `reports.backtest_equity`: `subject`, `fold`, `session`, `ret`.
         baselines: the declared ones, beside all that are of this kind. controls: the declared ones.
+        pageless: those without a page of their own.
 
     Raises:
         ValueError: a subject without an equity curve.
@@ -110,7 +121,7 @@ def records(
         control = name in controls
         held_against = row["kind"] == "baseline" or name in baselines or control
         ret, sessions = by[name]["ret"].to_numpy(), tuple(by[name]["session"])
-        found.append(Record(name, row["kind"], ret, sessions, row, held_against, control))
+        found.append(Record(name, row["kind"], ret, sessions, row, held_against, control, name not in pageless))
     return sorted(found, key=lambda r: (-len(r.sessions), -r.sharpe, r.subject))
 
 

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
+import duckdb
 import numpy as np
 import polars as pl
 import pytest
@@ -19,6 +21,7 @@ from tapehouse.report.answers import answers_table
 from tapehouse.report.board import board, groups
 from tapehouse.report.caveats import DETAILS, HINDSIGHT, hindsight
 from tapehouse.report.figures import differences_figure, equity_figure, first_shown, styles
+from tapehouse.report.links import pageless
 from tapehouse.report.page import report_html
 from tapehouse.report.preview import preview_png
 from tapehouse.report.provenance import page_row, provenance
@@ -161,6 +164,30 @@ def test_the_leaderboard_links_and_sorts(page):
     assert '<span class="them"><a href="momentum.html">momentum</a></span>' in board
     assert board.index("momentum.html") < board.index("always_hold.html") < board.index("ours.html")
     assert 'class="badge bad">LOSES' in board and "2 test blocks, 2024-01-03 to 2024-08-21" in board
+
+
+def test_a_subject_without_a_page_is_named_and_not_linked():
+    board, equity = frames({"momentum": 0.001, "ours": 0.0})
+    rows, equity = verdict_rows(board, equity), equity.filter((pl.col("subject") != "ours") | (pl.col("fold") == "2024-06-03"))
+    told = (board, equity, trades(["momentum", "ours"]), judged(["ours"]), difference_rows({}), {})
+    linked, plain = report_html(rows, *told), report_html(rows, *told, pageless=["ours", "momentum"])
+    for name in ("leaderboard", "answers", "told-apart", "symbols"):
+        part = f'<section id="{name}">'
+        assert 'href="ours.html"' in linked[linked.index(part) :].partition("</section>")[0]
+        assert '<span class="us">ours</span>' in plain[plain.index(part) :].partition("</section>")[0]
+    # A baseline over fewer blocks than it has, too.
+    assert 'href="ours.html"' not in plain and 'href="momentum.html"' not in plain
+
+
+def test_without_a_page_is_what_is_made_by_name_alone_and_was_not():
+    assets = {f"reports.pages.{name}": SimpleNamespace(optional=name != "gbm") for name in ("gbm", "made", "later")}
+    assets |= {"reports.pages": SimpleNamespace(optional=False), "reports.paths.other": SimpleNamespace(optional=True)}
+    with duckdb.connect() as cursor:
+        cursor.execute("attach ':memory:' as lake; create schema lake.reports")
+        build = SimpleNamespace(project=SimpleNamespace(assets=assets), cursor=cursor, filled=set())
+        assert pageless(build) == {"made", "later"}
+        cursor.execute("create table lake.reports.pages as select unnest(['index', 'made']) as page")
+        assert pageless(SimpleNamespace(**vars(build) | {"filled": {"reports.pages"}})) == {"later"}
 
 
 def test_who_was_traded_on_few_blocks_stands_beside_the_baselines_of_just_those():

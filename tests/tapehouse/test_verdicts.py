@@ -61,7 +61,7 @@ def test_a_true_edge_beats_and_a_true_loss_loses():
     assert rows["good"]["difference_low"] > 0 > rows["bad"]["difference_high"]
     assert rows["good"]["sharpe"] == pytest.approx(0.003 / 0.01 * np.sqrt(252), rel=0.05)
     assert rows["cash"]["sharpe"] is None and rows["cash"]["baseline"] is None  # nothing else to be measured against
-    assert rows["good"]["scope"] == "2 windows, one universe of 5 instruments"
+    assert rows["good"]["scope"] == "2 test blocks, one universe of 5 instruments"
 
 
 def test_who_never_traded_is_not_judged_however_good_the_others_are():
