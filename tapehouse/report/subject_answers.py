@@ -159,7 +159,7 @@ def reliability_figure(bins: pl.DataFrame) -> dict[str, Any] | None:
         "y": [_percent(row["shuffled"]) for _, row in chance], "marker": {"color": SOFT, "symbol": "x-thin-open", "size": 8},
         "hovertemplate": "shuffled: %{y:.1f} %<extra></extra>",
     }  # fmt: skip
-    return {"data": [diagonal, crosses, _points(points, "stated %{x:.1f} %, came true %{y:.1f} %", 100.0)], "layout": layout}
+    return {"data": [diagonal, crosses, *_points(points, "stated %{x:.1f} %, came true %{y:.1f} %", 100.0)], "layout": layout}
 
 
 def margin_figure(bins: pl.DataFrame) -> dict[str, Any] | None:
@@ -178,7 +178,7 @@ def margin_figure(bins: pl.DataFrame) -> dict[str, Any] | None:
         "yaxis": {"title": {"text": "mean reward, deviations"}, "zeroline": True},
         "showlegend": False,
     }
-    return {"data": [_points(points, "margin %{x:.2f}: reward %{y:.3f}", 1.0)], "layout": layout}
+    return {"data": _points(points, "margin %{x:.2f}: reward %{y:.3f}", 1.0), "layout": layout}
 
 
 def _bin_points(bins: pl.DataFrame, across: str, up: str) -> list[tuple[float, dict[str, Any]]]:
@@ -187,29 +187,31 @@ def _bin_points(bins: pl.DataFrame, across: str, up: str) -> list[tuple[float, d
     return sorted(((at[k]["value"], row) for k, row in _by_level(bins, up).items() if k in at), key=lambda point: point[0])
 
 
-def _points(points: Sequence[tuple[float, Mapping[str, Any]]], told: str, factor: float) -> dict[str, Any]:
+def _points(points: Sequence[tuple[float, Mapping[str, Any]]], told: str, factor: float) -> list[dict[str, Any]]:
     """Points with their 95 % intervals, as large as they have observations; hollow where those are too few for one."""
     most = max(row["n"] for _, row in points)
-    rows = [row for _, row in points]
-    ends = {
-        end: [0.0 if row[end] is None else round(factor * abs(row[end] - row["value"]), 5) for row in rows]
-        for end in ("low", "high")
-    }
+    without = [point for point in points if point[1]["low"] is None]
+    known = [point for point in points if point[1]["low"] is not None]
+    made = [_marks(part, told, factor, most) for part in (without, known) if part]
+    if without:
+        made[0]["marker"]["symbol"] = "circle-open"
+    if known:
+        low, high = ([round(factor * abs(row[end] - row["value"]), 5) for _, row in known] for end in ("low", "high"))
+        made[-1]["error_y"] = {"type": "data", "symmetric": False, "array": high, "arrayminus": low, "color": US,
+                               "thickness": 1.5, "width": 4}  # fmt: skip
+    return made
+
+
+def _marks(points: Sequence[tuple[float, Mapping[str, Any]]], told: str, factor: float, most: int) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "markers",
         "x": [round(factor * x, 4) for x, _ in points],
-        "y": [round(factor * row["value"], 5) for row in rows],
-        "error_y": {"type": "data", "symmetric": False, "array": ends["high"], "arrayminus": ends["low"], "color": US,
-                    "thickness": 1.5, "width": 4},
-        "text": [f"{row['n']:,} answers" for row in rows],
-        "marker": {
-            "color": US,
-            "symbol": ["circle-open" if row["low"] is None else "circle" for row in rows],
-            "size": [round(6 + (LARGEST - 6) * (row["n"] / most) ** 0.5, 1) for row in rows],
-        },
+        "y": [round(factor * row["value"], 5) for _, row in points],
+        "text": [f"{row['n']:,} answers" for _, row in points],
+        "marker": {"color": US, "size": [round(6 + (LARGEST - 6) * (row["n"] / most) ** 0.5, 1) for _, row in points]},
         "hovertemplate": f"{told}<br>%{{text}}<extra></extra>",
-    }  # fmt: skip
+    }
 
 
 def _confusion(rows: pl.DataFrame) -> str | None:

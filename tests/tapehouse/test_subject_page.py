@@ -339,6 +339,13 @@ def test_reliability_by_hand():
     assert (points["x"], points["y"]) == ([45.0, 75.0], [50.0, 60.0])
     assert (points["error_y"]["arrayminus"], points["error_y"]["array"]) == ([10.0, 10.0], [20.0, 20.0])
     assert reliability_figure(bins.clear()) is None and margin_figure(bins) is None
+    # Too few for an interval: hollow, without a bar, and not smaller for it.
+    none = pl.when(pl.col("level") == "0.4-0.5").then(None)
+    part = reliability_figure(bins.with_columns(low=none.otherwise("low"), high=none.otherwise("high")))
+    assert part is not None
+    hollow, whole = part["data"][2:]
+    assert (hollow["x"], hollow["marker"]["symbol"], hollow["marker"]["size"]) == ([45.0], "circle-open", [22.0])
+    assert "error_y" not in hollow and whole["x"] == [75.0] and whole["error_y"]["array"] == [20.0]
 
 
 def test_the_veto_log_adds_up_over_blocks():
