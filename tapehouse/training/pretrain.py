@@ -96,6 +96,8 @@ def build_model(architecture: ArchitectureSection, vocabulary: int, pad: int, st
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from tapehouse.training.attention import CAUSAL
+
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocabulary,
@@ -109,6 +111,7 @@ def build_model(architecture: ArchitectureSection, vocabulary: int, pad: int, st
             pad_token_id=pad,
             eos_token_id=stop,
             bos_token_id=None,
+            attn_implementation=CAUSAL,
         )
     )
     with torch.no_grad():

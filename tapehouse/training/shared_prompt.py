@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tapehouse.training.attention import attend
 from tapehouse.training.lean import gated_mlp, made_again, projected
 
 # Decoders whose layer is known to be: norm, attention with rotary positions, norm, gated MLP, each added to its input.
@@ -107,7 +108,7 @@ def token_scores(model: nn.Module, batch: AnswerBatch) -> torch.Tensor:
 def _added(mask: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     """The mask as a term of the scores, made once: from a boolean one attention makes and keeps one in every layer."""
     kind = hidden.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) and kind != "cpu" else hidden.dtype
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
 
 
@@ -142,9 +143,7 @@ def _layer(
             hidden, normed, cos, sin = (_at(states, sources) for states in (hidden, normed, cos, sin))
             mask = mask.gather(2, sources[:, None, :, None].expand(-1, 1, -1, mask.shape[3]))
         query = _turned(split(projected(attention.q_proj, normed), "q_norm"), cos, sin)
-    mixed = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, scale=attention.scaling, enable_gqa=query.shape[1] != key.shape[1]
-    )
+    mixed = attend(query, key, value, mask, scale=attention.scaling, enable_gqa=query.shape[1] != key.shape[1])
     hidden = hidden + projected(attention.o_proj, mixed.transpose(1, 2).flatten(2))
     normed = layer.post_attention_layernorm(hidden)
     with made_again(normed, layer.post_attention_layernorm, hidden):

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AttentionInterface, Trainer
 
+from tapehouse.training.attention import attend
 from tapehouse.training.lean import gated_mlp
 from tapehouse.training.shared_prompt import KNOWN
 
@@ -81,7 +82,7 @@ def attend_per_example(
         table = _Apart.apply(states[0].transpose(0, 1), places, examples * longest)
         return table.view(examples, longest, *table.shape[1:]).transpose(1, 2)
 
-    mixed = F.scaled_dot_product_attention(
+    mixed = attend(
         apart(query), apart(key), apart(value), dropout_p=dropout, is_causal=True, scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )  # fmt: skip
