@@ -4,8 +4,7 @@ Orders wait in the order of arrival, rest in a list for each side and price, and
 is at their price. The worst mid since an order's arrival comes from two monotone stacks. So a message costs the levels that
 it changes, whatever the number of orders.
 
-Sizes are in units of 10^-8, as floats that hold whole numbers: subtraction is exact. One file, because numba's cache of a
-function does not notice that one which it calls has changed in another file.
+Sizes are in units of 10^-8, as floats that hold whole numbers: subtraction is exact.
 """
 
 import math
@@ -14,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from tapehouse.book_kernels import first_not_below
+from tapehouse.kernels import kernel
 
 WAITING, RESTING, THROUGH, QUEUED, TAKEN, ENDED, UNKNOWN = range(7)
 OUTCOMES = ("waiting", "resting", "through", "queue", "taken", "ended", "unknown")
@@ -147,7 +147,7 @@ def advance(state, quote, stacks, orders, ladder, results, rules, until):
             results[MARKOUT][i] = mid_of(quote) if known else math.nan
 
 
-@njit(cache=True)
+@kernel("tapehouse.book_kernels")
 def place_of(prices, price, near):
     """Place of a price among ascending ones, or -1 less that of the first above it; looked for from `near` outwards."""
     n = prices.size
@@ -188,7 +188,7 @@ def shift(orders, ladder, results, cancellations, row, place, before, size):
         i = orders[NEXT][i]
 
 
-@njit(cache=True)
+@kernel("tapehouse.book_kernels")
 def trade(state, quote, stacks, orders, ladder, results, at, price, size, bought):
     """A trade: it fills what it goes through, and eats the queue of what rests at its price on the side that it took."""
     prices, m = ladder[PRICES], ladder[PRICES].size
@@ -225,7 +225,7 @@ def trade(state, quote, stacks, orders, ladder, results, at, price, size, bought
         i = orders[NEXT][i]
 
 
-@njit(cache=True)
+@kernel("tapehouse.book_kernels")
 def play_orders(
     state, quote, stacks, orders, ladder, results, rules, cancellations,
     known, heard, applied, usable, emptied, best, ends, levels, start, trades, places,

@@ -3,13 +3,12 @@
 A side is two arrays in ascending order of a key, so that the best level is the last: the key of a bid is its price, that of
 an ask its negative price. A level that is gone stays as a hole, a size of 0, because it mostly comes back, and because the
 next hole is where a new level's neighbours are moved to; the last place is never a hole.
-
-One file, because numba's cache of a function does not notice that one which it calls has changed in another file.
 """
 
 from numba import njit
 
 from tapehouse.book_messages import DIFF, SNAPSHOT
+from tapehouse.kernels import kernel
 
 STATUSES = ("no_snapshot", "gap", "crossed", "snapshot_apart", "warm_up", "silent", "valid")
 NO_SNAPSHOT, GAP, CROSSED, APART, WARM_UP, SILENT, VALID = range(7)
@@ -158,7 +157,7 @@ def follows(futures, first, last, previous, book_id, syncing):
     return 1 if previous == book_id else 2
 
 
-@njit(cache=True)
+@kernel("tapehouse.book_messages")
 def reach(futures, kinds, ids, snapshot_id, oldest, stop):
     """How far the differences from message `oldest` to before `stop` carry a snapshot, looking at ids alone.
 
@@ -177,7 +176,7 @@ def reach(futures, kinds, ids, snapshot_id, oldest, stop):
     return (NO_SNAPSHOT if syncing else VALID), book_id
 
 
-@njit(cache=True)
+@kernel("tapehouse.book_messages")
 def take_snapshot(futures, state, book, kinds, ids, ends, levels, fates, oldest, i):
     """Load the snapshot i and replay what was received since `oldest` and lies behind it.
 
@@ -280,7 +279,7 @@ def emit(rules, state, book, until, at, marks, tops, held):
     return at
 
 
-@njit(cache=True)
+@kernel("tapehouse.book_messages")
 def play(
     rules, buffer, warm_up, futures, state, book, start, rows,
     kinds, sequences, times, ids, ends, levels, fates, notes, best, marks, tops, held,

@@ -26,13 +26,14 @@ from tapehouse.backtest.layout import (
     UPPER,
     WIDTH,
 )
+from tapehouse.kernels import kernel
 
 # A price on the tick up to rounding stays there.
 ROUNDING = 1e-6  # ticks
 ULPS = 1e-15  # of a price of very many ticks
 
 
-@njit(cache=True, inline="always")
+@kernel("tapehouse.backtest.layout", inline="always")
 def fill_of_order(side, level, price, low, high, first, pushed, whole):
     """When an order fills (NOT_NOW, AT_OPEN, INSIDE_BAR), the price before costs, and the price that is paid.
 
@@ -53,7 +54,7 @@ def fill_of_order(side, level, price, low, high, first, pushed, whole):
     return NOT_NOW, np.nan, np.nan
 
 
-@njit(cache=True, inline="always")
+@kernel("tapehouse.backtest.layout", inline="always")
 def exit_of_bar(quantity, start, low, high, lower, upper, young):
     """Price and reason of an exit at stop or target; NaN for none.
 
@@ -110,7 +111,7 @@ def charged(quantity, executed, fill, commission, fx):
     return quantity * executed * commission * fx, quantity * abs(executed - fill) * fx
 
 
-@njit(cache=True, inline="always")
+@kernel("tapehouse.backtest.layout", inline="always")
 def restate_lot(lot, dividend, ratio, whole):
     """A position after a dividend (cash a share of the evening before) and a split (shares that one becomes).
 
@@ -124,7 +125,7 @@ def restate_lot(lot, dividend, ratio, whole):
     lot[UPPER], lot[LOWER] = up(lot[UPPER], whole), down(lot[LOWER], whole)
 
 
-@njit(cache=True, inline="always")
+@kernel("tapehouse.backtest.layout", inline="always")
 def restate_order(order, dividend, ratio, mark, whole):
     """A resting order after the same. A width shrinks in proportion, as in the features; a level falls by the cash paid."""
     order[QUANTITY] *= ratio
@@ -134,7 +135,7 @@ def restate_order(order, dividend, ratio, mark, whole):
     order[CENTRE] = (order[CENTRE] - dividend) / ratio
 
 
-@njit(cache=True, inline="always")
+@kernel("tapehouse.backtest.layout", inline="always")
 def moved_stop(lot, close, said, break_even, trail_risks, trail_from, whole):
     """Move the stop of a position after a close: it never moves away from the price.
 
