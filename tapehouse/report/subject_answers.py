@@ -268,7 +268,8 @@ def _with_interval(name: str, row: Mapping[str, Any] | None) -> str:
         return number(None)
     if name in SHARES or row["low"] is None or row["high"] is None:
         return _shown(name, row["value"])
-    return f"{_shown(name, row['value'])} <small>{_shown(name, row['low'])} to {_shown(name, row['high'])}</small>"
+    ends = (number(row[end] * 1e4, 0) if name.startswith(IN_BPS) else _shown(name, row[end]) for end in ("low", "high"))
+    return f"{_shown(name, row['value'])} <small>{' to '.join(ends)}</small>"  # tenths of a bps: more than intervals know
 
 
 def _sliced(found: pl.DataFrame, title: str) -> str:

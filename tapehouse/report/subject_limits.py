@@ -63,7 +63,7 @@ def statistics_section(of: Subject) -> Section | None:
     text = table(("metric", "value", "95 % interval", "of"), body)
     if others is not None:
         beside = f"<div><h3>Sharpe ratio less that of</h3>{_differences(of, others)}</div>"
-        text = f'<div class="two"><div>{text}</div>{beside}</div>'
+        text = f'<div class="two"><div><h3>Of the account</h3>{text}</div>{beside}</div>'
     note = (
         "All blocks joined, after costs. Intervals by block bootstrap of sessions; those of trades draw them with the session "
         "that they end in. Differences are paired, and each is one question by itself: "
@@ -145,15 +145,18 @@ def sensitivity_section(of: Subject) -> Section | None:
 def _differences(of: Subject, others: pl.DataFrame) -> str:
     rows = []
     for row in others.filter(pl.col("other").is_in(list(of.baselines))).sort("difference", "other").iter_rows(named=True):
-        between = number(None)
-        if row["low"] is not None and row["high"] is not None:
-            between = f"{number(row['low'])} to {number(row['high'])}"
+        told = number(row["difference"])
+        if row["low"] is not None and row["high"] is not None:  # small, as on the leaderboard: five columns are too wide
+            told += f" <small>{number(row['low'])} to {number(row['high'])}</small>"
         link = subject(row["other"], "baseline", f"{row['other']}.html")
         p = number(row["p_value"], 3)
-        rows.append((link, number(row["difference"]), between, p, number(row["correlation"])))
-    heads = ("subject", "difference", "95 % interval", head("p", "One-sided: that the difference is not above 0."),
-             head("correlation", "Of the two series of daily returns."))  # fmt: skip
-    return table(heads, rows)
+        rows.append((link, told, p, number(row["correlation"])))
+    heads = {
+        "difference": "Small: its 95 % interval.",
+        "p": "One-sided: that the difference is not above 0.",
+        "correlation": "Of the two series of daily returns.",
+    }
+    return table(("subject", *(head(text, meaning) for text, meaning in heads.items())), rows)
 
 
 def _rank(of: Subject) -> float | None:
