@@ -18,28 +18,15 @@ Order of events in a session:
 
 import numpy as np
 
-from tapehouse.backtest.fills import (
-    charged,
-    down,
-    exit_of_bar,
-    fill_of_order,
-    in_lots,
-    moved_stop,
-    paid_price,
-    restate_lot,
-    restate_order,
-    up,
-)
+from tapehouse.backtest.fills import charged, exit_of_bar, fill_of_order, in_lots, paid_price
 from tapehouse.backtest.guards import GUARDED, guard_after, guard_of, guard_trade, new_guard
 from tapehouse.backtest.layout import (
-    BEST,
     CENTRE,
     COUNTS,
     DEADLINE,
     DECIDED,
     DELISTED,
     END,
-    ENTRY_LEVEL,
     ENTRY_PRICE,
     EXIT_LONGS,
     EXIT_NOW,
@@ -54,38 +41,28 @@ from tapehouse.backtest.layout import (
     LIMIT,
     LOT_COLUMNS,
     LOWER,
-    NO_SIZE,
     NOT_NOW,
     ORDER_COLUMNS,
-    ORDERED,
-    PASSED_OVER,
     QUANTITY,
     REFERENCE,
     REFERENCE_FX,
     REFUSED,
-    RISK,
     SCALED,
     SHARES,
     SIDE,
     SIGNAL,
-    SIGNALS,
-    SKIPPED,
-    TOO_LATE,
     TRADE,
     TRADE_INDICES,
     TRADE_NUMBERS,
-    TRAILING,
-    UNEXECUTED,
     UPPER,
     VERTICAL,
-    VETO,
-    VETOED,
     WIDTH,
 )
+from tapehouse.backtest.positions import moved_stop, open_lot, order_of, restate_lot, restate_order
 from tapehouse.kernels import kernel
 
 
-@kernel("tapehouse.backtest.fills", "tapehouse.backtest.guards", "tapehouse.backtest.layout")
+@kernel("tapehouse.backtest.fills", "tapehouse.backtest.guards", "tapehouse.backtest.layout", "tapehouse.backtest.positions")
 def simulate(
     open_, high, low, close, ratio, dividend, fx, volume, volatility, delisting, elapsed, rate, tick, lot,
     signal, limit, valid, width, weight, command, blocked_long, blocked_short,
@@ -252,22 +229,11 @@ def simulate(
             slippages += slip
             traded += quantity * executed[s] * fx[t, s]
             count[s] += 1
-            centre = fill[s] if centred_on_fill else order[s, CENTRE]
-            risk = stop_width * order[s, WIDTH]
-            lot_state = held[s, k]
-            lot_state[SHARES] = side * quantity
-            lot_state[REFERENCE] = fill[s]
-            lot_state[REFERENCE_FX] = fx[t, s]
-            lot_state[RISK] = risk
-            lot_state[ENTRY_LEVEL] = fill[s]
-            lot_state[BEST] = fill[s]
-            gain = risk * take_multiple if risk < np.inf else np.inf
-            lot_state[UPPER] = up(centre + (gain if side > 0.0 else risk), tick[s] > 0.0)
-            lot_state[LOWER] = down(centre - (risk if side > 0.0 else gain), tick[s] > 0.0)
-            lot_state[TRAILING] = 1.0 if trail_width < np.inf and trail_from <= 0.0 else 0.0
-            lot_state[DEADLINE] = order[s, FIRST] + vertical - 1 if vertical > 0 else np.inf
-            lot_state[TRADE] = trades
-            lot_state[LEAVING] = 0.0
+            open_lot(
+                held[s, k], side, quantity, fill[s], fx[t, s], fill[s] if centred_on_fill else order[s, CENTRE],
+                stop_width * order[s, WIDTH], take_multiple, order[s, FIRST] + vertical - 1 if vertical > 0 else np.inf,
+                trail_width < np.inf and trail_from <= 0.0, trades, tick[s] > 0.0,
+            )  # fmt: skip
             if trades == len(numbers):
                 numbers = np.concatenate((numbers, np.zeros_like(numbers)))
                 indices = np.concatenate((indices, np.zeros_like(indices)))
@@ -383,36 +349,13 @@ def simulate(
                     moved_stop(held[s, k], close[t, s], said, break_even, trail_width / stop_width, trail_from, tick[s] > 0.0)
             if signal[t, s] == 0:
                 continue
-            counts[SIGNALS] += 1
-            if last:
-                counts[UNEXECUTED] += 1
-                fate[t, s] = TOO_LATE
-                continue
             veto = blocked_long[t, s] if signal[t, s] > 0 else blocked_short[t, s]
             if veto < 0:
                 paused = guard_of(guards, guard, t)
                 veto = GUARDED + paused if paused >= 0 else -1
-            if veto >= 0:
-                counts[VETOED] += 1
-                fate[t, s] = VETO + veto
-                continue
-            if count[s] >= lots or order[s, SIDE] != 0.0 or equity <= 0.0:
-                counts[SKIPPED] += 1
-                fate[t, s] = PASSED_OVER
-                continue
-            level = limit[t, s]
-            reference = (mark[s] if np.isnan(level) else level) * fx[t, s]
-            if not weight[t, s] > 0.0:
-                counts[REFUSED] += 1
-                fate[t, s] = NO_SIZE
-                continue
-            fate[t, s] = ORDERED
-            order[s, SIDE] = signal[t, s]
-            order[s, QUANTITY] = equity * weight[t, s] / reference
-            order[s, LIMIT] = level
-            order[s, LEFT] = valid[t, s]
-            order[s, WIDTH] = width[t, s]
-            order[s, CENTRE] = np.nan
-            order[s, DECIDED] = t
+            fate[t, s] = order_of(
+                order[s], counts, t, last, signal[t, s], limit[t, s], valid[t, s], width[t, s], weight[t, s], veto,
+                count[s] < lots, equity, mark[s], fx[t, s],
+            )  # fmt: skip
 
     return ledger, numbers[:trades], indices[:trades], counts, fate

@@ -1,30 +1,14 @@
-"""Where an order fills in a bar and what it pays, where a stop moves, what an action restates: what knows one bar alone."""
+"""Where an order fills in a bar, where a position leaves it, and what either pays: what knows one bar alone."""
 
 import numpy as np
 from numba import njit
 
 from tapehouse.backtest.layout import (
     AT_OPEN,
-    BEST,
-    CENTRE,
-    ENTRY_LEVEL,
     INSIDE_BAR,
-    LIMIT,
-    LOWER,
     NOT_NOW,
-    QUANTITY,
-    REFERENCE,
-    RISK,
-    SHARES,
-    SIDE,
     STOP,
     TAKE,
-    TO_BREAK_EVEN,
-    TRAIL_OFF,
-    TRAIL_ON,
-    TRAILING,
-    UPPER,
-    WIDTH,
 )
 from tapehouse.kernels import kernel
 
@@ -109,55 +93,3 @@ def in_lots(quantity, lot):
 def charged(quantity, executed, fill, commission, fx):
     """Commission, and what was paid beyond the price before costs, both in account currency."""
     return quantity * executed * commission * fx, quantity * abs(executed - fill) * fx
-
-
-@kernel("tapehouse.backtest.layout", inline="always")
-def restate_lot(lot, dividend, ratio, whole):
-    """A position after a dividend (cash a share of the evening before) and a split (shares that one becomes).
-
-    In ticks (`whole`) its stop and target stay on them, away from the price.
-    """
-    lot[SHARES] *= ratio
-    lot[REFERENCE] /= ratio
-    lot[RISK] /= ratio
-    for level in (UPPER, LOWER, BEST, ENTRY_LEVEL):
-        lot[level] = (lot[level] - dividend) / ratio
-    lot[UPPER], lot[LOWER] = up(lot[UPPER], whole), down(lot[LOWER], whole)
-
-
-@kernel("tapehouse.backtest.layout", inline="always")
-def restate_order(order, dividend, ratio, mark, whole):
-    """A resting order after the same. A width shrinks in proportion, as in the features; a level falls by the cash paid."""
-    order[QUANTITY] *= ratio
-    order[WIDTH] *= (1.0 - dividend / mark) / ratio
-    level = (order[LIMIT] - dividend) / ratio
-    order[LIMIT] = down(level, whole) if order[SIDE] > 0.0 else up(level, whole)
-    order[CENTRE] = (order[CENTRE] - dividend) / ratio
-
-
-@kernel("tapehouse.backtest.layout", inline="always")
-def moved_stop(lot, close, said, break_even, trail_risks, trail_from, whole):
-    """Move the stop of a position after a close: it never moves away from the price.
-
-    Args:
-        lot: the position's state. close: of this session. said: bits of the decision's command.
-        break_even, trail_from: gains in risks, by the close. trail_risks: distance of the trailing stop in risks.
-        whole: whether prices are in ticks; the stop then stays on them, away from the price.
-    """
-    side = 1.0 if lot[SHARES] > 0.0 else -1.0
-    lot[BEST] = max(lot[BEST], close) if side > 0.0 else min(lot[BEST], close)
-    if lot[RISK] == np.inf:
-        return
-    gained = side * (close - lot[ENTRY_LEVEL])
-    stop = LOWER if side > 0.0 else UPPER
-    if said & TRAIL_ON or gained >= trail_from * lot[RISK]:
-        lot[TRAILING] = 1.0
-    if said & TRAIL_OFF:
-        lot[TRAILING] = 0.0
-    # To the entry only from the right side of it: a stop beyond the price would be an exit at the next open.
-    if (gained >= break_even * lot[RISK] or said & TO_BREAK_EVEN) and gained > 0.0:
-        level = lot[ENTRY_LEVEL]
-        lot[stop] = max(lot[stop], down(level, whole)) if side > 0.0 else min(lot[stop], up(level, whole))
-    if lot[TRAILING] != 0.0 and trail_risks < np.inf:
-        level = lot[BEST] - side * trail_risks * lot[RISK]
-        lot[stop] = max(lot[stop], down(level, whole)) if side > 0.0 else min(lot[stop], up(level, whole))

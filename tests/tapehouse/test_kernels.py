@@ -55,8 +55,8 @@ def test_a_change_in_another_file_is_compiled_anew(tmp_path, monkeypatch, how, s
 
 
 def test_the_account_is_compiled_with_its_rules():
-    from tapehouse.backtest import fills, guards, layout
+    from tapehouse.backtest import fills, guards, layout, positions
     from tapehouse.backtest.account import simulate
 
     _, others = simulate._cache._cache_file._source_stamp
-    assert others == text_hash(*(Path(module.__file__).read_text() for module in (fills, guards, layout)))
+    assert others == text_hash(*(Path(module.__file__).read_text() for module in (fills, guards, layout, positions)))
