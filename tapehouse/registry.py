@@ -7,12 +7,13 @@ named by its digest, and not copied.
 
 from __future__ import annotations
 
-import logging
-import os
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
+
+from tapehouse.tracking import mlflow_client
 
 CHALLENGER: Final = "challenger"
 CHAMPION: Final = "champion"
@@ -31,8 +32,9 @@ def register(
         run_id: MLflow's run of the training. manifest: of the model. folder: its files, manifest.json among them.
         places: what an adapter takes beside its own folder, as `tapehouse.steps.publish.places` gives it.
     """
-    client = _client(tracking_uri)
+    client = mlflow_client(tracking_uri)
     import mlflow
+    from mlflow.utils.logging_utils import disable_logging, enable_logging
 
     name = manifest["name"]
     for version in client.search_model_versions(f"name = '{name}'"):
@@ -40,8 +42,10 @@ def register(
             _challenge(client, name, version.version, str(manifest["fold"]))
             return str(version.version)
     mlflow.set_tracking_uri(tracking_uri)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ExitStack() as told:
         warnings.simplefilter("ignore")  # of type hints: what goes in and out is said by the class
+        disable_logging()  # it prints a line for each model
+        told.callback(enable_logging)
         with mlflow.start_run(run_id=run_id):
             logged = mlflow.pyfunc.log_model(
                 name=name,
@@ -69,7 +73,7 @@ def _challenge(client, name: str, version: str | int, fold: str) -> None:
 
 def promote(tracking_uri: str, name: str, digest: str) -> str | None:
     """Make the version of these weights the champion; its number, or None where no such version is registered."""
-    client = _client(tracking_uri)
+    client = mlflow_client(tracking_uri)
     for version in client.search_model_versions(f"name = '{name}'"):
         if version.tags.get("digest") == digest:
             client.set_registered_model_alias(name, CHAMPION, version.version)
@@ -79,16 +83,6 @@ def promote(tracking_uri: str, name: str, digest: str) -> str | None:
 
 def withdraw(tracking_uri: str, name: str) -> None:
     """Take the champion's title away, where there is one: its gates do not pass any more."""
-    client = _client(tracking_uri)
+    client = mlflow_client(tracking_uri)
     if client.search_registered_models(f"name = '{name}'") and CHAMPION in client.get_registered_model(name).aliases:
         client.delete_registered_model_alias(name, CHAMPION)
-
-
-def _client(tracking_uri: str):
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
-    os.environ["DO_NOT_TRACK"] = "true"
-    for noisy in ("mlflow", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,20 @@ PARAMETERS: Final = ("name", "method", "fold", "snapshot", "seed", "recipe_hash"
 def read_metrics(outdir: Path) -> list[dict[str, Any]]:
     """Reports of a finished job, from its `metrics.jsonl`."""
     return [json.loads(line) for line in (outdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def mlflow_client(tracking_uri: str) -> Any:
+    """MLflow's client: it sends nothing home, and neither says on the terminal what it does nor draws bars there."""
+    os.environ |= {  # read when mlflow is imported
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    }
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri)
 
 
 def log_adapter(
@@ -39,12 +54,9 @@ def log_adapter(
     """
     if "://" not in tracking_uri:
         raise TapehouseError(f"tracking address {tracking_uri!r}: MLflow needs a database; set sqlite:///… or a server")
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
-    os.environ["DO_NOT_TRACK"] = "true"
-    from mlflow import MlflowClient
+    client = mlflow_client(tracking_uri)
     from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 
-    client = MlflowClient(tracking_uri)
     experiment = _experiment(client, artifacts)
     run = client.create_run(experiment, run_name=f"{manifest['name']} {manifest['fold']}")
     run_id = run.info.run_id

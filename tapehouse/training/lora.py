@@ -7,7 +7,6 @@ bitsandbytes; what they leave alone (embeddings, norms) is in float32, and so is
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import torch
@@ -22,8 +21,6 @@ from tapehouse.training.job import Job
 
 ADAPTER_CONFIG = "adapter_config.json"
 AS_IT_IS = QuantisationSection()
-# On import bitsandbytes warns of an optional kernel package for 4-bit inference on a CPU.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 disable_progress_bar()  # a bar for the loading of a few megabytes
 
 
