@@ -7,8 +7,9 @@ import pytest
 
 from tapehouse.declarations import load_project
 from tapehouse.errors import TapehouseError
+from tapehouse.lineage import Made, in_hash
 from tapehouse.page_assets import page_assets
-from tapehouse.project import Asset, Output
+from tapehouse.project import ONCE, Asset, Output
 from tapehouse.settings import load_settings
 from tapehouse.tables import Read
 from tests.house import ROOT
@@ -60,6 +61,14 @@ def test_the_page_of_a_strategy_reads_what_it_shows_of_its_predictors(project):
     assert told("dpo_orders_guarded") == {("reports.evaluations", "reports.evaluations.dpo_orders")}
     # The auditor reads the answers of the trees, and its own page is of its own.
     assert told("auditor") == {("reports.evaluations", "reports.evaluations.auditor")}
+
+
+@pytest.mark.parametrize("table", ["evaluations", "importance"])
+def test_other_rows_of_a_predictor_make_the_pages_of_its_strategies_stale_and_no_others(project, table):
+    rows = {(f"reports.{table}.gbm", project.adapter_folds[-1]): Made(1, "other rows", "", "", 1)}
+    pages = {n.removeprefix("reports.pages."): a for n, a in project.assets.items() if n.startswith("reports.pages.")}
+    found = {n for n, a in pages.items() if in_hash(project, a, ONCE, rows) != in_hash(project, a, ONCE, {})}
+    assert found == {"gbm", "gbm_scaled", "audited", "reckless", "sniper", "tail_target"}
 
 
 def test_a_declaration_is_enough_and_without_verdicts_there_is_no_page(tmp_path):
