@@ -1,7 +1,8 @@
 """Runs beside the shell's own: training takes minutes, and whatever does not wait for it goes on meanwhile.
 
 Each long run is a process of its own (`python -m loaders.crew`), as any worker of Dagster's would be: it drives the same
-definitions on the same instance, and its progress goes to the same terminal.
+definitions on the same instance, and its progress goes to the same terminal. Before the first of them, while nothing else
+uses a second core, another process compiles what the shell's own will call (`tapehouse.compiling`).
 """
 
 import json
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from tapehouse import compiling
 from tapehouse.errors import TapehouseError
 from tapehouse.planning import Wave
 from tapehouse.project import Project
@@ -26,7 +28,7 @@ PAUSE = 0.2  # seconds between looks at the processes
 
 @dataclass
 class _Hand:
-    wave: Wave
+    wave: Wave | None
     process: subprocess.Popen
     errors: IO[str]
 
@@ -36,7 +38,8 @@ class _Hand:
         said, code = self.errors.read().strip().removeprefix("error: "), self.process.returncode
         if said and code > 0:
             return said
-        ended = f"a run of {self.wave.assets} " + (f"was killed by signal {-code}" if code < 0 else f"ended with code {code}")
+        what = f"a run of {self.wave.assets}" if self.wave else "the compilation of kernels"
+        ended = f"{what} " + (f"was killed by signal {-code}" if code < 0 else f"ended with code {code}")
         return f"{said}\n{ended}" if said else ended
 
 
@@ -49,6 +52,7 @@ class Crew:
     def __init__(self, project: Project, home: Path, size: int):
         self.project, self.home, self.size = project, home, size
         self.hands: list[_Hand] = []
+        self.compiler: _Hand | None = None
         self.in_main = threading.current_thread() is threading.main_thread()  # no other one may set a handler
 
     def __enter__(self) -> "Crew":
@@ -59,14 +63,15 @@ class Crew:
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         try:
-            ended = [hand for hand in self.hands if hand.process.poll() is not None]
-            for hand in self.hands:
+            beside = self.hands + [self.compiler] * (self.compiler is not None)
+            ended = [hand for hand in beside if hand.process.poll() is not None]
+            for hand in beside:
                 hand.process.terminate()
             interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
             for hand in ended:  # only one error is raised: what failed beside it is told here
                 if hand.process.returncode and not (interrupted and hand.process.returncode == -signal.SIGINT):
-                    log.error(hand.said())
-            for hand in self.hands:
+                    log.log(logging.ERROR if hand.wave else logging.WARNING, hand.said())
+            for hand in beside:
                 hand.process.wait()
                 hand.errors.close()
         finally:
@@ -85,9 +90,20 @@ class Crew:
 
     def start(self, wave: Wave) -> None:
         """Begin a run."""
+        self.hands.append(self._hand(wave, "loaders.crew", json.dumps(asdict(wave))))
+
+    def compile_ahead(self) -> None:
+        """Begin to compile the project's kernels, unless they are stored. A failure is told at the end: no run needs it."""
+        try:
+            if self.compiler is None and not compiling.stored(self.home):
+                self.compiler = self._hand(None, "tapehouse.compiling")
+        except OSError as error:
+            log.warning("kernels are not compiled ahead: %s", error)
+
+    def _hand(self, wave: Wave | None, *module: str) -> _Hand:
         errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed when the process has ended)
-        command = [sys.executable, "-m", "loaders.crew", json.dumps(asdict(wave))]
-        self.hands.append(_Hand(wave, subprocess.Popen(command, cwd=self.home, stderr=errors), errors))
+        process = subprocess.Popen([sys.executable, "-m", *module], cwd=self.home, stderr=errors)
+        return _Hand(wave, process, errors)
 
     def wait(self) -> None:
         """Wait until a run has ended.

@@ -90,6 +90,8 @@ class Driver:
                         return len(done)
                     crew.wait()
                     continue
+                if self.settings.jobs > 1:
+                    crew.compile_ahead()
                 apart = self.settings.jobs > 1 and any(self.project.assets[name].trains for name in wave.assets)
                 if apart and wave.by in FOLDED:  # a fold each, so that others are made beside it
                     wave = Wave(wave.by, wave.assets, wave.first, wave.first)

@@ -108,3 +108,44 @@ def test_a_killed_process_is_told_as_killed(crew, script, said):
         joined(crew, script)
         crew.wait()
     assert str(caught.value) == said
+
+
+@pytest.fixture
+def listing(tmp_path, monkeypatch):
+    """A project with kernels to compile, none of which is stored."""
+
+    def home(line: str) -> Path:
+        (tmp_path / "workspace.yaml").touch()
+        (tmp_path / "kernels.txt").write_text(line)
+        return tmp_path
+
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return home
+
+
+def test_a_compilation_that_failed_is_told_and_fails_nothing(listing, caplog):
+    with caplog.at_level(logging.WARNING, "tapehouse"), Crew(None, listing("tapehouse.hashing.gone(int64,)"), 2) as crew:
+        crew.compile_ahead()
+        first = crew.compiler
+        crew.compile_ahead()
+        assert crew.compiler is first and crew.room and not crew.busy
+        first.process.wait()
+    (told,) = caplog.records
+    assert told.levelname == "WARNING" and "tapehouse.hashing.gone does not compile" in told.getMessage()
+
+
+def test_a_compilation_that_is_not_done_is_stopped(listing, caplog):
+    with caplog.at_level(logging.WARNING, "tapehouse"), Crew(None, listing("tapehouse.hashing.gone(int64,)"), 2) as crew:
+        crew.compile_ahead()
+    assert crew.compiler.process.returncode == -signal.SIGTERM
+    assert caplog.records == []
+
+
+def test_what_cannot_begin_to_compile_is_told(listing, caplog):
+    home = listing("")
+    (home / "compiled_ahead").mkdir()  # where a file is expected
+    with caplog.at_level(logging.WARNING, "tapehouse"), Crew(None, home, 2) as crew:
+        crew.compile_ahead()
+        assert crew.compiler is None
+    assert "kernels are not compiled ahead" in caplog.text

@@ -5,6 +5,7 @@ import os
 import dagster as dg
 import pytest
 
+from loaders.crew import Crew
 from loaders.drive import Driver, instance_environment
 from tapehouse.errors import TapehouseError
 from tapehouse.planning import Wave
@@ -74,6 +75,23 @@ def test_a_failed_run_is_told_with_its_cause(driver, house):
         (house.home / "ticks.csv").write_text(text)
     assert driver.refresh({"raw.ticks", "staging.ticks"}) == 1  # the last good rows of staging are those of the mended file
     assert house.refresh() == []
+
+
+@pytest.mark.parametrize(("jobs", "begun"), [(1, 0), (2, 1)])
+def test_kernels_are_compiled_beside_a_run_that_has_something_to_make(driver, house, monkeypatch, jobs, begun):
+    asked = []
+    monkeypatch.setattr(Crew, "compile_ahead", lambda crew: asked.append(crew))
+    monkeypatch.setattr(driver, "settings", driver.settings.model_copy(update={"jobs": jobs}))
+    driver.refresh({"raw.ticks"})
+    assert asked == []  # all is made
+    text = (house.home / "ticks.csv").read_text()
+    try:
+        (house.home / "ticks.csv").write_text(text.replace("-02-15T21:00:00Z,11.25", "-02-15T21:00:00Z,11.5"))
+        assert driver.refresh({"raw.ticks"}) == 1
+        assert len(asked) == begun
+    finally:
+        (house.home / "ticks.csv").write_text(text)
+    driver.refresh({"raw.ticks"})
 
 
 def test_every_process_of_a_project_uses_the_instance_in_its_warehouse(house):
