@@ -11,6 +11,7 @@ from numba import njit
 
 from tapehouse.book_judge import EARLIEST_MS, FUTURES, LARGEST_ID, LATEST_MS, SPOT
 from tapehouse.book_messages import DIFF, TICKER, TRADE
+from tapehouse.kernels import kernel
 
 KIND, MARKET, SYMBOL, RECEIVED, EVENT, FIRST, LAST, PREVIOUS, SOLD, AT, FIELDS = range(11)
 TENS = 10.0 ** np.arange(23)
@@ -147,7 +148,7 @@ def _symbol(data, start, stop, symbols):
     return -1
 
 
-@njit(cache=True)
+@kernel("tapehouse.book_judge", "tapehouse.book_messages")
 def scan(data, at, size, market, symbols, heads, ends, levels, singles, n):
     """Read lines from position `at` until one that is not surely usable, or the end.
 

@@ -3,11 +3,13 @@
 In a fresh clone Numba has stored nothing yet, and a first run would stop at each kernel for as long as its compilation takes.
 `kernels.txt` in the project's home names those that the run calls from Python, a line each in the order in which it wants them,
 with the types of their arguments in Numba's notation. `python -m tapehouse.compiling record > kernels.txt` makes that list of
-what is stored: after a run with an empty `NUMBA_CACHE_DIR` and without the file. The line of one kernel may be written by hand.
+what is stored, after a first run of a fresh clone; without the file during that run, what is no longer called is left out, too.
+The line of one kernel may as well be written by hand.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pkgutil
 import sys
@@ -149,11 +151,17 @@ def main(arguments: list[str]) -> int:
     os.nice(NICE)
     IndexDataCacheFile.save = _save_apart
     sources = _sources(home)
-    failures = compile_listed((home / LIST).read_text().splitlines())
-    if failures:
-        print("\n".join(failures), file=sys.stderr)
-        return 2
-    _mark().write_text(sources)
+    _mark().parent.mkdir(parents=True, exist_ok=True)
+    with _mark().open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # another shell's is at it; two would give the same numbers
+            return 0
+        failures = compile_listed((home / LIST).read_text().splitlines())
+        if failures:
+            print("\n".join(failures), file=sys.stderr)
+            return 2
+        _mark().write_text(sources)
     return 0
 
 

@@ -1,14 +1,14 @@
 """The kernel of simulated order books: a day's messages played on a ladder of ticks."""
 
 import numpy as np
-from numba import njit
 
 from tapehouse.book_messages import DIFF, SNAPSHOT
+from tapehouse.kernels import kernel
 
 FEWEST_LEVELS = 20  # a side keeps these
 
 
-@njit(cache=True)
+@kernel("tapehouse.book_messages")
 def walk(kinds, counts, changes, choices, jumps, bids, asks, first_id, delays):
     """Play a day's messages on the ladder; `bids` and `asks` end as the closing book.
 

@@ -23,6 +23,7 @@ from numba import njit
 from tapehouse.bootstrap import BLOCK_SESSIONS
 from tapehouse.evaluations.core import Part, Ratio, Term
 from tapehouse.evaluations.rows import Rows
+from tapehouse.kernels import kernel
 from tapehouse.labels.forward import HORIZONS
 from tapehouse.order_kernels import BPS, MISSED
 from tapehouse.orders import Weights, pay
@@ -175,7 +176,7 @@ def settling_prices(opens, closes, shares_step, cash_step):
     return found
 
 
-@njit(cache=True)
+@kernel("tapehouse.order_kernels")
 def markouts(rows, decided, filled, sides, executed, horizons, closes, shares_step, cash_step):
     """Moves in orders' favour after their fills, in bps of the price of the fill.
 

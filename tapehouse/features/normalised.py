@@ -17,6 +17,7 @@ from numba import njit
 from tapehouse.errors import TapehouseError
 from tapehouse.features.price import FEATURES
 from tapehouse.features.windows import ROUNDING, TRADING_DAYS_PER_YEAR
+from tapehouse.kernels import kernel
 from tapehouse.versions import microseconds
 
 WINDOW_ROWS = TRADING_DAYS_PER_YEAR
@@ -76,7 +77,7 @@ def rolling_zscores(rows: pl.DataFrame, start: datetime, end: datetime) -> pl.Da
     return pl.concat(parts)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel("tapehouse.features.windows", error_model="numpy")
 def trailing_zscores(values, oldest, first, stop):
     """Z-scores of the rows first..stop-1 over the windows oldest[t]..t, from the newest row to the oldest.
 
@@ -166,7 +167,7 @@ def scale(rows: pl.DataFrame, scaler: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(views)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel("tapehouse.features.windows", error_model="numpy")
 def moments(values):
     """Mean and sample deviation of (n,) numbers, summed in their order; NaN where they are not defined, or it is rounding."""
     total, largest = 0.0, 0.0
