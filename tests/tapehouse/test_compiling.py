@@ -1,5 +1,6 @@
 """Kernels that a run calls are compiled ahead of it, and what is stored is what was compiled."""
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,14 @@ def test_types_as_text(arguments, text):
 def test_a_type_without_notation_is_refused():
     with pytest.raises(TapehouseError, match="no notation"):
         compiling._as_text((types.Array(types.float64, 1, "C", aligned=False),))
+
+
+def test_one_process_at_a_time_compiles_ahead(home):
+    with (home / "cache" / "compiled_ahead").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert python(home, "-m", "tapehouse.compiling").returncode == 0
+        assert not list((home / "cache").rglob("*.nbi"))
+    assert not compiling.stored(home)
 
 
 def test_a_killed_shell_leaves_no_compilation_behind(home):
