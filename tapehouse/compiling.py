@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 LIST = "kernels.txt"
 PACKAGE = Path(__file__).parent
 APART = 1000  # of one function: Numba's own numbers of stored files begin at 1
-NICE = 10  # whatever the run itself does goes first
 
 
 def stored(home: Path) -> bool:
@@ -148,7 +147,6 @@ def main(arguments: list[str]) -> int:
         return 0
     if config.DISABLE_JIT:
         return 0
-    os.nice(NICE)
     IndexDataCacheFile.save = _save_apart
     sources = _sources(home)
     _mark().parent.mkdir(parents=True, exist_ok=True)
