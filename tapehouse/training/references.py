@@ -2,8 +2,8 @@
 
 The reference never changes while a policy is trained, nor where its recipe is trained again with another loss or learning
 rate: the file lies beside the recipe's job, and other recipes have their own. A row is known by the token ids of its prompt and
-answers, so that a dataset which grew costs only its new rows. On a CPU each row is computed by itself: without padding, and
-its value depends on no other row, so that it is the same bits whether it was found or computed.
+answers, so that a dataset which grew costs only its new rows. On a CPU rows of the same lengths are computed together: without
+padding, and a row's value depends on no other, so that it is the same bits whether it was found or computed.
 """
 
 from __future__ import annotations

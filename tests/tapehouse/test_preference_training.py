@@ -3,6 +3,7 @@
 import json
 from datetime import timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -19,7 +20,7 @@ from tapehouse.training.jobs import export_job
 from tapehouse.training.kto import with_answers_of_others
 from tapehouse.training.lora import copy_reference, load_base
 from tapehouse.training.losses import PairScores, pair_losses
-from tapehouse.training.preference import PreferenceTrainer
+from tapehouse.training.preference import PreferenceTrainer, alike
 from tapehouse.training.reward import load_scorer, scores
 from tapehouse.training.stored import Verified, check
 
@@ -119,6 +120,30 @@ def test_reference_values_are_those_of_the_base_whatever_the_batch(world):
             chances = model(input_ids=torch.tensor([prompt + answer])).logits.log_softmax(-1)[0]
             alone = sum(chances[len(prompt) - 1 + place, token] for place, token in enumerate(answer))
             assert found[f"reference_{name}"][row].item() == pytest.approx(alone.item(), abs=1e-4)
+
+
+def test_a_reference_value_has_the_same_bits_in_every_company(world):
+    folder, base, _ = world
+    draw = np.random.default_rng(3)
+    lengths = draw.permutation(np.repeat([(40, 7, 9), (41, 7, 9), (40, 9, 7)], 9, axis=0))
+    pairs = [tuple(draw.integers(5, 40, n).tolist() for n in parts) for parts in lengths]
+    model, pad = load_base(base, folder / "tokenizer"), pad_id(load_tokenizer(folder / "tokenizer"))
+    found = []
+    for size in (1, 4, 16):
+        arguments = TrainingArguments(
+            str(folder / "none"), use_cpu=True, bf16=True, report_to="none", per_device_train_batch_size=size
+        )
+        found.append(PreferenceTrainer(model, pairs, pad, ["sigmoid"], [1.0], 0.1, args=arguments)._reference())
+    for other in found[1:]:
+        assert all(torch.equal(other[name], values) for name, values in found[0].items())
+
+
+def test_batches_are_of_equal_lengths_and_hold_every_row_once():
+    pairs = [([1] * (row % 3 + 1), [2], [3]) for row in range(20)]
+    batches = list(alike(range(2, 20), pairs, 4))
+    assert sorted(row for batch in batches for row in batch) == list(range(2, 20))
+    assert all(len(batch) <= 4 and len({len(pairs[row][0]) for row in batch}) == 1 for batch in batches)
+    assert len(batches) == 6
 
 
 class Broken(Exception):
