@@ -2,12 +2,16 @@
 
 import ast
 import os
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, wraps
 from importlib import metadata
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 from tapehouse.hashing import text_hash
 
+P, T = ParamSpec("P"), TypeVar("T")
 PACKAGE = Path(__file__).resolve().parent
 # How rows are stored, scheduled or shown changes no row, so it is no part of any table's code version.
 PLUMBING = {
@@ -37,6 +41,33 @@ PLUMBING = {
 }
 
 
+_looked: dict[tuple, Any] | None = None  # what was seen of the files within `looked_at_once`
+
+
+@contextmanager
+def looked_at_once() -> Iterator[None]:
+    """Within it every file is looked at once: a project asks for the same ones thousands of times."""
+    global _looked
+    _looked = {}
+    try:
+        yield
+    finally:
+        _looked = None
+
+
+def _once(look: Callable[P, T]) -> Callable[P, T]:
+    @wraps(look)
+    def looking(*arguments: P.args, **options: P.kwargs) -> T:
+        if _looked is None:
+            return look(*arguments, **options)
+        key = (look, *arguments, *options.items())
+        if key not in _looked:
+            _looked[key] = look(*arguments, **options)
+        return _looked[key]
+
+    return looking
+
+
 def code_version(path: Path, *extra: str) -> str:
     """Hash of the file at `path`, the `tapehouse` modules it imports (also inside functions, transitively), and `extra`.
 
@@ -63,6 +94,7 @@ def _reached(modules: tuple[str, ...], _stamp: tuple[int, ...]) -> tuple[str, ..
     return tuple(f"{name}={seen[name]}" for name in sorted(seen))
 
 
+@_once
 def _package_stamp() -> tuple[int, ...]:
     """Changes when any file of the package does, or comes or goes."""
     found = []
@@ -81,6 +113,7 @@ def _collect(path: Path, seen: dict[str, str]) -> None:
         _collect(source, seen)
 
 
+@_once
 def _module_file(module: str) -> Path | None:
     base = PACKAGE.parent.joinpath(*module.split("."))
     for candidate in (base.with_suffix(".py"), base / "__init__.py"):
@@ -130,13 +163,19 @@ def _parts(path: Path) -> tuple[str, frozenset[str]]:
     return _read(path, _stamp(path))
 
 
+@_once
 def _stamp(path: Path) -> tuple[int, ...]:
     """Changes when the file, or a data file beside it, does."""
-    files = [path]
-    for folder, below, names in os.walk(path.parent):
+    return (path.stat().st_mtime_ns, *_data_stamp(path.parent))
+
+
+@_once
+def _data_stamp(folder: Path) -> tuple[int, ...]:
+    files: list[Path] = []
+    for inside, below, names in os.walk(folder):
         # Compiled code is hundreds of files, and none of them is read.
         below[:] = sorted(name for name in below if name != "__pycache__")
-        files += [Path(folder, name) for name in sorted(names) if name.endswith((".txt", ".html", ".json", ".yaml"))]
+        files += [Path(inside, name) for name in sorted(names) if name.endswith((".txt", ".html", ".json", ".yaml"))]
     return tuple(file.stat().st_mtime_ns for file in files)
 
 

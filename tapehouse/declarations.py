@@ -4,7 +4,7 @@ import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
-from tapehouse.codeversion import code_version, environment_version, modules_version
+from tapehouse.codeversion import code_version, environment_version, looked_at_once, modules_version
 from tapehouse.errors import TapehouseError
 from tapehouse.examination_assets import examination_assets
 from tapehouse.folds import FOLDS_FILE, load_folds, read_spec
@@ -22,6 +22,7 @@ from tapehouse.tables import TIME_COLUMNS, Cadence, Declaration, Read, TableDoc,
 QUARANTINE = "raw.quarantine"
 
 
+@looked_at_once()
 def load_project(settings: Settings) -> Project:
     """Read the folders of the project at `settings.home`.
 

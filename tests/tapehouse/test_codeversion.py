@@ -150,3 +150,20 @@ def test_templates_are_part_of_the_module_that_names_them():
     assert {f.name for f in _data_files(PACKAGE, "templates")} == {f.name for f in (PACKAGE / "templates").iterdir()}
     assert {f.name for f in _data_files(PACKAGE / "report", "page.html")} == {"page.html"}
     assert _data_files(PACKAGE, "a sentence. / with a slash") == set()
+
+
+def test_files_are_looked_at_once_within_a_look_and_anew_after_it(tmp_path):
+    from tapehouse.codeversion import looked_at_once
+
+    path = tmp_path / "a.py"
+    path.write_text("x = 1\n")
+    with looked_at_once():
+        before = code_version(path)
+        path.write_text("x = 22\n")
+        assert code_version(path) == before
+    assert code_version(path) != before
+    with pytest.raises(OSError, match="gone"), looked_at_once():
+        raise OSError("gone")
+    after = code_version(path)
+    path.write_text("x = 333\n")
+    assert code_version(path) != after  # a look that failed is over, too
