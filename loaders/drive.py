@@ -92,6 +92,8 @@ class Driver:
                     continue
                 if self.settings.jobs > 1:
                     crew.compile_ahead()
+                    if any(self.project.assets[s.asset].trains for s in todo):
+                        crew.prepare()
                 apart = self.settings.jobs > 1 and any(self.project.assets[name].trains for name in wave.assets)
                 if apart and wave.by in FOLDED:  # a fold each, so that others are made beside it
                     wave = Wave(wave.by, wave.assets, wave.first, wave.first)

@@ -110,6 +110,82 @@ def test_a_killed_process_is_told_as_killed(crew, script, said):
     assert str(caught.value) == said
 
 
+WORKER = """
+import json, os, sys
+print("of this process", os.getpid(), file=sys.stderr, flush=True)
+for line in sys.stdin:
+    first = json.loads(line)["first"]
+    if first == "broken":
+        sys.exit("error: a broken run")
+    print("a warning of", first, file=sys.stderr, flush=True)
+    os.write(int(sys.argv[1]), b".")
+"""
+
+
+@pytest.fixture
+def working(monkeypatch):
+    """A crew whose processes make runs in no time."""
+
+    def hand(self, module, told, **options):
+        errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (the crew closes it)
+        return _Hand(None, subprocess.Popen([sys.executable, "-c", WORKER, told], stderr=errors, **options), errors)
+
+    monkeypatch.setattr(Crew, "_hand", hand)
+    return Crew(None, ROOT, 2)
+
+
+def wave(first: str) -> Wave:
+    return Wave("once", ("models.dearest",), first, first)
+
+
+def test_a_process_makes_one_run_after_the_other(working):
+    with working as crew:
+        crew.prepare()
+        crew.prepare()
+        (ready,) = crew.hands
+        for first in ("a", "b", "c"):
+            assert crew.room and not crew.busy
+            crew.start(wave(first))
+            assert crew.busy == {("models.dearest", first)}
+            crew.wait()
+        assert crew.hands == [ready]
+    assert ready.process.returncode == -signal.SIGTERM
+
+
+def test_two_runs_have_a_process_each_and_a_third_has_no_room(working):
+    with working as crew:
+        crew.start(wave("a"))
+        crew.start(wave("b"))
+        assert not crew.room and len(crew.hands) == 2
+        crew.wait()
+        assert crew.room
+        crew.start(wave("c"))
+        assert not crew.room and len(crew.hands) == 2
+        crew.wait()
+        crew.wait()
+        assert crew.room and not crew.busy
+
+
+def test_a_run_that_fails_is_told_without_what_runs_before_it_said(working):
+    with pytest.raises(TapehouseError, match=r"^a broken run$"), working as crew:
+        crew.start(wave("a"))
+        crew.wait()
+        crew.start(wave("broken"))
+        crew.wait()
+    assert crew.hands == []
+
+
+def test_a_process_that_was_killed_while_it_waited_is_replaced(working):
+    with working as crew:
+        crew.prepare()
+        (ready,) = crew.hands
+        ready.process.kill()
+        os.waitid(os.P_PID, ready.process.pid, os.WEXITED | os.WNOWAIT)
+        crew.start(wave("a"))
+        crew.wait()
+        assert ready not in crew.hands and len(crew.hands) == 1
+
+
 @pytest.fixture
 def listing(tmp_path, monkeypatch):
     """A project with kernels to compile, none of which is stored."""
