@@ -259,7 +259,7 @@ class CostsSection(Section):
     borrow_bps: float = Field(0.0, ge=0)
     participation: float | None = Field(None, gt=0, le=1)
 
-    ticks: bool = Field(False, description="Prices are paid on the tick of raw.instruments, on the worse side.")
+    ticks: bool = Field(False, description="Prices are whole ticks of raw.instruments, those paid the worse.")
     whole_lots: bool = Field(False, description="Quantities are whole lots of raw.instruments.")
     delisting_return: float = Field(0.0, ge=-1, description="From the last close to what a delisted position is worth.")
     rate_series: str | None = Field(None, description="Percent a year that cash earns; by default nothing.")
