@@ -130,9 +130,8 @@ class Crew:
         (idle[0] if idle else self._worker()).begin(wave)
 
     def prepare(self) -> None:
-        """Start a process that will wait for a run, where none does yet and nothing is being compiled."""
-        compiles = self.compiler is not None and self.compiler.process.poll() is None
-        if not self.hands and not compiles:
+        """Start a process that will wait for a run, where there is none yet."""
+        if not self.hands:
             self._worker()
 
     def _worker(self) -> _Hand:

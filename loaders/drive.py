@@ -22,7 +22,7 @@ from tapehouse.declarations import load_project
 from tapehouse.errors import TapehouseError
 from tapehouse.lineage import State, newest_state
 from tapehouse.partitions import FOLDED
-from tapehouse.planning import Wave, next_wave, plan
+from tapehouse.planning import Wave, next_wave, plan, trains_next
 from tapehouse.project import Project
 from tapehouse.settings import Settings
 
@@ -90,12 +90,15 @@ class Driver:
                         return len(done)
                     crew.wait()
                     continue
+                trained = any(self.project.assets[name].trains for name in wave.assets)
+                training = any(self.project.assets[s.asset].trains for s in todo)
                 if self.settings.jobs > 1:
                     crew.compile_ahead()
-                    if any(self.project.assets[s.asset].trains for s in todo):
+                    if trains_next(self.project, todo, wave):
                         crew.prepare()
-                apart = self.settings.jobs > 1 and any(self.project.assets[name].trains for name in wave.assets)
-                if apart and wave.by in FOLDED:  # a fold each, so that others are made beside it
+                # All folds of what is cheap take minutes, in which the shell would not see that training is done and go on.
+                apart = self.settings.jobs > 1 and (trained or (training and wave.by == "folds" and crew.room))
+                if trained and apart and wave.by in FOLDED:  # a fold each, so that others are made beside it
                     wave = Wave(wave.by, wave.assets, wave.first, wave.first)
                 keys = {(name, p) for name in wave.assets for p in wave.partitions(self.project)}
                 if again := keys & done:

@@ -30,9 +30,7 @@ class Wave:
         return [key for key in keys if self.first <= key <= self.last]
 
 
-def next_wave(
-    project: Project, todo: list[Stale], busy: Set[tuple[str, str]] = frozenset(), room: bool = True
-) -> Wave | None:
+def next_wave(project: Project, todo: list[Stale], busy: Set[tuple[str, str]] = frozenset(), room: bool = True) -> Wave | None:
     """The next run for the stale partitions `todo`; None when there are none, or all wait for others.
 
     An asset joins when nothing upstream of it is left to make outside the run. Behind an asset of the same run it joins only
@@ -78,6 +76,12 @@ def next_wave(
             members.append(name)
             left = left - {(name, p) for p in (mine if by in DATED else wanted)}
     return Wave(by, tuple(members), first, last)
+
+
+def trains_next(project: Project, todo: list[Stale], wave: Wave) -> bool:
+    """Whether training waits for nothing but `wave`, or is part of it."""
+    missing = {item.asset for item in todo} - set(wave.assets)
+    return any(project.assets[item.asset].trains and not missing & project.ancestors(item.asset) for item in todo)
 
 
 def _open(project: Project, name: str, partitions: dict[str, str], pending: Set[tuple[str, str]]) -> dict[str, str]:

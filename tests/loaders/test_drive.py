@@ -102,6 +102,24 @@ def test_every_process_of_a_project_uses_the_instance_in_its_warehouse(house):
     assert said["DAGSTER_DISABLE_TELEMETRY"] == "1"
 
 
+def test_folds_of_what_is_cheap_are_made_apart_while_training_is_left(driver, house):
+    house.write("assets/models/dearest.py", TRAINED)
+    house.write("checks/models/dearest.yaml", TRAINED_CHECKS)
+    cheap = TRAINED.replace(", trains=True", "").replace("made_", "cheap_")
+    house.write("assets/models/cheapest.py", cheap)
+    house.write("checks/models/cheapest.yaml", TRAINED_CHECKS)
+    both = Driver(house.settings)
+    try:
+        both.refresh({"raw.ticks", "staging.ticks", "models.dearest", "models.cheapest"})
+        apart = {(house.settings.root / f"cheap_{fold}").read_text() for fold in both.project.folds}
+        assert len(apart) == 1 and str(os.getpid()) not in apart
+    finally:
+        both.instance.dispose()
+        for path in ("assets/models/dearest.py", "assets/models/cheapest.py"):
+            (house.home / path).unlink()
+            (house.home / path.replace("assets", "checks").replace(".py", ".yaml")).unlink()
+
+
 def test_training_runs_beside_the_shell_and_its_failure_is_told(driver, house):
     """Each fold in a process of its own, two at a time; what a failed one says reaches the shell."""
     house.write("assets/models/dearest.py", TRAINED)

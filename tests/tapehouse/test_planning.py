@@ -5,7 +5,7 @@ import pytest
 from tapehouse.declarations import load_project
 from tapehouse.errors import TapehouseError
 from tapehouse.lineage import Made, Stale, stale
-from tapehouse.planning import Wave, next_wave, plan, select
+from tapehouse.planning import Wave, next_wave, plan, select, trains_next
 from tapehouse.project import ONCE
 from tapehouse.settings import load_settings
 from tests.house import ROOT, TOY_MONTHS, TRAINED, TRAINED_CHECKS
@@ -184,6 +184,11 @@ def test_what_training_waits_for_goes_first(toy):
     assert training is not None and training.assets == ("models.dearest",)
     beside = next_wave(toy.project, rest, {("models.dearest", fold) for fold in toy.project.folds})
     assert beside is not None and "features.change" in beside.assets
+    # A process for it is begun while the last that it waits for is made.
+    assert trains_next(toy.project, todo, next_wave(toy.project, todo))
+    assert trains_next(toy.project, rest, training)
+    assert not trains_next(toy.project, todo, Wave("months", ("raw.ticks",), JAN, TOY_MONTHS[-1]))
+    assert not trains_next(toy.project, [s for s in rest if s.asset != "models.dearest"], beside)
 
 
 def test_within_and_names_restrict_a_plan(toy):
