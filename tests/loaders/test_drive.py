@@ -109,6 +109,7 @@ def test_folds_of_what_is_cheap_are_made_apart_while_training_is_left(driver, ho
     house.write("assets/models/cheapest.py", cheap)
     house.write("checks/models/cheapest.yaml", TRAINED_CHECKS)
     both = Driver(house.settings)
+    both.settings = house.settings.model_copy(update={"jobs": len(both.project.folds) + 1})
     try:
         both.refresh({"raw.ticks", "staging.ticks", "models.dearest", "models.cheapest"})
         apart = {(house.settings.root / f"cheap_{fold}").read_text() for fold in both.project.folds}
