@@ -17,7 +17,8 @@ Sessions come from `exchange_calendars`, so a rule that is no longer in force st
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Annotated, Any, Literal
@@ -156,7 +157,25 @@ def deliver(declared: Declaration, ask: Ask) -> Delivery:
 
 def fingerprint(declared: Declaration, ask: Ask) -> str:
     """Hash of what `deliver` returns for the ask, its counts aside."""
-    return frame_hash(deliver(declared, ask).rows)
+    return fingerprints(declared, ask, [(ask.start, ask.end)])[0]
+
+
+def fingerprints(declared: Declaration, ask: Ask, spans: Sequence[tuple[datetime, datetime]]) -> list[str]:
+    """`fingerprint` of the ask with each of the spans [start, end) in the place of its own."""
+    universe = ask.settings.universe
+    known = _hashes(declared.model_dump_json(), universe.start, universe.end, ask.source, ask.symbols)
+    for span in spans:  # asked for again each time that something else has been made
+        if span not in known:
+            known[span] = frame_hash(deliver(declared, replace(ask, start=span[0], end=span[1])).rows)
+    return [known[span] for span in spans]
+
+
+@lru_cache(maxsize=8)
+def _hashes(
+    declaration: str, first: datetime, last: datetime, source: str, symbols: tuple[str, ...]
+) -> dict[tuple[datetime, datetime], str]:
+    """Hashes by span, of all that else decides what is delivered: nothing beside it is read."""
+    return {}
 
 
 def _within(rows: pl.DataFrame, start: datetime, end: datetime) -> pl.DataFrame:
