@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -20,9 +21,9 @@ from resources.event_log import BATCH
 from resources.warehouse import open_warehouse
 from tapehouse.declarations import load_project
 from tapehouse.errors import TapehouseError
-from tapehouse.lineage import State, newest_state
+from tapehouse.lineage import Stale, State, newest_state
 from tapehouse.partitions import FOLDED
-from tapehouse.planning import Wave, next_wave, plan, trains_next
+from tapehouse.planning import Wave, next_wave, plan, shared_out, trains_next
 from tapehouse.project import Project
 from tapehouse.settings import Settings
 
@@ -90,23 +91,30 @@ class Driver:
                         return len(done)
                     crew.wait()
                     continue
-                trained = any(self.project.assets[name].trains for name in wave.assets)
-                training = any(self.project.assets[s.asset].trains for s in todo)
-                if self.settings.jobs > 1:
-                    crew.compile_ahead()
-                    if trains_next(self.project, todo, wave):
-                        crew.prepare()
-                # All folds of what is cheap take minutes, in which the shell would not see that training is done and go on.
-                apart = self.settings.jobs > 1 and (trained or (training and wave.by == "folds" and crew.room))
-                if trained and apart and wave.by in FOLDED:  # a fold each, so that others are made beside it
-                    wave = Wave(wave.by, wave.assets, wave.first, wave.first)
-                keys = {(name, p) for name in wave.assets for p in wave.partitions(self.project)}
+                parts = self._parts(crew, todo, wave)
+                keys = {(name, p) for part, _ in parts for name in part.assets for p in part.partitions(self.project)}
                 if again := keys & done:
                     raise TapehouseError(f"{sorted(again)[0]} is stale right after it was made: does it read what it writes?")
-                if on_wave:
-                    on_wave(wave, len({s.asset for s in todo}))
-                crew.start(wave) if apart else self.execute(wave)
+                for part, apart in parts:
+                    if on_wave:
+                        on_wave(part, len({s.asset for s in todo}))
+                    crew.start(part) if apart else self.execute(part)
                 done |= keys
+
+    def _parts(self, crew: Crew, todo: list[Stale], wave: Wave) -> list[tuple[Wave, bool]]:
+        """What of a wave is made now: runs, each with whether a process beside the shell makes it, those first."""
+        if self.settings.jobs == 1:
+            return [(wave, False)]
+        crew.compile_ahead()
+        if trains_next(self.project, todo, wave):
+            crew.prepare()
+        if any(self.project.assets[name].trains for name in wave.assets):  # a fold each, so that others are made beside it
+            return [(replace(wave, last=wave.first) if wave.by in FOLDED else wave, True)]
+        if any(self.project.assets[item.asset].trains for item in todo):
+            # All folds of what is cheap take minutes, in which the shell would not see that training is done and go on.
+            return [(wave, wave.by == "folds" and crew.room)]
+        first, beside = shared_out(self.project, wave) if crew.room else (wave, None)
+        return [(beside, True), (first, False)] if beside else [(first, False)]
 
     def execute(self, wave: Wave) -> None:
         """One Dagster run.

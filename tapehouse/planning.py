@@ -1,7 +1,7 @@
 """What to make next: stale partitions grouped into runs, upstream first, one partition set a run."""
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from tapehouse.lineage import Stale, State, stale
@@ -9,6 +9,7 @@ from tapehouse.partitions import DATED, FOLDED, contiguous
 from tapehouse.project import ONCE, Asset, Project
 from tapehouse.tables import Cadence
 
+MANY = 8  # assets that are worth a second run
 # Small things first, models last: what is made once is often read by all months, and a fold reads every month before it.
 ORDER: dict[Cadence, int] = {"once": 0, "months": 1, "days": 2, "folds": 3, "adapter_folds": 4}
 
@@ -82,6 +83,20 @@ def trains_next(project: Project, todo: list[Stale], wave: Wave) -> bool:
     """Whether training waits for nothing but `wave`, or is part of it."""
     missing = {item.asset for item in todo} - set(wave.assets)
     return any(project.assets[item.asset].trains and not missing & project.ancestors(item.asset) for item in todo)
+
+
+def shared_out(project: Project, wave: Wave) -> tuple[Wave, Wave | None]:
+    """A run as it is; or what many others of it wait for, alone; or two runs of those others, that can be made at once.
+
+    So the pages of a report, none of which waits for another, are made by two processes.
+    """
+    waited_for = set().union(*(project.ancestors(name) for name in wave.assets))
+    first, others = ([n for n in wave.assets if (n in waited_for) == wanted] for wanted in (True, False))
+    if wave.by != "once" or len(others) < MANY:
+        return wave, None
+    if first:
+        return replace(wave, assets=tuple(first)), None
+    return replace(wave, assets=tuple(others[::2])), replace(wave, assets=tuple(others[1::2]))
 
 
 def _open(project: Project, name: str, partitions: dict[str, str], pending: Set[tuple[str, str]]) -> dict[str, str]:

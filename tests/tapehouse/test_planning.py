@@ -5,7 +5,7 @@ import pytest
 from tapehouse.declarations import load_project
 from tapehouse.errors import TapehouseError
 from tapehouse.lineage import Made, Stale, stale
-from tapehouse.planning import Wave, next_wave, plan, select, trains_next
+from tapehouse.planning import Wave, next_wave, plan, select, shared_out, trains_next
 from tapehouse.project import ONCE
 from tapehouse.settings import load_settings
 from tests.house import ROOT, TOY_MONTHS, TRAINED, TRAINED_CHECKS
@@ -189,6 +189,22 @@ def test_what_training_waits_for_goes_first(toy):
     assert trains_next(toy.project, rest, training)
     assert not trains_next(toy.project, todo, Wave("months", ("raw.ticks",), JAN, TOY_MONTHS[-1]))
     assert not trains_next(toy.project, [s for s in rest if s.asset != "models.dearest"], beside)
+
+
+def test_what_waits_for_nothing_of_its_run_is_shared_out(project):
+    pages = [name for name in project.assets if name.startswith("reports.pages.")]
+    assert len(pages) > 8
+    whole = Wave("once", ("reports.statistics", "reports.verdicts", *pages), ONCE, ONCE)
+    waited_for = Wave("once", ("reports.statistics", "reports.verdicts"), ONCE, ONCE)
+    assert shared_out(project, whole) == (waited_for, None)
+    assert shared_out(project, waited_for) == (waited_for, None)
+    one, other = shared_out(project, Wave("once", tuple(pages), ONCE, ONCE))
+    assert other is not None and sorted(one.assets + other.assets) == sorted(pages)
+    assert abs(len(one.assets) - len(other.assets)) <= 1
+    few = Wave("once", tuple(pages[:5]), ONCE, ONCE)
+    assert shared_out(project, few) == (few, None)
+    months = Wave("months", tuple(pages), JAN, JAN)  # not that there are any
+    assert shared_out(project, months) == (months, None)
 
 
 def test_within_and_names_restrict_a_plan(toy):
