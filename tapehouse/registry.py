@@ -33,7 +33,7 @@ def register(
         places: what an adapter takes beside its own folder, as `tapehouse.steps.publish.places` gives it.
     """
     client = mlflow_client(tracking_uri)
-    import mlflow
+    import mlflow.pyfunc
     from mlflow.utils.logging_utils import disable_logging, enable_logging
 
     name = manifest["name"]
@@ -42,8 +42,8 @@ def register(
             _challenge(client, name, version.version, str(manifest["fold"]))
             return str(version.version)
     mlflow.set_tracking_uri(tracking_uri)
-    with warnings.catch_warnings(), ExitStack() as told:
-        warnings.simplefilter("ignore")  # of type hints: what goes in and out is said by the class
+    # Recorded, since MLflow sets filters of its own: warnings of type hints, but what goes in and out is said by the class.
+    with warnings.catch_warnings(record=True), ExitStack() as told:
         disable_logging()  # it prints a line for each model
         told.callback(enable_logging)
         with mlflow.start_run(run_id=run_id):
