@@ -41,19 +41,21 @@ class _Hand:
     def begin(self, wave: Wave) -> None:
         """Hand over a run."""
         assert self.process.stdin is not None
-        self.errors.seek(0)
-        self.errors.truncate()  # of runs before it
         self.wave = wave
         with suppress(BrokenPipeError):  # it has just ended, which is told where its end is awaited
             self.process.stdin.write(json.dumps(asdict(wave)) + "\n")
             self.process.stdin.flush()
 
     def succeeded(self) -> bool:
-        """Whether the run is done and the process waits for another."""
+        """Whether the run is done and the process waits for another; what it has said so far is of no interest then."""
         try:
-            return self.done is not None and os.read(self.done, 1) != b""
+            done = self.done is not None and os.read(self.done, 1) != b""
         except BlockingIOError:
             return False
+        if done:
+            self.errors.seek(0)
+            self.errors.truncate()
+        return done
 
     def close(self) -> None:
         """Wait for the end of the process, and let go of what it was told and said by."""
@@ -124,7 +126,8 @@ class Crew:
     def start(self, wave: Wave) -> None:
         """Begin a run, in a process that waits for one or in a new one."""
         for hand in [hand for hand in self.hands if hand.wave is None and hand.process.poll() is not None]:
-            self.hands.remove(hand)  # killed while it waited
+            self.hands.remove(hand)  # while it waited, or loaded the project
+            log.warning(hand.said())
             hand.close()
         idle = [hand for hand in self.hands if hand.wave is None]
         (idle[0] if idle else self._worker()).begin(wave)
@@ -137,8 +140,13 @@ class Crew:
     def _worker(self) -> _Hand:
         done, told = os.pipe()
         os.set_blocking(done, False)
-        hand = self._hand("loaders.crew", str(told), stdin=subprocess.PIPE, text=True, pass_fds=(told,))
-        os.close(told)  # the process has it
+        try:
+            hand = self._hand("loaders.crew", str(told), stdin=subprocess.PIPE, text=True, pass_fds=(told,))
+        except OSError as error:
+            os.close(done)
+            raise TapehouseError(f"no process can be started beside the shell: {error}; set TAPEHOUSE_JOBS=1") from error
+        finally:
+            os.close(told)  # the process has it
         hand.done = done
         self.hands.append(hand)
         return hand
@@ -156,26 +164,36 @@ class Crew:
         process = subprocess.Popen([sys.executable, "-m", *module], cwd=self.home, stderr=errors, **options)
         return _Hand(None, process, errors)
 
-    def wait(self) -> None:
-        """Wait until a run has ended.
+    def look(self) -> bool:
+        """Whether a run has ended since the last look.
 
         Raises:
             TapehouseError: it failed; names the steps and their causes.
         """
-        while True:
-            for hand in [hand for hand in self.hands if hand.wave]:
-                if hand.succeeded():
-                    hand.wave = None
-                    return
-                if hand.process.poll() is not None:
-                    self.hands.remove(hand)
-                    try:
-                        if hand.process.returncode != 0:
-                            raise TapehouseError(hand.said())
-                    finally:
-                        hand.close()
-                    return
+        for hand in [hand for hand in self.hands if hand.wave]:
+            ended = hand.process.poll() is not None
+            if hand.succeeded():
+                hand.wave = None
+                return True
+            if ended:
+                self.hands.remove(hand)
+                try:
+                    raise TapehouseError(hand.said())
+                finally:
+                    hand.close()
+        return False
+
+    def wait(self) -> None:
+        """Wait until a run has ended. Raises as :meth:`look`."""
+        while not self.look():
             time.sleep(PAUSE)
+
+
+def _end_with(shell: int) -> None:
+    """Stop this process as the shell would, once that is gone: a run that it left would be made a second time beside it."""
+    while os.getppid() == shell:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(arguments: list[str]) -> int:
@@ -190,6 +208,7 @@ def main(arguments: list[str]) -> int:
     from tapehouse.settings import find_home, load_settings
 
     log_to(Console(width=160))
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         driver = Driver(load_settings(find_home()))
         driver.repository.get_definition()  # while there is nothing to do yet

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import sys
 import time
 import warnings
@@ -21,6 +20,7 @@ from resources.event_log import BATCH
 from resources.warehouse import open_warehouse
 from tapehouse.declarations import load_project
 from tapehouse.errors import TapehouseError
+from tapehouse.files import replace_file
 from tapehouse.lineage import Stale, State, newest_state
 from tapehouse.partitions import FOLDED
 from tapehouse.planning import Wave, next_wave, plan, shared_out, trains_next
@@ -35,7 +35,7 @@ def instance_environment(settings: Settings) -> dict[str, str]:
     """Variables that make every Dagster process of the project use the instance inside the warehouse folder."""
     folder = settings.root / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(settings.home / "dagster.yaml", folder / "dagster.yaml")
+    replace_file(folder / "dagster.yaml", (settings.home / "dagster.yaml").read_bytes())  # another process may be reading it
     return {
         "DAGSTER_HOME": str(folder),
         "DAGSTER_EVENT_BATCH_SIZE": str(BATCH),
@@ -84,6 +84,8 @@ class Driver:
         done: set[tuple[str, str]] = set()
         with Crew(self.project, self.settings.home, self.settings.jobs) as crew:
             while True:
+                while crew.look():
+                    pass  # each run that has ended meanwhile
                 todo = plan(self.project, self.state(), names, within, optional)
                 wave = next_wave(self.project, todo, crew.busy, crew.room)
                 if wave is None:

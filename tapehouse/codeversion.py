@@ -58,12 +58,13 @@ def looked_at_once() -> Iterator[None]:
 def _once(look: Callable[P, T]) -> Callable[P, T]:
     @wraps(look)
     def looking(*arguments: P.args, **options: P.kwargs) -> T:
-        if _looked is None:
+        kept = _looked  # another thread may end its look meanwhile
+        if kept is None:
             return look(*arguments, **options)
         key = (look, *arguments, *options.items())
-        if key not in _looked:
-            _looked[key] = look(*arguments, **options)
-        return _looked[key]
+        if key not in kept:
+            kept[key] = look(*arguments, **options)
+        return kept[key]
 
     return looking
 

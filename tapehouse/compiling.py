@@ -50,17 +50,17 @@ def _sources(home: Path) -> str:
     return text_hash(version("numba"), sys.version, (home / LIST).read_text(), *looks)
 
 
-def compile_listed(lines: Iterable[str]) -> list[str]:
-    """Compile `module.kernel(types)`, line by line, or find it compiled.
+def compile_listed(lines: Iterable[str], parent: int | None = None) -> list[str]:
+    """Compile `module.kernel(types)`, line by line, or find it compiled; only while the process `parent` lives.
 
     Returns:
         What went wrong, a text for each line that did not compile: the others are compiled all the same.
     """
     from numba.core.sigutils import normalize_signature
 
-    failures, parent = [], os.getppid()
+    failures = []
     for line in lines:
-        if os.getppid() != parent:
+        if parent is not None and os.getppid() != parent:
             sys.exit("the shell was killed")
         name, bracket, text = line.partition("(")
         module, _, kernel = name.rpartition(".")
@@ -138,6 +138,7 @@ def _save_apart(file: IndexDataCacheFile, key: Any, data: Any) -> None:
 
 def main(arguments: list[str]) -> int:
     """Compile what the project's home lists, or print such a list; what went wrong goes to standard error."""
+    parent = os.getppid()  # before what takes a second to load
     from numba import config
     from numba.core.caching import IndexDataCacheFile
 
@@ -149,13 +150,18 @@ def main(arguments: list[str]) -> int:
         return 0
     IndexDataCacheFile.save = _save_apart
     sources = _sources(home)
-    _mark().parent.mkdir(parents=True, exist_ok=True)
-    with _mark().open("a") as lock:
+    try:
+        _mark().parent.mkdir(parents=True, exist_ok=True)
+        marked = _mark().open("a")
+    except OSError as error:  # Numba stores elsewhere then, by itself
+        print(f"kernels are not compiled ahead: {error}", file=sys.stderr)
+        return 2
+    with marked as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:  # another shell's is at it; two would give the same numbers
             return 0
-        failures = compile_listed((home / LIST).read_text().splitlines())
+        failures = compile_listed((home / LIST).read_text().splitlines(), parent)
         if failures:
             print("\n".join(failures), file=sys.stderr)
             return 2

@@ -128,7 +128,8 @@ def delayed(orders: Orders, panel: Panel, lag: int) -> Orders:
     marks = _marks(panel)
     for _ in range(lag):
         limit, width = _later(orders.limit, np.nan), _later(orders.atr, np.nan)
-        # As the account restates an order that rests (`tapehouse.backtest.fills`): a level by the cash, a width in proportion.
+        # As the account restates an order that rests (`tapehouse.backtest.positions`), before any rounding to ticks: a level by
+        # the cash, a width in proportion.
         limit = (limit - panel.dividend) / panel.ratio
         # A level that the cash paid has used up is no price.
         signal = np.where(limit <= 0.0, 0, _later(orders.signal, 0))

@@ -28,7 +28,7 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str | None = None
     adapter_folds: int | None = Field(None, ge=0, description="In place of adapter_count in folds.yaml; 0 takes every fold.")
     threads: int = Field(1, ge=1, le=256, description="Of one training process; another number gives other last bits.")
-    jobs: int = Field(2, ge=1, le=256, description="Trainings that `tapehouse run` keeps going beside each other.")
+    jobs: int = Field(2, ge=1, le=256, description="Runs that `tapehouse run` keeps going beside its own; 1: none.")
     launcher: str = Field("local", pattern=LAUNCHERS, description="Where training runs: tapehouse/training/launchers.py.")
     alert_urls: str = Field("", validation_alias="ALERT_URLS", description="apprise targets, separated by blanks.")
 

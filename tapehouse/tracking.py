@@ -22,12 +22,9 @@ def read_metrics(outdir: Path) -> list[dict[str, Any]]:
 
 def mlflow_client(tracking_uri: str) -> Any:
     """MLflow's client: it sends nothing home, and neither says on the terminal what it does nor draws bars there."""
-    os.environ |= {  # read when mlflow is imported
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-        "MLFLOW_LOGGING_LEVEL": "ERROR",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    }
+    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # read when mlflow is imported
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("alembic").setLevel(logging.ERROR)
     from mlflow import MlflowClient
 

@@ -187,6 +187,8 @@ def simulate(
             entered[s] = when
             if when == NOT_NOW:
                 continue
+            if tick[s] > 0.0:  # a taker pays a tick more at least
+                dearest = max(dearest, side * (executed[s] / fill[s] - 1.0))
             quantity = order[s, QUANTITY]
             if volume[t, s] > 0.0:
                 quantity = min(quantity, participation * volume[t, s])

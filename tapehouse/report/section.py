@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from html import escape
@@ -47,6 +47,7 @@ class Subject:
         baselines: the declared baselines that cover its sessions, and their returns over those, strongest first.
         tables: table name to its own rows of it; of `reports.backtest_equity`, `reports.evaluations` and so on.
         prices: `symbol`, `session`, `close` (raw), `factor` (what turns a raw price of that day into one of the last day).
+        pageless: predictors without a page of their own.
     """
 
     name: str
@@ -59,6 +60,11 @@ class Subject:
     baselines: Mapping[str, pl.Series]
     tables: Mapping[str, pl.DataFrame]
     prices: pl.DataFrame
+    pageless: frozenset[str] = frozenset()
+
+    def page_of(self, predictor: str, part: str = "") -> str | None:
+        """Where the page of a predictor lies, None where there is none; `part` is a section of it."""
+        return None if predictor in self.pageless else f"{predictor}.html{part}"
 
     def rows(self, table: str) -> pl.DataFrame | None:
         """Its rows of a table; None where there are none."""
@@ -82,6 +88,7 @@ def subject_of(
     baselines: Sequence[str],
     until: datetime,
     controls: Sequence[str] = (),
+    pageless: Collection[str] = (),
 ) -> Subject:
     """A subject out of the rows of its warehouse.
 
@@ -91,6 +98,7 @@ def subject_of(
             `reports.backtest_equity`.
         market: rows of `staging.bars` and `raw.corporate_actions`.
         baselines, controls: names of the declared ones. until: the time whose basis prices are shown in.
+        pageless: subjects without a page of their own.
 
     Raises:
         ValueError: the subject has a verdict and no equity curve.
@@ -116,6 +124,7 @@ def subject_of(
         _baselines(name, record, equity, baselines),
         {table: _own(rows, name, own["fold"]) for table, rows in tables.items()},
         prices,
+        frozenset(pageless) & set(predictors),
     )
 
 

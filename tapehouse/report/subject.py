@@ -108,7 +108,7 @@ def _said(subject: Subject) -> str:
     kind = escape(KINDS[_kind(subject)])
     follows = ""
     if subject.predictors:
-        links = ", ".join(shell.subject(name, STRATEGY, f"{name}.html") for name in subject.predictors)
+        links = ", ".join(shell.subject(name, STRATEGY, subject.page_of(name)) for name in subject.predictors)
         follows = f" that trades on {links}"
     verdict = "" if subject.record is None else f" {escape(subject.record.sentence)}"
     return f"{escape(subject.description)} It is {kind}{follows}.{verdict}"

@@ -39,7 +39,7 @@ def _section(of: Subject, name: str) -> Section:
             shown = shown.replace(chart(figure), chart(f"{name}-{figure}"))
             figures[f"{name}-{figure}"] = drawn
         body += f'<h3>{escape(panel.title)}</h3><p class="note">{panel.note}</p>{shown}'
-    link = subject(name, STRATEGY, f"{name}.html#answers")
-    told = "Over the blocks of this page, before gates, vetoes and sizes. " if panels else ""
-    note = f"{told}All figures of these answers stand on the page of {link}."
+    page = of.page_of(name, "#answers")
+    told = "Over the blocks of this page (importance: one training window), before gates, vetoes and sizes. " if panels else ""
+    note = told if page is None else f"{told}All figures of these answers stand on the page of {subject(name, STRATEGY, page)}."
     return Section(f"answers-{name}", f"Answers of {name}", body, note, figures)

@@ -51,7 +51,7 @@ def _links(subject: Subject) -> str:
     run = '<a href="index.html">the whole run</a>'
     if not subject.predictors:
         return f"Read on: {run}."
-    pages = ", ".join(shell.subject(name, STRATEGY, f"{name}.html") for name in subject.predictors)
+    pages = ", ".join(shell.subject(name, STRATEGY, subject.page_of(name)) for name in subject.predictors)
     return f"Read on: {run}; whose answers it trades: {pages}."
 
 

@@ -11,6 +11,7 @@ def run(
     """The row of `reports.pages`; the page and its preview lie in the reports' folder, named after the subject."""
     from tapehouse.files import replace_file
     from tapehouse.report.caveats import hindsight
+    from tapehouse.report.links import pageless
     from tapehouse.report.provenance import page_row
     from tapehouse.report.section import subject_of
     from tapehouse.report.subject import headline, subject_html
@@ -36,6 +37,7 @@ def run(
         baselines,
         b.end,
         controls,
+        pageless(b) if predictors else (),
     )
     page, preview = (b.settings.reports_dir / f"{name}{suffix}" for suffix in (".html", ".png"))
     made, caveats = subject_provenance(subject, b.snapshot, commit), (hindsight(b.settings.universe.tradable),)

@@ -155,7 +155,14 @@ def run_process(
     Raises TapehouseError with the end of the process's error output where it fails.
     """
     with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, **env})
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,  # this process may read its own work there
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, **env},
+        )
         assert process.stdout is not None
         try:
             for line in process.stdout:

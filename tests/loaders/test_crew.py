@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,16 @@ from tapehouse.planning import Wave
 
 ROOT = Path(__file__).parents[2]
 WAVE = Wave("folds", ("models.dearest",), "2005-04-01", "2005-04-01")
+KILLED = """
+import subprocess, sys, time
+
+work = "import os, threading, time; from loaders.crew import _end_with; "
+work += "threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start(); print(1, flush=True); time.sleep(60)"
+child = subprocess.Popen([sys.executable, "-c", work], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+time.sleep(60)
+"""
 SHELL = """
 import subprocess, sys, tempfile, time
 from pathlib import Path
@@ -164,6 +175,38 @@ def test_two_runs_have_a_process_each_and_a_third_has_no_room(working):
         crew.wait()
         crew.wait()
         assert crew.room and not crew.busy
+
+
+def test_a_run_that_has_ended_is_seen_without_waiting_for_it(working):
+    with working as crew:
+        assert not crew.look()
+        crew.start(wave("a"))
+        deadline = time.monotonic() + 60
+        while not crew.look():
+            assert time.monotonic() < deadline and crew.busy
+            time.sleep(0.05)
+        assert not crew.busy and not crew.look()
+
+
+def test_a_process_that_ends_without_a_word_has_made_nothing(crew):
+    with pytest.raises(TapehouseError, match="ended with code 0"), crew:
+        joined(crew, "exit 0")
+        crew.wait()
+
+
+def test_a_run_whose_shell_was_killed_is_stopped():
+    shell = subprocess.Popen([sys.executable, "-c", KILLED], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert shell.stdout is not None
+    child = int(shell.stdout.readline())
+    shell.kill()
+    shell.wait()
+    shell.stdout.close()
+    for _ in range(200):
+        if not Path(f"/proc/{child}").exists() or "(zombie)" in Path(f"/proc/{child}/status").read_text():
+            return
+        time.sleep(0.1)
+    os.kill(child, signal.SIGKILL)
+    raise AssertionError("the process outlived its shell")
 
 
 def test_a_run_that_fails_is_told_without_what_runs_before_it_said(working):

@@ -153,6 +153,16 @@ def test_whole_lots_and_ticks():
     assert trade["exit_price"] == pytest.approx(29.95)
 
 
+def test_a_coarse_tick_is_a_cost_that_the_gross_limit_knows():
+    market = panel(flat(0.03, 3), tick=np.array([0.01]))
+    config = FREE.model_copy(update={"slippage_bps": 1.0, "gross_limit": 1.0})
+    order = [(0, 0, 1, 1, None, 0)]
+    equity = run(market, order, config).equity
+    assert equity["cash"].min() >= 0.0  # at 0.04 and not at 0.03, as much as the money buys
+    trade = run(market, order, config).trades.row(0, named=True)
+    assert trade["entry_price"] == pytest.approx(0.04)
+
+
 def test_target_at_a_multiple_of_risk_from_the_fill():
     bars = [(100, 100, 100, 100), (102, 103, 101, 102), (104, 111.9, 103, 105), (105, 112.1, 104, 108), (1, 1, 1, 1)]
     config = FREE.model_copy(update={"barrier_atr": 1.0, "take_multiple": 2.0, "centre": "fill"})

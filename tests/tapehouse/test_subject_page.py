@@ -183,6 +183,12 @@ def test_a_strategy_points_at_the_answers_that_it_trades_on():
     assert 'id="answers"' not in text and "Over the blocks of this page" not in text
 
 
+def test_a_predictor_without_a_page_is_no_link():
+    strategy = replace(made("strategy", ("gbm", "sft")), pageless=frozenset({"sft"}))
+    text = render(strategy)
+    assert 'href="gbm.html#answers"' in text and "Answers of sft" in text and 'href="sft.html' not in text
+
+
 def test_a_strategy_shows_the_panels_of_each_predictor_as_they_are_on_the_predictors_own_page():
     rule = evaluations("rule").filter(pl.col("slice").is_in(["all", "regime"]))  # states no probability
     rows = pl.concat([evaluations("ours"), rule, evaluations("other")])
