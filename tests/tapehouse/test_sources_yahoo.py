@@ -1,10 +1,11 @@
+import math
 import re
 from datetime import date, time
 from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tapehouse.calendars import sessions
@@ -246,6 +247,7 @@ def test_a_revised_value_is_a_new_version(server, tmp_path):
 
 
 @settings(max_examples=8, deadline=None)
+@example(ratios={date(2004, 12, 20): 1.5, date(2005, 1, 31): 0.05, SPLIT: 0.05, date(2011, 1, 3): 0.05}, cents=100)
 @given(
     ratios=st.dictionaries(
         st.sampled_from([date(2004, 12, 20), date(2005, 1, 31), SPLIT, date(2011, 1, 3)]),
@@ -263,5 +265,7 @@ def test_any_splits_are_taken_out(tmp_path_factory, ratios, cents):
         rows = bars(server, home).rows
         acted = yahoo.deliver(declared(server), ask_of(home, "actions", ("AAPL",), START, END)).rows
     assert rows["close"].to_list() == [close] * 83
-    assert (rows["volume"] - 840_000).abs().max() <= max(1.0, 1 / min([1.0, *ratios.values()]))  # Yahoo rounds its own
+    # Yahoo rounds its own volumes, in the shares of today: of several reverse splits after each other there are few.
+    fewest = min(math.prod(ratio for day, ratio in ratios.items() if day > session) for session in DAYS)
+    assert (rows["volume"] - 840_000).abs().max() <= max(1.0, 0.5 / fewest + 1.0)
     assert acted.filter(kind="dividend")["amount"].to_list() == [0.25]
